@@ -1,0 +1,4 @@
+//! taskset-guardian.
+#![forbid(unsafe_code)]
+pub mod model;
+pub mod ports;

@@ -1,0 +1,77 @@
+//! Incidents: the kept record of one rollback, or of one that was not done.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Evidence, IncidentId, ServiceKey, TaskSetId, Timestamp};
+
+/// What is kept when everything else is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Stable: the same in logs, announcements and here.
+    pub id: IncidentId,
+    /// The service.
+    pub service: ServiceKey,
+    /// The task set that was judged.
+    pub green: TaskSetId,
+    /// The one that traffic went back to.
+    pub blue: TaskSetId,
+    /// Green's task definition: the version.
+    pub task_definition: String,
+    /// How it stands or ended.
+    pub outcome: IncidentOutcome,
+    /// Why it is not finished, when a person is needed or nothing is done.
+    pub reason: Option<String>,
+    /// First sign of trouble: the oldest fact behind the decision.
+    pub first_sign_at: Timestamp,
+    /// When the breach was decided.
+    pub detected_at: Timestamp,
+    /// When a read proved that all traffic is on blue.
+    pub traffic_safe_at: Option<Timestamp>,
+    /// When green was seen deleted.
+    pub deleted_at: Option<Timestamp>,
+    /// What the decision rests on.
+    pub evidence: Vec<Evidence>,
+    /// What happened, in order. At most 200 moments.
+    pub timeline: Vec<Moment>,
+}
+
+/// One line of a timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// When.
+    pub at: Timestamp,
+    /// What, in plain words.
+    pub what: String,
+}
+
+/// How an incident stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IncidentOutcome {
+    /// The plan runs.
+    Open,
+    /// Done.
+    RolledBack,
+    /// A person is needed.
+    Escalated,
+    /// Decided, and deliberately not done.
+    Held,
+    /// Events overtook it.
+    Superseded,
+}
+
+impl IncidentOutcome {
+    /// Those that end a rollback, for closed label sets.
+    pub const ENDS: [Self; 4] = [Self::RolledBack, Self::Escalated, Self::Held, Self::Superseded];
+
+    /// The word used in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::RolledBack => "rolled_back",
+            Self::Escalated => "escalated",
+            Self::Held => "held",
+            Self::Superseded => "superseded",
+        }
+    }
+}

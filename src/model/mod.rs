@@ -1,0 +1,35 @@
+//! The vocabulary every room speaks: ids, time, signals, windows, observations, traffic, verdicts, plans and incidents.
+//!
+//! Pure data. Nothing here reads a clock, does I/O or names an SDK type, and no function panics on any input.
+
+mod announcement;
+mod fault;
+mod ids;
+mod incident;
+mod observation;
+mod plan;
+mod signal;
+mod time;
+mod traffic;
+mod verdict;
+mod window;
+
+pub use announcement::{Announcement, AnnouncementKind, SCHEMA_VERSION, SOURCE};
+pub use fault::{CallError, ErrorClass};
+pub use ids::{
+    AlarmName, Arn, EffectId, IncidentId, ListenerArn, RuleArn, Scope, ServiceKey, TargetGroupArn, TaskArn, TaskSetArn,
+    TaskSetId,
+};
+pub use incident::{Incident, IncidentOutcome, Moment};
+pub use observation::{
+    AlarmReading, AlarmValue, Ask, Controller, Observation, ServiceReading, ServiceStatus, Stability, TargetCounts,
+    TaskReading, TaskSet, TaskSetStatus,
+};
+pub use plan::{Outcome, Phase, Step, Write};
+pub use signal::{AlarmChange, AlarmDeleted, ContainerExit, Fact, ServiceAction, Signal, Stop, StopClass, TaskChange};
+pub use time::{Timestamp, humane};
+pub use traffic::{
+    Action, ActionKind, Forward, KeptAction, Split, Stickiness, Traffic, TrafficRule, TrafficRuleId, WeightedGroup,
+};
+pub use verdict::{Comparator, Evidence, Gate, Role, Unit, Verdict};
+pub use window::{Standing, TaskRecord, Window};

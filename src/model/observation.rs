@@ -1,0 +1,204 @@
+//! Observations: what one round of reads from AWS found. The only authority for a decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AlarmName, Scope, ServiceKey, Stop, TargetGroupArn, TaskArn, TaskSetArn, TaskSetId, Timestamp, Traffic};
+
+/// What the engine wants to know about a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// The service to read.
+    pub service: ServiceKey,
+    /// Tasks whose failure is to be confirmed by `DescribeTasks`; at most 100.
+    pub tasks: Vec<TaskArn>,
+    /// Alarms whose state is to be confirmed by `DescribeAlarms`; at most 100.
+    pub alarms: BTreeSet<AlarmName>,
+    /// Read every alarm of the account, to find those whose dimensions name a target group. Wanted once per green.
+    pub find_alarms: bool,
+    /// Read the task sets a second time by `DescribeTaskSets`. Wanted before a delete.
+    pub twice: bool,
+}
+
+/// The answer. Reads that belong together were sent together, after `read_at`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// When the first read was sent: nothing in here is older.
+    pub read_at: Timestamp,
+    /// `DescribeServices`.
+    pub service: ServiceReading,
+    /// `DescribeTaskSets`, when [`Ask::twice`] wanted it.
+    pub task_sets_again: Option<Vec<TaskSet>>,
+    /// Every rule and default action that forwards to a target group of this service.
+    pub traffic: Traffic,
+    /// `DescribeTargetHealth` per target group of a task set.
+    pub targets: BTreeMap<TargetGroupArn, TargetCounts>,
+    /// `DescribeTasks` for [`Ask::tasks`]; those that ECS does not know are absent.
+    pub tasks: Vec<TaskReading>,
+    /// `DescribeAlarms` for [`Ask::alarms`], or all that were found; those that do not exist are absent.
+    pub alarms: Vec<AlarmReading>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceReading {
+    /// Account and Region of its ARN.
+    pub scope: Scope,
+    /// ACTIVE or on its way out.
+    pub status: ServiceStatus,
+    /// Who deploys it.
+    pub controller: Controller,
+    /// The service's own desired count, in tasks; each task set computes its own from it.
+    pub desired_count: u32,
+    /// In the order that AWS gave them.
+    pub task_sets: Vec<TaskSet>,
+    /// Service tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// `status` of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceStatus {
+    /// In service.
+    Active,
+    /// Being deleted, or deleted.
+    Inactive,
+}
+
+/// `deploymentController.type` of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Controller {
+    /// The only one that the guardian acts on.
+    External,
+    /// `CodeDeploy` has task sets too, and its own rollback.
+    CodeDeploy,
+    /// Rolling updates.
+    Ecs,
+    /// A type that we do not know.
+    Other(String),
+}
+
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::External => "EXTERNAL",
+            Self::CodeDeploy => "CODE_DEPLOY",
+            Self::Ecs => "ECS",
+            Self::Other(name) => name,
+        })
+    }
+}
+
+/// One task set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSet {
+    /// `ecs-svc/<digits>`.
+    pub id: TaskSetId,
+    /// For writes.
+    pub arn: TaskSetArn,
+    /// PRIMARY, ACTIVE, DRAINING.
+    pub status: TaskSetStatus,
+    /// Decides who is green: the newest.
+    pub created_at: Timestamp,
+    /// Whether ECS calls it steady.
+    pub stability: Stability,
+    /// Running tasks.
+    pub running: u32,
+    /// Pending tasks.
+    pub pending: u32,
+    /// Tasks that it should run: `ceil(desired count * scale / 100)`.
+    pub computed_desired: u32,
+    /// Where its tasks are registered, if anywhere. ECS allows one target group a task set.
+    pub target_group: Option<TargetGroupArn>,
+    /// ARN of the task definition: the version.
+    pub task_definition: Arc<str>,
+    /// The caller's label. Not unique, never used to tell roles.
+    pub external_id: Option<Arc<str>>,
+}
+
+impl TaskSet {
+    /// Not on its way out.
+    pub fn is_living(&self) -> bool {
+        self.status != TaskSetStatus::Draining
+    }
+}
+
+/// `status` of a task set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskSetStatus {
+    /// Serves production, by the deployer's word.
+    Primary,
+    /// Another one.
+    Active,
+    /// Deleted, tasks going away.
+    Draining,
+    /// A status that we do not know. Never deleted.
+    Unknown,
+}
+
+/// `stabilityStatus` of a task set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stability {
+    /// Running as desired, nothing pending, all health checks green.
+    Steady,
+    /// Not there yet.
+    Stabilizing,
+}
+
+/// Targets of a group, by what the load balancer says of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetCounts {
+    /// `healthy`.
+    pub healthy: u32,
+    /// `unhealthy`, `unhealthy.draining`, `unavailable`.
+    pub unhealthy: u32,
+    /// `initial`, `unused`, `draining`.
+    pub other: u32,
+}
+
+/// What `DescribeTasks` says of a task whose failure an event claimed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskReading {
+    /// The task.
+    pub task: TaskArn,
+    /// `startedBy`.
+    pub task_set: TaskSetId,
+    /// ECS's counter.
+    pub version: u64,
+    /// Absent while ECS wants it to run.
+    pub stop: Option<Stop>,
+}
+
+/// One CloudWatch alarm, from an event or from `DescribeAlarms`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmReading {
+    /// Its name.
+    pub name: AlarmName,
+    /// Its state.
+    pub value: AlarmValue,
+    /// When that state began.
+    pub since: Timestamp,
+    /// CloudWatch's words, cut at 512 bytes.
+    pub reason: Arc<str>,
+    /// `TargetGroup` dimensions of its metrics: `targetgroup/<name>/<id>`. Empty for composite and service-wide alarms.
+    pub target_groups: BTreeSet<Arc<str>>,
+}
+
+/// An alarm's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AlarmValue {
+    /// Fine.
+    Ok,
+    /// Red.
+    Alarm,
+    /// No evidence, in either direction.
+    InsufficientData,
+}

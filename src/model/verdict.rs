@@ -1,0 +1,175 @@
+//! Verdicts and the evidence that they rest on, as data.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{TaskSetId, Timestamp, humane};
+
+/// What the gates say about a deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every gate has evidence and none is breached.
+    Healthy,
+    /// No gate is breached, some have not enough evidence yet.
+    Watching,
+    /// A gate can't judge: an alarm was red before green, or data is missing. Shown, never a trigger, never a block.
+    Blind,
+    /// A breach that is not green's fault.
+    NotAttributable,
+    /// A breach that is not acted on: observe mode, dry run.
+    Held,
+    /// A gate is breached and the guardian acts.
+    Breached,
+}
+
+impl Verdict {
+    /// All of them, for closed label sets.
+    pub const ALL: [Self; 6] =
+        [Self::Healthy, Self::Watching, Self::Blind, Self::NotAttributable, Self::Held, Self::Breached];
+
+    /// The word used in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Watching => "watching",
+            Self::Blind => "blind",
+            Self::NotAttributable => "not_attributable",
+            Self::Held => "held",
+            Self::Breached => "breached",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One threshold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// `stability.task_failures` in `stability.window`.
+    TaskFailures,
+    /// `stability.steady_within`.
+    SteadyWithin,
+    /// `errors.alarms`, or an alarm that watches green's target group.
+    Alarm(super::AlarmName),
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TaskFailures => f.write_str("stability.task_failures"),
+            Self::SteadyWithin => f.write_str("stability.steady_within"),
+            Self::Alarm(name) => write!(f, "alarm {name:?}", name = name.as_str()),
+        }
+    }
+}
+
+/// Whose numbers they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The task set that green replaces.
+    Blue,
+    /// The newest task set.
+    Green,
+}
+
+impl Role {
+    /// The word used in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Blue => "blue",
+            Self::Green => "green",
+        }
+    }
+}
+
+/// How a value is compared with its threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Comparator {
+    /// At least.
+    #[serde(rename = ">=")]
+    AtLeast,
+    /// More than.
+    #[serde(rename = ">")]
+    MoreThan,
+}
+
+impl fmt::Display for Comparator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtLeast => ">=",
+            Self::MoreThan => ">",
+        })
+    }
+}
+
+/// What a value counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Distinct tasks.
+    Tasks,
+    /// Seconds.
+    Seconds,
+}
+
+/// What one gate found: number, comparator, threshold, time span, and the single facts behind the number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Which threshold.
+    pub gate: Gate,
+    /// Whose numbers.
+    pub role: Role,
+    /// Whose numbers, by id.
+    pub task_set: TaskSetId,
+    /// What was found.
+    pub value: f64,
+    /// How it compares.
+    pub comparator: Comparator,
+    /// With what.
+    pub threshold: f64,
+    /// In what.
+    pub unit: Unit,
+    /// Begin of the span that was looked at.
+    pub from: Timestamp,
+    /// Its end.
+    pub to: Timestamp,
+    /// The single facts: a failed task with its reason, an alarm's words. At most ten.
+    pub facts: Vec<String>,
+}
+
+impl fmt::Display for Evidence {
+    /// One line for people: `3 tasks of green (ecs-svc/1) failed within 5m; stability.task_failures allows fewer than 3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { gate, role, task_set, value, comparator, threshold, unit: _, from, to, facts: _ } = self;
+        let role = role.as_str();
+        let span = humane(to.since(*from));
+        let seconds = |s: f64| humane(Duration::try_from_secs_f64(s).unwrap_or_default());
+        match gate {
+            Gate::TaskFailures => write!(
+                f,
+                "{value} tasks of {role} ({task_set}) failed within {span} (breach: {comparator} {threshold})"
+            ),
+            Gate::SteadyWithin => write!(
+                f,
+                "{role} ({task_set}) is not steady {} after its creation (breach: {comparator} {})",
+                seconds(*value),
+                seconds(*threshold)
+            ),
+            Gate::Alarm(name) => write!(
+                f,
+                "alarm {name} has been red for {}, since green ({task_set}) was there (breach: {comparator} {})",
+                seconds(*value),
+                seconds(*threshold)
+            ),
+        }
+    }
+}
