@@ -1,1 +1,1 @@
-//! Placeholder.
+//! The cli room.

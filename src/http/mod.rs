@@ -1,1 +1,1 @@
-//! Placeholder.
+//! The http room.

@@ -15,6 +15,8 @@ pub struct Ask {
     pub service: ServiceKey,
     /// Tasks whose failure is to be confirmed by `DescribeTasks`; at most 100.
     pub tasks: Vec<TaskArn>,
+    /// Also read the tasks that ECS lists as stopped, to find failures whose events were lost. Wanted by sweeps.
+    pub find_stopped: bool,
     /// Alarms whose state is to be confirmed by `DescribeAlarms`; at most 100.
     pub alarms: BTreeSet<AlarmName>,
     /// Read every alarm of the account, to find those whose dimensions name a target group. Wanted once per green.
@@ -36,7 +38,8 @@ pub struct Observation {
     pub traffic: Traffic,
     /// `DescribeTargetHealth` per target group of a task set.
     pub targets: BTreeMap<TargetGroupArn, TargetCounts>,
-    /// `DescribeTasks` for [`Ask::tasks`]; those that ECS does not know are absent.
+    /// `DescribeTasks` for [`Ask::tasks`] and, with [`Ask::find_stopped`], for the tasks listed as stopped; those that
+    /// ECS does not know are absent.
     pub tasks: Vec<TaskReading>,
     /// `DescribeAlarms` for [`Ask::alarms`], or all that were found; those that do not exist are absent.
     pub alarms: Vec<AlarmReading>,
