@@ -28,6 +28,8 @@ pub struct Ask {
 /// The answer. Reads that belong together were sent together, after `read_at`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
+    /// The question: what is absent below was either not asked for or is not there.
+    pub ask: Ask,
     /// When the first read was sent: nothing in here is older.
     pub read_at: Timestamp,
     /// `DescribeServices`.

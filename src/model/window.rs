@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Stop, StopClass, TaskArn, TaskReading, Timestamp};
 
+/// Reads that may miss a claimed failure before it is taken for forged: ECS is eventually consistent, for seconds.
+const MISSES: u8 = 3;
+
 /// How many ended tasks a window remembers. A breach needs a handful; the bound keeps a crash loop, or a forger, from
-/// growing the state. The oldest go first.
+/// growing the state. Those that do not speak against the version go first, then the oldest.
 const CAPACITY: usize = 128;
 
 /// Ended tasks of one task set, by event time. The same events in any order and multiplicity give the same window.
@@ -26,6 +29,8 @@ pub struct TaskRecord {
     pub stop: Stop,
     /// What a read from ECS said about the claim.
     pub standing: Standing,
+    /// Reads that did not know of it.
+    pub misses: u8,
 }
 
 /// An event claims; only a read from ECS confirms.
@@ -36,7 +41,7 @@ pub enum Standing {
     Claimed,
     /// Said by ECS itself.
     Confirmed,
-    /// ECS does not know of it: forged, or not yet visible. Asked again at the next sweep, never counted.
+    /// ECS does not know of it: forged. Never counted, unless a sweep finds it after all.
     Unconfirmed,
 }
 
@@ -49,11 +54,11 @@ impl Window {
             // Equal versions are duplicates; should they differ, the greater wins in either order of arrival.
             Some(known) if (known.version, &known.stop) >= (version, stop) => false,
             Some(known) => {
-                *known = TaskRecord { version, stop: stop.clone(), standing: Standing::Claimed };
+                *known = TaskRecord { version, stop: stop.clone(), standing: Standing::Claimed, misses: 0 };
                 true
             }
             None => {
-                let record = TaskRecord { version, stop: stop.clone(), standing: Standing::Claimed };
+                let record = TaskRecord { version, stop: stop.clone(), standing: Standing::Claimed, misses: 0 };
                 self.tasks.insert(task.clone(), record);
                 self.evict();
                 self.tasks.contains_key(task)
@@ -61,25 +66,40 @@ impl Window {
         }
     }
 
-    /// Takes what ECS says of a task. A task that ECS does not want to stop refutes the claim.
+    /// Takes what ECS says of a task. ECS's word replaces the claim.
     pub fn confirm(&mut self, reading: &TaskReading) {
         match &reading.stop {
             Some(stop) => {
-                let record = TaskRecord { version: reading.version, stop: stop.clone(), standing: Standing::Confirmed };
+                let record = TaskRecord {
+                    version: reading.version,
+                    stop: stop.clone(),
+                    standing: Standing::Confirmed,
+                    misses: 0,
+                };
                 self.tasks.insert(reading.task.clone(), record);
                 self.evict();
             }
-            None => self.unconfirmed(&reading.task),
+            None => self.missed(&reading.task),
         }
     }
 
-    /// ECS was asked and does not know of the failure.
-    pub fn unconfirmed(&mut self, task: &TaskArn) {
+    /// ECS was asked and does not know of the failure, or not yet.
+    pub fn missed(&mut self, task: &TaskArn) {
         if let Some(known) = self.tasks.get_mut(task)
             && known.standing == Standing::Claimed
         {
-            known.standing = Standing::Unconfirmed;
+            known.misses = known.misses.saturating_add(1);
+            if known.misses >= MISSES {
+                known.standing = Standing::Unconfirmed;
+            }
         }
+    }
+
+    /// Tasks whose claimed end ECS is still to be asked about, newest first.
+    pub fn claims(&self) -> Vec<&TaskArn> {
+        let mut found: Vec<_> = self.tasks.iter().filter(|(_, record)| record.standing == Standing::Claimed).collect();
+        found.sort_by_key(|(task, record)| (std::cmp::Reverse(record.stop.at), *task));
+        found.into_iter().map(|(task, _)| task).collect()
     }
 
     /// Tasks whose end speaks against the version, with `from <= at <= to`, oldest first.
@@ -116,9 +136,9 @@ impl Window {
 
     fn evict(&mut self) {
         while self.tasks.len() > CAPACITY {
-            let oldest =
-                self.tasks.iter().min_by_key(|(task, record)| (record.stop.at, *task)).map(|(task, _)| task.clone());
-            match oldest {
+            let worth = |record: &TaskRecord| (record.stop.class == StopClass::Version, record.stop.at);
+            let least = self.tasks.iter().min_by_key(|(task, record)| (worth(record), *task));
+            match least.map(|(task, _)| task.clone()) {
                 Some(task) => self.tasks.remove(&task),
                 None => break,
             };
