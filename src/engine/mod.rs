@@ -1,60 +1,257 @@
 //! The engine: a pure, deterministic, total state machine. Inputs go in with a time, effects and a report come out.
+//!
+//! State is one partition per service. A signal updates windows and may raise suspicion (`signals`); suspicion, the
+//! sweep's pace and deadlines ask for a read (`reads`); only a fresh observation decides (`observed`): roles, then
+//! gates, then, once breached, the plan (`roles`, `gates`, `plan`, `rollback`).
 
+mod gates;
+mod index;
 mod input;
+mod observed;
+mod out;
+mod partition;
+mod plan;
+mod reads;
 mod report;
+mod roles;
+mod rollback;
+mod signals;
 mod status;
+mod traffic;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
 
 pub use input::{Effect, Input, Settings, Step};
 pub use report::{Finding, GateState, Note, Report, Stage, Use};
 pub use status::{DeploymentView, GateView, ServiceView, StatusView};
 
-use crate::model::{ServiceKey, Timestamp};
+use self::index::Index;
+use self::out::{Out, Outbox};
+use self::partition::{Kept, Partition, Soft};
+use crate::model::{EffectId, Outcome, ServiceKey, Timestamp};
+use crate::rules::RuleSet;
 
 /// All that the guardian knows.
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
+    state: State,
+    index: Index,
+    /// When each service wants its next read.
+    timetable: BTreeSet<(Timestamp, ServiceKey)>,
+}
+
+/// What a checkpoint holds.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct State {
+    rules: RuleSet,
+    #[serde(with = "pairs")]
+    services: BTreeMap<ServiceKey, Partition>,
+    outbox: Outbox,
+    next_effect: u64,
 }
 
 impl Engine {
     /// Knows nothing yet.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        Self { settings, state: State::default(), index: Index::default(), timetable: BTreeSet::new() }
     }
 
     /// Takes one input.
     pub fn step(&mut self, now: Timestamp, input: Input) -> Step {
-        let _ = (now, input, &self.settings);
-        Step::default()
+        let State { rules, services, outbox, next_effect } = &mut self.state;
+        let mut out = Out { now, settings: self.settings, step: Step::default(), next_effect, outbox };
+        match input {
+            Input::Signal(signal) => signals::take(services, &self.index, &signal, &mut out),
+            Input::Swept(found) => swept(services, rules, &found, &mut out),
+            Input::Observed(key, result) => {
+                if let Some(partition) = services.get_mut(&key) {
+                    observed::take(&key, partition, result, &mut out);
+                    out.touch(&key);
+                }
+            }
+            Input::Done(id, outcome) => done(services, &self.index, id, &outcome, &mut out),
+            Input::Rules(loaded) => reloaded(services, rules, loaded, &mut out),
+            Input::Tick => {
+                let due: Vec<_> = self.timetable.iter().take_while(|(at, _)| *at <= now).cloned().collect();
+                out.step.report.touched.extend(due.into_iter().map(|(_, key)| key));
+                let retries = out.outbox.due(now);
+                out.step.effects.extend(retries);
+            }
+            Input::Restarted => restarted(services, &mut out),
+        }
+        let mut step = out.step;
+        step.report.touched.sort();
+        step.report.touched.dedup();
+        for key in &step.report.touched {
+            self.settle(now, key, &mut step.effects);
+        }
+        step
+    }
+
+    /// Sends the read of a service when it is due, and brings index and timetable up to date.
+    fn settle(&mut self, now: Timestamp, key: &ServiceKey, effects: &mut Vec<Effect>) {
+        let Some(partition) = self.state.services.get_mut(key) else {
+            self.index.remove(key);
+            self.timetable.retain(|(_, other)| other != key);
+            return;
+        };
+        effects.extend(reads::due(now, key, partition, self.settings).map(Effect::Observe));
+        self.index.update(key, partition);
+        let wanted = partition.soft.read_at.filter(|_| !partition.soft.reading);
+        if partition.soft.scheduled != wanted {
+            if let Some(at) = partition.soft.scheduled {
+                self.timetable.remove(&(at, key.clone()));
+            }
+            if let Some(at) = wanted {
+                self.timetable.insert((at, key.clone()));
+            }
+            partition.soft.scheduled = wanted;
+        }
     }
 
     /// When [`Input::Tick`] is wanted next.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        None
+        let read = self.timetable.first().map(|(at, _)| *at);
+        [read, self.state.outbox.next_retry()].into_iter().flatten().min()
     }
 
     /// The whole state, for the journal.
     pub fn checkpoint(&self) -> Vec<u8> {
-        Vec::new()
+        // Maps with string keys, strings and numbers: there is nothing in the state that JSON can't hold.
+        serde_json::to_vec(&self.state).unwrap_or_default()
     }
 
-    /// The state out of a checkpoint.
+    /// The state out of a checkpoint. [`Input::Restarted`] is to follow, after the entries since the checkpoint.
     ///
     /// # Errors
     /// When the bytes are not a checkpoint of this version.
     pub fn restore(settings: Settings, checkpoint: &[u8]) -> Result<Self, String> {
-        let _ = checkpoint;
-        Ok(Self { settings })
+        let state: State = serde_json::from_slice(checkpoint).map_err(|error| error.to_string())?;
+        let mut engine = Self { settings, state, index: Index::default(), timetable: BTreeSet::new() };
+        for (key, partition) in &mut engine.state.services {
+            engine.index.update(key, partition);
+        }
+        Ok(engine)
     }
 
     /// One service, for `/status` and gauges. `None` when it is not (any longer) known.
     pub fn service(&self, key: &ServiceKey, now: Timestamp) -> Option<ServiceView> {
-        let _ = (key, now);
-        None
+        self.state.services.get(key).map(|partition| status::view(key, partition, now))
     }
 
     /// Everything, for `/status`.
     pub fn status(&self, now: Timestamp) -> StatusView {
-        StatusView { at: now, dry_run: self.settings.dry_run, rules: Vec::new(), services: Vec::new() }
+        StatusView {
+            at: now,
+            dry_run: self.settings.dry_run,
+            rules: self.state.rules.rules.iter().map(|rule| rule.name.clone()).collect(),
+            services: self.state.services.iter().map(|(key, partition)| status::view(key, partition, now)).collect(),
+        }
+    }
+}
+
+/// Exactly these services exist for the rules' globs.
+fn swept(
+    services: &mut BTreeMap<ServiceKey, Partition>,
+    rules: &RuleSet,
+    found: &BTreeSet<ServiceKey>,
+    out: &mut Out<'_>,
+) {
+    let gone: Vec<_> = services.keys().filter(|key| !found.contains(*key)).cloned().collect();
+    for key in gone {
+        if let Some(mut partition) = services.remove(&key) {
+            rollback::let_go(&key, &mut partition, "the service is not protected any more", out);
+            out.touch(&key);
+            out.step.changed = true;
+        }
+    }
+    for key in found {
+        if !services.contains_key(key)
+            && let Some(rule) = rules.rule_for(key)
+        {
+            let mut partition = Partition { kept: Kept::new(rule.clone()), soft: Soft::default() };
+            partition.soft.want(out.now);
+            services.insert(key.clone(), partition);
+            out.touch(key);
+            out.step.changed = true;
+        }
+    }
+}
+
+/// Rules were loaded. Services that no rule protects any more go with the sweep that follows.
+fn reloaded(services: &mut BTreeMap<ServiceKey, Partition>, rules: &mut RuleSet, loaded: RuleSet, out: &mut Out<'_>) {
+    if *rules == loaded {
+        return;
+    }
+    *rules = loaded;
+    out.step.changed = true;
+    for (key, partition) in services {
+        if let Some(rule) = rules.rule_for(key)
+            && partition.kept.rule != *rule
+        {
+            partition.kept.rule = rule.clone();
+            partition.soft.want(out.now);
+            out.touch(key);
+        }
+    }
+}
+
+/// A write or an announcement came back.
+fn done(
+    services: &mut BTreeMap<ServiceKey, Partition>,
+    index: &Index,
+    id: EffectId,
+    outcome: &Outcome,
+    out: &mut Out<'_>,
+) {
+    if let Some((delivered, detail_type)) = out.outbox.done(out.now, id, outcome) {
+        out.step.changed |= delivered;
+        out.note(Note::Announced { detail_type, outcome: outcome.clone() });
+    } else if let Some(key) = index.service_of(id).cloned()
+        && let Some(partition) = services.get_mut(&key)
+    {
+        rollback::returned(&key, partition, id, outcome, out);
+        out.touch(&key);
+    }
+}
+
+/// What was in flight before is unknown: everything is read again, every undelivered announcement is sent again.
+fn restarted(services: &mut BTreeMap<ServiceKey, Partition>, out: &mut Out<'_>) {
+    for (key, partition) in services {
+        partition.soft =
+            Soft { scheduled: partition.soft.scheduled, listed: partition.soft.listed.clone(), ..Soft::default() };
+        partition.soft.want(out.now);
+        if rollback::forget_in_flight(partition) {
+            out.step.changed = true;
+        }
+        out.touch(key);
+    }
+    let undelivered = out.outbox.restarted();
+    out.step.effects.extend(undelivered);
+}
+
+/// Maps whose keys are not strings, as lists of pairs: JSON has no others.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Vec::<(K, V)>::deserialize(deserializer).map(BTreeMap::from_iter)
     }
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::GateState;
-use crate::model::{IncidentId, Phase, ServiceKey, Split, TaskSetId, Timestamp, Verdict};
+use super::gates::SKEW;
+use super::partition::{Deployment, Kept, Partition, Soft};
+use super::{Finding, GateState};
+use crate::model::{IncidentId, Phase, ServiceKey, Split, Standing, TaskSetId, Timestamp, Verdict, Window};
 
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -79,4 +81,54 @@ pub struct GateView {
     pub state: GateState,
     /// In plain words.
     pub why: String,
+}
+
+/// What is shown of a service.
+pub(super) fn view(key: &ServiceKey, partition: &Partition, now: Timestamp) -> ServiceView {
+    let Partition { kept, soft } = partition;
+    let not_ready_because = match soft.observed_at {
+        None if soft.not_ready.is_none() => Some("not read yet".to_owned()),
+        _ => soft.not_ready.clone(),
+    };
+    ServiceView {
+        service: key.clone(),
+        rule: Some(kept.rule.name.clone()),
+        ready: not_ready_because.is_none(),
+        not_ready_because,
+        observed_at: soft.observed_at,
+        deployment: kept.deployment.as_ref().map(|deployment| deployment_view(kept, soft, deployment, now)),
+    }
+}
+
+fn deployment_view(kept: &Kept, soft: &Soft, deployment: &Deployment, now: Timestamp) -> DeploymentView {
+    let from = now.minus(kept.rule.stability.window);
+    let failures = |id| {
+        let confirmed = |window: &Window| {
+            let failures = window.failures(from, now.plus(SKEW)).into_iter();
+            failures.filter(|(_, record)| record.standing == Standing::Confirmed).count()
+        };
+        u32::try_from(kept.windows.get(id).map_or(0, confirmed)).unwrap_or(u32::MAX)
+    };
+    let open = deployment.rollback.as_ref().filter(|rollback| !rollback.closed);
+    DeploymentView {
+        green: deployment.green.clone(),
+        blue: deployment.blue.clone(),
+        task_definition: deployment.task_definition.clone(),
+        began_at: deployment.began_at,
+        phase: deployment.phase,
+        phase_word: deployment.phase.as_str(),
+        why: deployment.why.clone(),
+        verdict: soft.verdict.unwrap_or(Verdict::Watching),
+        gates: soft.findings.iter().map(gate_view).collect(),
+        split: soft.split,
+        green_failures: failures(&deployment.green),
+        blue_failures: failures(&deployment.blue),
+        incident: deployment.rollback.as_ref().map(|rollback| rollback.incident.id.clone()),
+        open_since: open.map(|rollback| rollback.incident.detected_at),
+    }
+}
+
+fn gate_view(finding: &Finding) -> GateView {
+    let Finding { gate, state, evidence: _, why } = finding;
+    GateView { gate: gate.to_string(), state: *state, why: why.clone() }
 }

@@ -43,8 +43,9 @@ pub struct Observation {
     /// `DescribeTasks` for [`Ask::tasks`] and, with [`Ask::find_stopped`], for the tasks listed as stopped; those that
     /// ECS does not know are absent.
     pub tasks: Vec<TaskReading>,
-    /// `DescribeAlarms` for [`Ask::alarms`], or all that were found; those that do not exist are absent.
-    pub alarms: Vec<AlarmReading>,
+    /// `DescribeAlarms` for [`Ask::alarms`], or all that were found; those that do not exist are absent. `None` when
+    /// CloudWatch could not be read: that must not hide what ECS says.
+    pub alarms: Option<Vec<AlarmReading>>,
 }
 
 /// One service.

@@ -1,0 +1,277 @@
+//! A fresh observation: the only thing that decides. Windows are confirmed, roles told, gates judged, plans advanced.
+
+use super::gates::{self, Judgement, Known};
+use super::out::Out;
+use super::partition::{Deployment, Kept, Partition};
+use super::roles::{Roles, roles};
+use super::signals::BOUND_ALARMS;
+use super::{Note, plan, rollback};
+use crate::model::{
+    CallError, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability, TargetGroupArn,
+    TaskSetId, TaskSetStatus, Timestamp, Verdict, humane,
+};
+
+/// Reads in a row that must say that a service does not exist. One may come from a replica that lags.
+const MISSING_READS: u8 = 2;
+
+/// How long the window of a task set that no read has shown is kept: an event can be faster than a read.
+const UNSEEN_WINDOW: std::time::Duration = std::time::Duration::from_mins(1);
+
+/// Takes the answer to a read.
+pub(super) fn take(
+    key: &ServiceKey,
+    partition: &mut Partition,
+    result: Result<Box<Observation>, CallError>,
+    out: &mut Out<'_>,
+) {
+    partition.soft.reading = false;
+    let before = partition.kept.clone();
+    match result {
+        Ok(seen) => {
+            take_seen(key, partition, &seen, out);
+            partition.soft.want(out.now.plus(out.settings.sweep));
+        }
+        Err(error) => take_unread(key, partition, error, out),
+    }
+    super::reads::on_suspicion(out.now, &partition.kept, &mut partition.soft);
+    rollback::keep_if_changed(&before, &partition.kept, out);
+    out.step.changed |= partition.kept != before;
+}
+
+fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &mut Out<'_>) {
+    let Partition { kept, soft } = partition;
+    soft.failed_reads = 0;
+    soft.observed_at = Some(out.now);
+    soft.scope = Some(seen.service.scope.clone());
+    soft.task_sets = seen.service.task_sets.iter().map(|set| set.id.clone()).collect();
+    kept.missing = 0;
+    confirm_windows(out.now, kept, seen);
+
+    track(key, kept, seen, out);
+    if let Some(judgement) = judge(out.now, out.settings.sweep, kept, seen) {
+        let news = soft.verdict != Some(judgement.verdict) || soft.findings.len() != judgement.findings.len();
+        out.note(Note::Judged {
+            service: key.clone(),
+            verdict: judgement.verdict,
+            news,
+            findings: judgement.findings.clone(),
+        });
+        soft.verdict = Some(judgement.verdict);
+        soft.findings.clone_from(&judgement.findings);
+        if let Some(at) = judgement.look_again_at {
+            soft.want(at);
+        }
+        if judgement.verdict == Verdict::Breached {
+            rollback::decide(key, kept, judgement.breaches(), out);
+        }
+    } else if kept.deployment.is_none() {
+        soft.verdict = None;
+        soft.findings.clear();
+    }
+    rollback::advance(key, partition, seen, out);
+    graduate(key, partition, seen, out);
+    if partition.kept.live().is_some_and(|d| !d.alarms_searched) {
+        partition.soft.want(out.now);
+    }
+    show(key, partition, seen, out);
+}
+
+/// ECS's word on the tasks that were asked for, and on those it lists as stopped.
+fn confirm_windows(now: Timestamp, kept: &mut Kept, seen: &Observation) {
+    let known = |id: &TaskSetId| seen.service.task_sets.iter().any(|set| set.id == *id);
+    for reading in seen.tasks.iter().filter(|reading| known(&reading.task_set)) {
+        kept.window(&reading.task_set).confirm(reading);
+    }
+    for task in &seen.ask.tasks {
+        if !seen.tasks.iter().any(|reading| reading.task == *task) {
+            kept.windows.values_mut().for_each(|window| window.missed(task));
+        }
+    }
+    let keep = kept.rule.stability.window.max(kept.rule.watch.freshness);
+    let unseen_since = seen.read_at.minus(UNSEEN_WINDOW);
+    kept.windows.retain(|id, window| {
+        window.expire(now, keep);
+        !window.is_empty() && (known(id) || window.newest().is_some_and(|newest| newest >= unseen_since))
+    });
+}
+
+/// Which deployment is going on: begins one, or ends the one that a person ended.
+fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_>) {
+    let ours = seen.service.controller == Controller::External && seen.service.status == ServiceStatus::Active;
+    let roles = if ours { roles(&seen.service.task_sets) } else { None };
+    if let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended()) {
+        overtaken(key, deployment, roles, seen, out);
+    }
+    let Some(roles) = roles else { return };
+    let same = kept.deployment.as_ref().is_some_and(|d| d.green == roles.green.id);
+    if !same && kept.live().is_none() && !kept.decided.contains(&roles.green.id) {
+        out.note(Note::DeploymentBegan {
+            service: key.clone(),
+            green: roles.green.id.clone(),
+            blue: roles.blue.id.clone(),
+        });
+        kept.deployment = Some(Deployment::new(roles, seen.service.scope.clone()));
+    }
+    let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended() && d.green == roles.green.id) else { return };
+    if roles.green.stability == Stability::Steady {
+        deployment.was_steady = true;
+        deployment.unsteady_since = None;
+    } else {
+        deployment.unsteady_since.get_or_insert(out.now);
+    }
+    if seen.ask.find_alarms
+        && let Some(alarms) = &seen.alarms
+    {
+        let names_green = |groups: &std::collections::BTreeSet<std::sync::Arc<str>>| {
+            deployment.green_group.as_ref().is_some_and(|group| groups.contains(group.dimension()))
+        };
+        let bound = alarms.iter().filter(|alarm| names_green(&alarm.target_groups)).map(|alarm| alarm.name.clone());
+        deployment.bound_alarms.extend(bound.take(BOUND_ALARMS).collect::<Vec<_>>());
+        deployment.alarms_searched = true;
+    }
+}
+
+/// Other hands may have ended the deployment. An open rollback copes by itself, except with a newer task set.
+fn overtaken(
+    key: &ServiceKey,
+    deployment: &mut Deployment,
+    roles: Option<Roles<'_>>,
+    seen: &Observation,
+    out: &mut Out<'_>,
+) {
+    let newest = roles.map(|roles| roles.green);
+    if let Some(newer) = newest.filter(|set| set.id != deployment.green && set.created_at >= deployment.began_at) {
+        let why = format!("a newer task set ({}) was created", newer.id);
+        return rollback::supersede(key, deployment, &why, out);
+    }
+    if deployment.rollback.as_ref().is_some_and(|rollback| !rollback.closed) {
+        return;
+    }
+    let living = |id: &TaskSetId| seen.service.task_sets.iter().any(|set| set.id == *id && set.is_living());
+    if !living(&deployment.green) {
+        rollback::supersede(key, deployment, "green was deleted by somebody else", out);
+    } else if !living(&deployment.blue) {
+        if let Some(roles) = roles {
+            deployment.blue = roles.blue.id.clone();
+            deployment.blue_group.clone_from(&roles.blue.target_group);
+        } else {
+            end_well(key, deployment, "blue is gone: green took over", out);
+        }
+    }
+}
+
+/// The gates, while nothing was decided.
+fn judge(now: Timestamp, sweep: std::time::Duration, kept: &Kept, seen: &Observation) -> Option<Judgement> {
+    let deployment = kept.live().filter(|d| d.phase == Phase::Watching)?;
+    let green = seen.service.task_sets.iter().find(|set| set.id == deployment.green)?;
+    let blue = seen.service.task_sets.iter().find(|set| set.id == deployment.blue)?;
+    let known = Known {
+        window: kept.windows.get(&deployment.green),
+        was_steady: deployment.was_steady,
+        unsteady_since: deployment.unsteady_since,
+        bound: &deployment.bound_alarms,
+        sweep,
+    };
+    Some(gates::judge(now, &kept.rule, Roles { green, blue }, seen, known))
+}
+
+/// Green is PRIMARY with all the traffic for as long as the rule wants.
+fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &mut Out<'_>) {
+    let Partition { kept, soft } = partition;
+    let bake = kept.rule.watch.bake;
+    let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended()) else { return };
+    if deployment.rollback.as_ref().is_some_and(|rollback| !rollback.closed) {
+        return;
+    }
+    if !has_all(deployment, seen) {
+        deployment.promoted_at = None;
+        return;
+    }
+    let since = *deployment.promoted_at.get_or_insert(out.now);
+    if out.now >= since.plus(bake) {
+        let why = format!("green has been PRIMARY with all the traffic for {}", humane(out.now.since(since)));
+        end_well(key, deployment, &why, out);
+    } else {
+        soft.want(since.plus(bake));
+    }
+}
+
+fn has_all(deployment: &Deployment, seen: &Observation) -> bool {
+    let primary = |set: &crate::model::TaskSet| set.id == deployment.green && set.status == TaskSetStatus::Primary;
+    let share = |group: &Option<TargetGroupArn>| {
+        let forwards = seen.traffic.rules().iter().flat_map(|rule| rule.forwards());
+        group.as_ref().map_or(0.0, |group| forwards.map(|forward| forward.share(group)).sum())
+    };
+    let all: bool = deployment.green_group.is_none()
+        || (share(&deployment.blue_group) <= 0.0 && share(&deployment.green_group) > 0.0);
+    seen.service.task_sets.iter().any(primary) && all
+}
+
+fn end_well(key: &ServiceKey, deployment: &mut Deployment, why: &str, out: &mut Out<'_>) {
+    rollback::enter(key, deployment, Phase::Graduated, why, out);
+    out.note(Note::Graduated { service: key.clone(), green: deployment.green.clone(), why: why.to_owned() });
+    out.announce_graduation(key, deployment, why);
+}
+
+/// What `/status` and the gauges show.
+fn show(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &mut Out<'_>) {
+    let Partition { kept, soft } = partition;
+    let groups = kept.deployment.as_ref().map(|d| (d.blue_group.as_ref(), d.green_group.as_ref()));
+    let split = groups.and_then(|(blue, green)| seen.traffic.split(blue, green));
+    if split != soft.split {
+        if let Some(split) = split {
+            out.note(Note::TrafficMoved { service: key.clone(), split });
+        }
+        soft.split = split;
+    }
+    let not_ready = not_ready(kept, seen);
+    if not_ready != soft.not_ready
+        && let Some(why) = &not_ready
+    {
+        out.note(Note::NotReady { service: key.clone(), why: why.clone() });
+    }
+    soft.not_ready = not_ready;
+}
+
+/// Why a rollback would not work now.
+fn not_ready(kept: &Kept, seen: &Observation) -> Option<String> {
+    if let Some(deployment) = kept.live() {
+        return plan::obstacle(deployment, seen);
+    }
+    if seen.service.controller != Controller::External {
+        return Some(format!("its deployment controller is {}, not EXTERNAL", seen.service.controller));
+    }
+    if seen.service.status != ServiceStatus::Active {
+        return Some("the service is being deleted".to_owned());
+    }
+    let Some(primary) = seen.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary) else {
+        return Some("no task set is PRIMARY".to_owned());
+    };
+    let group = primary.target_group.as_ref()?;
+    let named = seen.traffic.rules().iter().any(|rule| rule.names(group));
+    (!named).then(|| format!("no listener rule forwards to {}, the PRIMARY's target group", group.name()))
+}
+
+/// The service could not be read.
+fn take_unread(key: &ServiceKey, partition: &mut Partition, error: CallError, out: &mut Out<'_>) {
+    let Partition { kept, soft } = partition;
+    soft.failed_reads = soft.failed_reads.saturating_add(1);
+    soft.not_ready = Some(format!("it could not be read: {error}"));
+    out.note(Note::Unread { service: key.clone(), error: error.clone() });
+    if error.class == ErrorClass::NotFound {
+        kept.missing = kept.missing.saturating_add(1);
+        if kept.missing >= MISSING_READS
+            && let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended())
+        {
+            rollback::supersede(key, deployment, "the service does not exist any more", out);
+        }
+    } else {
+        rollback::unread(key, kept, &error, out);
+    }
+    let wait = if kept.open_rollback().is_some() {
+        rollback::backoff(soft.failed_reads).min(out.settings.sweep)
+    } else {
+        out.settings.sweep
+    };
+    soft.want(out.now.plus(wait));
+}

@@ -1,0 +1,164 @@
+//! What a step collects on its way through the engine.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::partition::{Deployment, Rollback};
+use super::{Effect, Note, Settings, Step};
+use crate::model::{
+    Announcement, AnnouncementKind, EffectId, Evidence, Outcome, SCHEMA_VERSION, ServiceKey, Timestamp, Write,
+};
+
+/// How long a write may wait for its turn. A pause of the process longer than this makes its reads too old.
+const WRITE_LIFE: Duration = Duration::from_secs(5);
+
+/// Between two tries of an announcement: from here, doubling,
+const ANNOUNCE_RETRY: Duration = Duration::from_secs(1);
+
+/// up to here. A bus that is away for an hour costs sixty calls.
+const ANNOUNCE_RETRY_MAX: Duration = Duration::from_mins(1);
+
+/// Effects and notes of one step, and the counters behind them.
+pub(super) struct Out<'a> {
+    pub(super) now: Timestamp,
+    pub(super) settings: Settings,
+    pub(super) step: Step,
+    pub(super) next_effect: &'a mut u64,
+    pub(super) outbox: &'a mut Outbox,
+}
+
+impl Out<'_> {
+    pub(super) fn note(&mut self, note: Note) {
+        self.step.report.notes.push(note);
+    }
+
+    pub(super) fn touch(&mut self, service: &ServiceKey) {
+        self.step.report.touched.push(service.clone());
+    }
+
+    fn id(&mut self) -> EffectId {
+        // An id is spent, so the step that spent it must be durable.
+        self.step.changed = true;
+        *self.next_effect = self.next_effect.saturating_add(1);
+        EffectId(*self.next_effect)
+    }
+
+    pub(super) fn write(&mut self, service: &ServiceKey, write: Write) -> EffectId {
+        let id = self.id();
+        let expires_at = self.now.plus(WRITE_LIFE);
+        self.step.effects.push(Effect::Write { id, service: service.clone(), write, expires_at });
+        id
+    }
+
+    /// Announces what became of a rollback.
+    pub(super) fn announce_rollback(
+        &mut self,
+        kind: AnnouncementKind,
+        service: &ServiceKey,
+        deployment: &Deployment,
+        rollback: &Rollback,
+        reason: &str,
+        dry_run: bool,
+    ) {
+        let evidence = rollback.incident.evidence.clone();
+        let mut announcement = self.announcement(kind, service, deployment, reason, evidence);
+        announcement.incident = Some(rollback.incident.id.clone());
+        announcement.dry_run = dry_run;
+        self.announce(announcement);
+    }
+
+    /// Announces that green took over.
+    pub(super) fn announce_graduation(&mut self, service: &ServiceKey, deployment: &Deployment, reason: &str) {
+        let kind = AnnouncementKind::DeploymentGraduated;
+        let announcement = self.announcement(kind, service, deployment, reason, Vec::new());
+        self.announce(announcement);
+    }
+
+    fn announcement(
+        &mut self,
+        kind: AnnouncementKind,
+        service: &ServiceKey,
+        deployment: &Deployment,
+        reason: &str,
+        evidence: Vec<Evidence>,
+    ) -> Announcement {
+        Announcement {
+            schema_version: SCHEMA_VERSION,
+            id: String::new(),
+            kind,
+            at: self.now,
+            incident: None,
+            service: service.clone(),
+            scope: deployment.scope.to_string(),
+            green: deployment.green.clone(),
+            blue: deployment.blue.clone(),
+            task_definition: deployment.task_definition.to_string(),
+            reason: reason.to_owned(),
+            dry_run: self.settings.dry_run,
+            evidence,
+        }
+    }
+
+    fn announce(&mut self, mut announcement: Announcement) {
+        let id = self.id();
+        let digits = announcement.green.as_str().rsplit('/').next().unwrap_or_default();
+        announcement.id = format!("{digits}-{}", id.0);
+        self.step.effects.push(Effect::Announce(id, announcement.clone()));
+        self.outbox.pending.insert(id, Pending { announcement, tries: 0, retry_at: None });
+    }
+}
+
+/// Announcements that the bus has not taken yet. Kept, so that a crash repeats rather than loses one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Outbox {
+    pending: BTreeMap<EffectId, Pending>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Pending {
+    announcement: Announcement,
+    #[serde(skip)]
+    tries: u32,
+    #[serde(skip)]
+    retry_at: Option<Timestamp>,
+}
+
+impl Outbox {
+    /// Takes the answer to an announcement. `None` when the id is not one. True when it was delivered.
+    pub(super) fn done(&mut self, now: Timestamp, id: EffectId, outcome: &Outcome) -> Option<(bool, &'static str)> {
+        let pending = self.pending.get_mut(&id)?;
+        let detail_type = pending.announcement.kind.detail_type();
+        let delivered = matches!(outcome, Outcome::Applied | Outcome::AlreadyDone | Outcome::Suppressed);
+        if delivered {
+            self.pending.remove(&id);
+        } else {
+            let wait = ANNOUNCE_RETRY.saturating_mul(1_u32 << pending.tries.min(10)).min(ANNOUNCE_RETRY_MAX);
+            pending.tries = pending.tries.saturating_add(1);
+            pending.retry_at = Some(now.plus(wait));
+        }
+        Some((delivered, detail_type))
+    }
+
+    /// When the next try is due.
+    pub(super) fn next_retry(&self) -> Option<Timestamp> {
+        self.pending.values().filter_map(|pending| pending.retry_at).min()
+    }
+
+    /// Announcements whose next try is due.
+    pub(super) fn due(&mut self, now: Timestamp) -> Vec<Effect> {
+        let due = |pending: &&mut Pending| pending.retry_at.is_some_and(|at| at <= now);
+        let mut effects = Vec::new();
+        for (id, pending) in self.pending.iter_mut().map(|(id, p)| (*id, p)).filter(|(_, p)| due(&p)) {
+            pending.retry_at = None;
+            effects.push(Effect::Announce(id, pending.announcement.clone()));
+        }
+        effects
+    }
+
+    /// After a restart nobody knows which were delivered: all are sent again.
+    pub(super) fn restarted(&mut self) -> Vec<Effect> {
+        self.pending.iter().map(|(id, pending)| Effect::Announce(*id, pending.announcement.clone())).collect()
+    }
+}

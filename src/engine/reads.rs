@@ -1,0 +1,82 @@
+//! When a service is read, and what is asked.
+
+use std::time::Duration;
+
+use super::Settings;
+use super::partition::{Kept, Partition, Soft};
+use crate::model::{Ask, ServiceKey, Standing, Timestamp};
+use crate::rules::DeletePolicy;
+
+/// Least span between two reads that events ask for. Bounds what forged or repeated events can cost, and is short
+/// against the seconds that a rollback takes.
+pub(super) const HINT_GAP: Duration = Duration::from_secs(1);
+
+/// Tasks that one `DescribeTasks` takes, and alarms that one `DescribeAlarms` takes.
+const BATCH: usize = 100;
+
+/// The read that is due now, if one is.
+pub(super) fn due(now: Timestamp, key: &ServiceKey, partition: &mut Partition, settings: Settings) -> Option<Ask> {
+    let Partition { kept, soft } = partition;
+    if soft.reading || soft.read_at.is_none_or(|at| at > now) {
+        return None;
+    }
+    let sweep = soft.swept_at.is_none_or(|at| now.since(at) >= settings.sweep);
+    let ask = ask(now, key, kept, soft, sweep);
+    soft.reading = true;
+    soft.read_at = None;
+    soft.asked_at = Some(now);
+    soft.twice = false;
+    if sweep {
+        soft.swept_at = Some(now);
+    }
+    Some(ask)
+}
+
+fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) -> Ask {
+    let live = kept.live();
+    let tasks = live.map(|_| kept.windows.values().flat_map(|window| window.claims()).take(BATCH).cloned().collect());
+    let alarms = live.map(|d| kept.rule.errors.alarms.iter().chain(&d.bound_alarms).take(BATCH).cloned().collect());
+    Ask {
+        service: key.clone(),
+        tasks: tasks.unwrap_or_default(),
+        find_stopped: sweep && live.is_some(),
+        alarms: alarms.unwrap_or_default(),
+        find_alarms: live.is_some_and(|d| !d.alarms_searched),
+        twice: soft.twice || delete_is_next(now, kept),
+    }
+}
+
+/// Whether the plan may delete on this read: then it is made twice at once.
+fn delete_is_next(now: Timestamp, kept: &Kept) -> bool {
+    let policy = kept.rule.rollback;
+    policy.delete == DeletePolicy::Force
+        && kept.open_rollback().is_some_and(|rollback| {
+            let shifted_at = rollback.safe_since.or(rollback.accepted_at.filter(|_| policy.drain.is_zero()));
+            rollback.deleted_at.is_none() && shifted_at.is_some_and(|at| at.plus(policy.drain) <= now)
+        })
+}
+
+/// Asks for a read when the failures claimed so far would breach, if ECS confirms them.
+pub(super) fn on_suspicion(now: Timestamp, kept: &Kept, soft: &mut Soft) {
+    let Some((deployment, limit)) = kept.live().zip(kept.rule.stability.task_failures) else {
+        return;
+    };
+    if deployment.rollback.is_some() {
+        return;
+    }
+    let Some(window) = kept.windows.get(&deployment.green) else {
+        return;
+    };
+    let span = kept.rule.stability.window.min(kept.rule.watch.freshness);
+    let failures = window.failures(now.minus(span), now.plus(super::gates::SKEW));
+    let standing = |wanted| failures.iter().filter(move |(_, record)| record.standing == wanted);
+    let claims = standing(Standing::Claimed).count();
+    let total = claims.saturating_add(standing(Standing::Confirmed).count());
+    if claims == 0 || u32::try_from(total).unwrap_or(u32::MAX) < limit {
+        return;
+    }
+    // A claim that ECS has not been asked about can't wait; one that a read has missed can.
+    let fresh = standing(Standing::Claimed).any(|(_, record)| record.misses == 0);
+    let gap = if fresh { Duration::ZERO } else { HINT_GAP };
+    soft.want(soft.asked_at.map_or(now, |at| at.plus(gap).max(now)));
+}

@@ -1,0 +1,355 @@
+//! A decided rollback: carries out what the plan says next, keeps the record, calls a person when it can't go on.
+
+use std::time::Duration;
+
+use super::out::Out;
+use super::partition::{Deployment, InFlight, Kept, Operation, Partition, Rollback};
+use super::plan::{self, Next};
+use super::{Effect, Note, Stage};
+use crate::model::{
+    AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, IncidentOutcome, Observation, Outcome, Phase,
+    ServiceKey, Step, TrafficRuleId, Write, humane,
+};
+use crate::rules::Mode;
+
+/// A rollback that is neither done nor escalated this long after its decision, drain aside, calls a person: the promise
+/// is five minutes, one is left for the call.
+const PATIENCE: Duration = Duration::from_mins(4);
+
+/// Between two tries of a failed call: from here, doubling,
+const RETRY: Duration = Duration::from_millis(500);
+
+/// up to here.
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// How long to wait after this many failures in a row.
+pub(super) fn backoff(failures: u32) -> Duration {
+    RETRY.saturating_mul(1_u32 << failures.saturating_sub(1).min(10)).min(RETRY_MAX)
+}
+
+/// A gate is breached: the one decision on this green. In observe mode and dry run it is only said.
+pub(super) fn decide(key: &ServiceKey, kept: &mut Kept, evidence: Vec<Evidence>, out: &mut Out<'_>) {
+    let Some(deployment) = kept.deployment.as_mut() else { return };
+    let green = deployment.green.clone();
+    let held = held(kept.rule.mode, out);
+    let mut rollback = Rollback::new(out.now, key, deployment, evidence.clone());
+    let incident = rollback.incident.id.clone();
+    let reason = evidence.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    rollback.log(rollback.incident.first_sign_at, "first sign of trouble");
+    rollback.log(out.now, format!("breach: {reason}"));
+    out.note(Note::Decided { service: key.clone(), incident, held: held.is_some(), evidence });
+    let took = out.now.since(rollback.incident.first_sign_at);
+    out.note(Note::Reached { service: key.clone(), stage: Stage::Detect, took });
+    if let Some(why) = held {
+        enter(key, deployment, Phase::Breached, &reason, out);
+        close(key, deployment, &mut rollback, IncidentOutcome::Held, why, out);
+    } else {
+        enter(key, deployment, Phase::RollingBack(Step::Observe), &reason, out);
+        out.announce_rollback(AnnouncementKind::RollbackStarted, key, deployment, &rollback, &reason, false);
+    }
+    deployment.rollback = Some(rollback);
+    kept.remember_decided(&green);
+}
+
+fn held(mode: Mode, out: &Out<'_>) -> Option<&'static str> {
+    if out.settings.dry_run {
+        Some("dry run: nothing is changed")
+    } else if mode == Mode::Observe {
+        Some("the rule's mode is observe: nothing is changed")
+    } else {
+        None
+    }
+}
+
+/// Does what the plan says next on this observation.
+pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &mut Out<'_>) {
+    let Partition { kept, soft } = partition;
+    let Kept { rule, deployment, .. } = kept;
+    let Some(deployment) = deployment.as_mut() else { return };
+    let Some(mut rollback) = deployment.rollback.take_if(|rollback| !rollback.closed) else { return };
+    if let Some(why) = held(rule.mode, out) {
+        enter(key, deployment, Phase::Breached, why, out);
+        close(key, deployment, &mut rollback, IncidentOutcome::Held, why, out);
+        deployment.rollback = Some(rollback);
+        return;
+    }
+    let stale = rollback.accepted_at.into_iter().chain(rollback.deleted_at).any(|at| seen.read_at < at);
+    if !rollback.in_flight.is_empty() {
+        // Their answers ask for the next read.
+    } else if stale {
+        soft.want(out.now);
+    } else {
+        record(key, deployment, &mut rollback, seen, out);
+        match plan::next(out.now, key, rule, deployment, &rollback, seen) {
+            Next::Write(step, writes) => {
+                if may_write(&rollback, rule.watch.freshness + rule.rollback.drain, out) {
+                    progress(key, deployment, &rollback, step, step_story(step), out);
+                    send(key, &mut rollback, writes, out);
+                }
+            }
+            Next::Wait(step, at, why) => {
+                progress(key, deployment, &rollback, step, &why, out);
+                soft.want(at);
+            }
+            Next::LookTwice => {
+                soft.twice = true;
+                soft.want(out.now);
+            }
+            Next::Escalate { step, why, frozen } => {
+                let why = format!("{step}: {why}");
+                escalate(key, deployment, &mut rollback, &why, out);
+                rollback.frozen |= frozen;
+            }
+            Next::Done(why) => done(key, deployment, &mut rollback, &why, out),
+        }
+        call_when_late(key, deployment, &mut rollback, rule.rollback.drain, out);
+    }
+    deployment.rollback = Some(rollback);
+}
+
+/// After the call for a person the plan is tried on, but only while its evidence is fresh and nobody else interferes.
+fn may_write(rollback: &Rollback, fresh: Duration, out: &Out<'_>) -> bool {
+    let age = out.now.since(rollback.incident.detected_at);
+    rollback.escalated.is_none() || (!rollback.frozen && age <= fresh)
+}
+
+/// Writes down what the observation proves.
+fn record(key: &ServiceKey, deployment: &Deployment, rollback: &mut Rollback, seen: &Observation, out: &mut Out<'_>) {
+    let now = out.now;
+    let proven = plan::proven(deployment, seen);
+    match (proven.traffic_safe, rollback.safe_since) {
+        (true, None) => {
+            rollback.safe_since = Some(now);
+            rollback.log(now, "a read proves that all traffic is on blue");
+            if rollback.incident.traffic_safe_at.is_none() {
+                rollback.incident.traffic_safe_at = Some(now);
+                let took = now.since(rollback.incident.detected_at);
+                out.note(Note::Reached { service: key.clone(), stage: Stage::Shift, took });
+            }
+        }
+        (false, Some(_)) => {
+            rollback.safe_since = None;
+            rollback.log(now, "somebody else sends traffic to green again");
+        }
+        _ => {}
+    }
+    rollback.blue_short_since = proven.blue_short.then(|| rollback.blue_short_since.unwrap_or(now));
+    rollback.draining_since = proven.green_leaving.then(|| rollback.draining_since.unwrap_or(now));
+}
+
+fn step_story(step: Step) -> &'static str {
+    match step {
+        Step::ShiftTraffic => "setting every rule's weight to blue",
+        Step::DeleteGreen => "two reads agree: deleting green",
+        _ => "acting",
+    }
+}
+
+/// Shows the step, unless a person was called: that stays shown until all is done.
+fn progress(
+    key: &ServiceKey,
+    deployment: &mut Deployment,
+    rollback: &Rollback,
+    step: Step,
+    why: &str,
+    out: &mut Out<'_>,
+) {
+    if rollback.escalated.is_none() {
+        enter(key, deployment, Phase::RollingBack(step), why, out);
+    }
+}
+
+fn send(key: &ServiceKey, rollback: &mut Rollback, writes: Vec<Write>, out: &mut Out<'_>) {
+    for write in writes {
+        let (operation, rule, what) = match &write {
+            Write::SetActions { rule: rule @ TrafficRuleId::Rule(_), .. } => {
+                (Operation::ModifyRule, Some(rule.clone()), format!("ModifyRule: {rule} to blue"))
+            }
+            Write::SetActions { rule, .. } => {
+                (Operation::ModifyListener, Some(rule.clone()), format!("ModifyListener: {rule} to blue"))
+            }
+            Write::DeleteTaskSet { task_set, .. } => {
+                (Operation::DeleteTaskSet, None, format!("DeleteTaskSet with force: {task_set}"))
+            }
+        };
+        rollback.log(out.now, &*what);
+        out.note(Note::Sent { service: key.clone(), what });
+        let id = out.write(key, write);
+        rollback.in_flight.insert(id, InFlight { operation, rule });
+    }
+}
+
+/// A write came back. Whether it holds is for the next read to say.
+pub(super) fn returned(
+    key: &ServiceKey,
+    partition: &mut Partition,
+    id: EffectId,
+    outcome: &Outcome,
+    out: &mut Out<'_>,
+) {
+    let before = partition.kept.clone();
+    let Some(deployment) = partition.kept.deployment.as_mut() else { return };
+    let Some(mut rollback) = deployment.rollback.take() else { return };
+    if let Some(InFlight { operation, rule }) = rollback.in_flight.remove(&id) {
+        out.step.changed = true;
+        let name = operation.as_str();
+        out.note(Note::Returned { service: key.clone(), operation: name, outcome: outcome.clone() });
+        rollback.log(out.now, format!("{name} {outcome}"));
+        match outcome {
+            Outcome::Applied | Outcome::AlreadyDone => {
+                rollback.failures = 0;
+                rollback.retry_at = None;
+                match rule {
+                    Some(rule) => {
+                        plan::count_accepted(&mut rollback.accepted, &rule);
+                        rollback.accepted_at = Some(out.now);
+                    }
+                    None => rollback.deleted_at = Some(out.now),
+                }
+            }
+            Outcome::Expired => {}
+            Outcome::Suppressed => {
+                escalate(key, deployment, &mut rollback, "this worker was started without the means to write", out);
+            }
+            Outcome::Failed(error) => {
+                rollback.failures = rollback.failures.saturating_add(1);
+                rollback.retry_at = Some(out.now.plus(backoff(rollback.failures)));
+                if matches!(error.class, ErrorClass::Denied | ErrorClass::Rejected) {
+                    escalate(key, deployment, &mut rollback, &error.to_string(), out);
+                }
+            }
+        }
+        if rollback.in_flight.is_empty() && !rollback.closed {
+            partition.soft.want(out.now);
+        }
+    }
+    deployment.rollback = Some(rollback);
+    keep_if_changed(&before, &partition.kept, out);
+}
+
+/// A read failed while a rollback is open.
+pub(super) fn unread(key: &ServiceKey, kept: &mut Kept, error: &CallError, out: &mut Out<'_>) {
+    let drain = kept.rule.rollback.drain;
+    let Some(deployment) = kept.deployment.as_mut() else { return };
+    let Some(mut rollback) = deployment.rollback.take() else { return };
+    if !rollback.closed {
+        if error.class == ErrorClass::Denied {
+            escalate(key, deployment, &mut rollback, &error.to_string(), out);
+        }
+        call_when_late(key, deployment, &mut rollback, drain, out);
+    }
+    deployment.rollback = Some(rollback);
+}
+
+fn call_when_late(
+    key: &ServiceKey,
+    deployment: &mut Deployment,
+    rollback: &mut Rollback,
+    drain: Duration,
+    out: &mut Out<'_>,
+) {
+    let open = out.now.since(rollback.incident.detected_at);
+    if !rollback.closed && rollback.escalated.is_none() && open > PATIENCE.saturating_add(drain) {
+        let why = format!("not done {} after the decision; last: {}", humane(open), deployment.why);
+        escalate(key, deployment, rollback, &why, out);
+    }
+}
+
+/// Calls a person: once for a rollback, however often the reason changes its numbers.
+fn escalate(key: &ServiceKey, deployment: &mut Deployment, rollback: &mut Rollback, why: &str, out: &mut Out<'_>) {
+    let first = rollback.escalated.is_none();
+    if rollback.escalated.as_deref() != Some(why) {
+        rollback.log(out.now, format!("a person is needed: {why}"));
+    }
+    rollback.escalated = Some(why.to_owned());
+    rollback.incident.outcome = IncidentOutcome::Escalated;
+    rollback.incident.reason = Some(why.to_owned());
+    enter(key, deployment, Phase::Escalated, why, out);
+    if first {
+        let incident = rollback.incident.id.clone();
+        let outcome = IncidentOutcome::Escalated;
+        out.note(Note::Closed { service: key.clone(), incident, outcome, why: why.to_owned() });
+        out.announce_rollback(AnnouncementKind::RollbackEscalated, key, deployment, rollback, why, false);
+    }
+}
+
+fn done(key: &ServiceKey, deployment: &mut Deployment, rollback: &mut Rollback, why: &str, out: &mut Out<'_>) {
+    if rollback.draining_since.is_some() {
+        rollback.incident.deleted_at = Some(out.now);
+        let took = out.now.since(rollback.incident.detected_at);
+        out.note(Note::Reached { service: key.clone(), stage: Stage::Delete, took });
+    }
+    enter(key, deployment, Phase::RolledBack, why, out);
+    close(key, deployment, rollback, IncidentOutcome::RolledBack, why, out);
+}
+
+/// Ends a deployment that events overtook, and with it its rollback.
+pub(super) fn supersede(key: &ServiceKey, deployment: &mut Deployment, why: &str, out: &mut Out<'_>) {
+    let rollback = deployment.rollback.take();
+    enter(key, deployment, Phase::Superseded, why, out);
+    deployment.rollback = rollback.map(|mut rollback| {
+        if !rollback.closed {
+            close(key, deployment, &mut rollback, IncidentOutcome::Superseded, why, out);
+        }
+        rollback
+    });
+}
+
+/// Nobody wants this service protected any more: an open rollback is put down where it stands, and says so.
+pub(super) fn let_go(key: &ServiceKey, partition: &mut Partition, why: &str, out: &mut Out<'_>) {
+    let before = partition.kept.clone();
+    if let Some(deployment) = &mut partition.kept.deployment
+        && let Some(mut rollback) = deployment.rollback.take_if(|rollback| !rollback.closed)
+    {
+        close(key, deployment, &mut rollback, IncidentOutcome::Held, why, out);
+        deployment.rollback = Some(rollback);
+    }
+    keep_if_changed(&before, &partition.kept, out);
+}
+
+fn close(
+    key: &ServiceKey,
+    deployment: &Deployment,
+    rollback: &mut Rollback,
+    outcome: IncidentOutcome,
+    why: &str,
+    out: &mut Out<'_>,
+) {
+    rollback.closed = true;
+    rollback.in_flight.clear();
+    rollback.incident.outcome = outcome;
+    rollback.incident.reason = Some(why.to_owned());
+    rollback.log(out.now, why);
+    let incident = rollback.incident.id.clone();
+    out.note(Note::Closed { service: key.clone(), incident, outcome, why: why.to_owned() });
+    let kind = match outcome {
+        IncidentOutcome::RolledBack => AnnouncementKind::RollbackCompleted,
+        IncidentOutcome::Escalated => AnnouncementKind::RollbackEscalated,
+        IncidentOutcome::Held | IncidentOutcome::Superseded | IncidentOutcome::Open => AnnouncementKind::RollbackHeld,
+    };
+    out.announce_rollback(kind, key, deployment, rollback, why, outcome == IncidentOutcome::Held);
+}
+
+/// Moves a deployment to a phase. Steps of the plan keep their place in the words for people.
+pub(super) fn enter(key: &ServiceKey, deployment: &mut Deployment, to: Phase, why: &str, out: &mut Out<'_>) {
+    let from = std::mem::replace(&mut deployment.phase, to);
+    deployment.why = why.to_owned();
+    if from != to {
+        out.note(Note::Phase { service: key.clone(), from, to, why: why.to_owned() });
+    }
+}
+
+/// A process began: nobody will answer for what an earlier one sent. The next read tells.
+pub(super) fn forget_in_flight(partition: &mut Partition) -> bool {
+    let rollback = partition.kept.deployment.as_mut().and_then(|d| d.rollback.as_mut());
+    rollback.is_some_and(|rollback| !std::mem::take(&mut rollback.in_flight).is_empty())
+}
+
+/// Keeps the incident's record when this step changed it.
+pub(super) fn keep_if_changed(before: &Kept, after: &Kept, out: &mut Out<'_>) {
+    let incident = |kept: &Kept| kept.deployment.as_ref().and_then(|d| d.rollback.as_ref()).map(|r| r.incident.clone());
+    let now = incident(after);
+    if let Some(record) = now.filter(|now| incident(before).as_ref() != Some(now)) {
+        out.step.effects.push(Effect::Keep(record));
+    }
+}

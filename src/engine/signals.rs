@@ -1,0 +1,163 @@
+//! Signals: they update windows and raise suspicion. None of them decides anything.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::index::Index;
+use super::out::Out;
+use super::partition::{Partition, Soft};
+use super::reads::{self, HINT_GAP};
+use super::{Note, Use};
+use crate::model::{AlarmChange, AlarmValue, Fact, Scope, ServiceKey, Signal, StopClass, TaskChange, Timestamp};
+
+/// An event dated further ahead than this is not from AWS's clock.
+const AHEAD: Duration = Duration::from_mins(5);
+
+/// Least span between two reads that events about unknown task sets, or about a service as a whole, ask for.
+const DISCOVERY_GAP: Duration = Duration::from_secs(5);
+
+/// Alarms that may bind to one deployment by their dimensions.
+pub(super) const BOUND_ALARMS: usize = 50;
+
+/// Takes one signal.
+pub(super) fn take(services: &mut BTreeMap<ServiceKey, Partition>, index: &Index, signal: &Signal, out: &mut Out<'_>) {
+    let (service, used) = match &signal.fact {
+        Fact::Task(change) => (
+            Some(&change.service),
+            one(services, &change.service, signal, out, |partition, out| task(partition, signal, change, out)),
+        ),
+        Fact::Service(action) => (
+            Some(&action.service),
+            one(services, &action.service, signal, out, |partition, out| {
+                if partition.kept.live().is_none() {
+                    return Use::Irrelevant;
+                }
+                hint(&mut partition.soft, out.now, DISCOVERY_GAP);
+                Use::Taken
+            }),
+        ),
+        Fact::Alarm(AlarmChange { alarm: reading }) => (
+            None,
+            gated(services, index.gated_by(&reading.name, &reading.target_groups), signal, out, |partition, out| {
+                alarm(partition, reading, out)
+            }),
+        ),
+        // No OK transition will follow a delete; the next read finds the alarm gone.
+        Fact::AlarmDeleted(gone) => (
+            None,
+            gated(services, index.gated_by(&gone.name, &Default::default()), signal, out, |partition, out| {
+                hint(&mut partition.soft, out.now, HINT_GAP);
+                Use::Taken
+            }),
+        ),
+    };
+    out.note(Note::Signal { kind: signal.fact.kind(), service: service.cloned(), used });
+}
+
+/// A signal that names its service.
+fn one(
+    services: &mut BTreeMap<ServiceKey, Partition>,
+    key: &ServiceKey,
+    signal: &Signal,
+    out: &mut Out<'_>,
+    then: impl FnOnce(&mut Partition, &mut Out<'_>) -> Use,
+) -> Use {
+    let Some(partition) = services.get_mut(key) else {
+        return Use::Unregistered;
+    };
+    if is_foreign(signal, partition.soft.scope.as_ref(), out.now) {
+        return Use::Foreign;
+    }
+    let used = then(partition, out);
+    if used != Use::Irrelevant {
+        out.touch(key);
+    }
+    used
+}
+
+/// A signal that may concern several services. What most of them made of it is nobody's question: the best use counts.
+fn gated<'a>(
+    services: &mut BTreeMap<ServiceKey, Partition>,
+    keys: impl IntoIterator<Item = &'a ServiceKey>,
+    signal: &Signal,
+    out: &mut Out<'_>,
+    mut then: impl FnMut(&mut Partition, &mut Out<'_>) -> Use,
+) -> Use {
+    let fresh = |partition: &Partition, now: Timestamp| {
+        !signal.replayed && now.since(signal.at) <= partition.kept.rule.watch.freshness
+    };
+    let mut best = Use::Unregistered;
+    for key in keys {
+        let used =
+            one(
+                services,
+                key,
+                signal,
+                out,
+                |partition, out| {
+                    if fresh(partition, out.now) { then(partition, out) } else { Use::Stale }
+                },
+            );
+        if best != Use::Taken {
+            best = used;
+        }
+    }
+    best
+}
+
+fn is_foreign(signal: &Signal, scope: Option<&Scope>, now: Timestamp) -> bool {
+    scope.is_some_and(|scope| *scope != signal.scope) || signal.at > now.plus(AHEAD)
+}
+
+fn task(partition: &mut Partition, signal: &Signal, change: &TaskChange, out: &mut Out<'_>) -> Use {
+    let Partition { kept, soft } = partition;
+    let freshness = kept.rule.watch.freshness;
+    let happened_at = change.stop.as_ref().map_or(signal.at, |stop| stop.at);
+    let fresh = !signal.replayed && out.now.since(happened_at) <= freshness && out.now.since(signal.at) <= freshness;
+    let unknown = soft.observed_at.is_some() && !soft.task_sets.contains(&change.task_set);
+
+    if let Some(stop) = &change.stop {
+        if stop.at > out.now.plus(AHEAD) {
+            return Use::Foreign;
+        }
+        if !kept.window(&change.task_set).claim(&change.task, change.version, stop) {
+            return Use::Duplicate;
+        }
+        out.step.changed = true;
+        if fresh && stop.class == StopClass::Version {
+            reads::on_suspicion(out.now, kept, soft);
+        }
+    } else if !unknown {
+        return Use::Irrelevant;
+    }
+    if !fresh {
+        return Use::Stale;
+    }
+    if unknown {
+        hint(soft, out.now, DISCOVERY_GAP);
+    }
+    Use::Taken
+}
+
+fn alarm(partition: &mut Partition, reading: &crate::model::AlarmReading, out: &mut Out<'_>) -> Use {
+    let Partition { kept, soft } = partition;
+    let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended()) else {
+        return Use::Irrelevant;
+    };
+    let greens = deployment.green_group.as_ref().is_some_and(|g| reading.target_groups.contains(g.dimension()));
+    if greens && deployment.bound_alarms.len() < BOUND_ALARMS && deployment.bound_alarms.insert(reading.name.clone()) {
+        out.step.changed = true;
+        hint(soft, out.now, HINT_GAP);
+        return Use::Taken;
+    }
+    if reading.value != AlarmValue::Alarm || deployment.rollback.is_some() {
+        return Use::Irrelevant;
+    }
+    hint(soft, out.now, HINT_GAP);
+    Use::Taken
+}
+
+/// Asks for a read, not sooner than `gap` after the last one.
+fn hint(soft: &mut Soft, now: Timestamp, gap: Duration) {
+    soft.want(soft.asked_at.map_or(now, |at| at.plus(gap).max(now)));
+}
