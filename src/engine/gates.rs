@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::roles::Roles;
 use super::{Finding, GateState};
 use crate::model::{
-    AlarmName, AlarmReading, AlarmValue, Comparator, Evidence, Gate, Observation, Role, Stability, Standing,
-    TargetGroupArn, TaskArn, TaskRecord, Timestamp, Unit, Verdict, Window, humane,
+    AlarmName, AlarmReading, AlarmValue, Comparator, ContainerExit, Evidence, Gate, Observation, Role, Stability,
+    Standing, Stop, TargetGroupArn, TaskArn, TaskRecord, Timestamp, Unit, Verdict, Window, humane,
 };
 use crate::rules::Rule;
 
@@ -94,10 +94,8 @@ fn task_failures(now: Timestamp, rule: &Rule, limit: u32, roles: Roles<'_>, know
         to: failed.last().map_or(now, |(_, record)| record.stop.at.max(from)),
         facts: failed.iter().take(FACTS).map(|(task, record)| fact(task, record)).collect(),
     };
-    let mut why = format!("{count} of {limit} failed tasks within {}", humane(span));
-    if claimed > 0 {
-        why.push_str(&format!(", {claimed} more to be confirmed by ECS"));
-    }
+    let unsure = if claimed > 0 { format!(", {claimed} more to be confirmed by ECS") } else { String::new() };
+    let why = format!("{count} of {limit} failed tasks within {}{unsure}", humane(span));
     let state = match (breached, count + u32::try_from(claimed).unwrap_or(0)) {
         (true, _) => GateState::Breached,
         (false, 0) if known.was_steady || roles.green.stability == Stability::Steady => GateState::Clear,
@@ -108,20 +106,17 @@ fn task_failures(now: Timestamp, rule: &Rule, limit: u32, roles: Roles<'_>, know
 
 /// One failed task, as people read it.
 fn fact(task: &TaskArn, record: &TaskRecord) -> String {
-    let mut text = format!("{} task {} stopped: {}", record.stop.at, task.short(), record.stop.code);
-    if !record.stop.reason.is_empty() {
-        text.push_str(&format!(", {}", record.stop.reason));
+    let Stop { at, class: _, code, reason, containers, target_group: _ } = &record.stop;
+    let mut parts = vec![format!("{at} task {} stopped: {code}", task.short())];
+    if !reason.is_empty() {
+        parts.push(reason.to_string());
     }
-    for container in &record.stop.containers {
-        text.push_str(&format!("; container {}", container.name));
-        if let Some(code) = container.exit_code {
-            text.push_str(&format!(" exit code {code}"));
-        }
-        if let Some(reason) = &container.reason {
-            text.push_str(&format!(" ({reason})"));
-        }
+    for ContainerExit { name, exit_code, reason } in containers {
+        let code = exit_code.map(|code| format!(" exit code {code}")).unwrap_or_default();
+        let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        parts.push(format!("container {name}{code}{reason}"));
     }
-    text
+    parts.join("; ")
 }
 
 fn steady_within(

@@ -1,5 +1,9 @@
 //! A fresh observation: the only thing that decides. Windows are confirmed, roles told, gates judged, plans advanced.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::gates::{self, Judgement, Known};
 use super::out::Out;
 use super::partition::{Deployment, Kept, Partition};
@@ -8,14 +12,14 @@ use super::signals::BOUND_ALARMS;
 use super::{Note, plan, rollback};
 use crate::model::{
     CallError, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability, TargetGroupArn,
-    TaskSetId, TaskSetStatus, Timestamp, Verdict, humane,
+    TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
 };
 
 /// Reads in a row that must say that a service does not exist. One may come from a replica that lags.
 const MISSING_READS: u8 = 2;
 
 /// How long the window of a task set that no read has shown is kept: an event can be faster than a read.
-const UNSEEN_WINDOW: std::time::Duration = std::time::Duration::from_mins(1);
+const UNSEEN_WINDOW: Duration = Duration::from_mins(1);
 
 /// Takes the answer to a read.
 pub(super) fn take(
@@ -31,7 +35,7 @@ pub(super) fn take(
             take_seen(key, partition, &seen, out);
             partition.soft.want(out.now.plus(out.settings.sweep));
         }
-        Err(error) => take_unread(key, partition, error, out),
+        Err(error) => take_unread(key, partition, &error, out),
     }
     super::reads::on_suspicion(out.now, &partition.kept, &mut partition.soft);
     rollback::keep_if_changed(&before, &partition.kept, out);
@@ -122,7 +126,7 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
     if seen.ask.find_alarms
         && let Some(alarms) = &seen.alarms
     {
-        let names_green = |groups: &std::collections::BTreeSet<std::sync::Arc<str>>| {
+        let names_green = |groups: &BTreeSet<Arc<str>>| {
             deployment.green_group.as_ref().is_some_and(|group| groups.contains(group.dimension()))
         };
         let bound = alarms.iter().filter(|alarm| names_green(&alarm.target_groups)).map(|alarm| alarm.name.clone());
@@ -161,7 +165,7 @@ fn overtaken(
 }
 
 /// The gates, while nothing was decided.
-fn judge(now: Timestamp, sweep: std::time::Duration, kept: &Kept, seen: &Observation) -> Option<Judgement> {
+fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observation) -> Option<Judgement> {
     let deployment = kept.live().filter(|d| d.phase == Phase::Watching)?;
     let green = seen.service.task_sets.iter().find(|set| set.id == deployment.green)?;
     let blue = seen.service.task_sets.iter().find(|set| set.id == deployment.blue)?;
@@ -197,9 +201,9 @@ fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out
 }
 
 fn has_all(deployment: &Deployment, seen: &Observation) -> bool {
-    let primary = |set: &crate::model::TaskSet| set.id == deployment.green && set.status == TaskSetStatus::Primary;
+    let primary = |set: &TaskSet| set.id == deployment.green && set.status == TaskSetStatus::Primary;
     let share = |group: &Option<TargetGroupArn>| {
-        let forwards = seen.traffic.rules().iter().flat_map(|rule| rule.forwards());
+        let forwards = seen.traffic.rules().iter().flat_map(TrafficRule::forwards);
         group.as_ref().map_or(0.0, |group| forwards.map(|forward| forward.share(group)).sum())
     };
     let all: bool = deployment.green_group.is_none()
@@ -253,7 +257,7 @@ fn not_ready(kept: &Kept, seen: &Observation) -> Option<String> {
 }
 
 /// The service could not be read.
-fn take_unread(key: &ServiceKey, partition: &mut Partition, error: CallError, out: &mut Out<'_>) {
+fn take_unread(key: &ServiceKey, partition: &mut Partition, error: &CallError, out: &mut Out<'_>) {
     let Partition { kept, soft } = partition;
     soft.failed_reads = soft.failed_reads.saturating_add(1);
     soft.not_ready = Some(format!("it could not be read: {error}"));
@@ -266,7 +270,7 @@ fn take_unread(key: &ServiceKey, partition: &mut Partition, error: CallError, ou
             rollback::supersede(key, deployment, "the service does not exist any more", out);
         }
     } else {
-        rollback::unread(key, kept, &error, out);
+        rollback::unread(key, kept, error, out);
     }
     let wait = if kept.open_rollback().is_some() {
         rollback::backoff(soft.failed_reads).min(out.settings.sweep)

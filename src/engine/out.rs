@@ -148,11 +148,12 @@ impl Outbox {
 
     /// Announcements whose next try is due.
     pub(super) fn due(&mut self, now: Timestamp) -> Vec<Effect> {
-        let due = |pending: &&mut Pending| pending.retry_at.is_some_and(|at| at <= now);
         let mut effects = Vec::new();
-        for (id, pending) in self.pending.iter_mut().map(|(id, p)| (*id, p)).filter(|(_, p)| due(&p)) {
-            pending.retry_at = None;
-            effects.push(Effect::Announce(id, pending.announcement.clone()));
+        for (id, pending) in &mut self.pending {
+            if pending.retry_at.is_some_and(|at| at <= now) {
+                pending.retry_at = None;
+                effects.push(Effect::Announce(*id, pending.announcement.clone()));
+            }
         }
         effects
     }

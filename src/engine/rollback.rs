@@ -333,7 +333,7 @@ fn close(
 /// Moves a deployment to a phase. Steps of the plan keep their place in the words for people.
 pub(super) fn enter(key: &ServiceKey, deployment: &mut Deployment, to: Phase, why: &str, out: &mut Out<'_>) {
     let from = std::mem::replace(&mut deployment.phase, to);
-    deployment.why = why.to_owned();
+    why.clone_into(&mut deployment.why);
     if from != to {
         out.note(Note::Phase { service: key.clone(), from, to, why: why.to_owned() });
     }

@@ -1,6 +1,6 @@
 //! Signals: they update windows and raise suspicion. None of them decides anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::index::Index;
@@ -8,7 +8,9 @@ use super::out::Out;
 use super::partition::{Partition, Soft};
 use super::reads::{self, HINT_GAP};
 use super::{Note, Use};
-use crate::model::{AlarmChange, AlarmValue, Fact, Scope, ServiceKey, Signal, StopClass, TaskChange, Timestamp};
+use crate::model::{
+    AlarmChange, AlarmReading, AlarmValue, Fact, Scope, ServiceKey, Signal, StopClass, TaskChange, Timestamp,
+};
 
 /// An event dated further ahead than this is not from AWS's clock.
 const AHEAD: Duration = Duration::from_mins(5);
@@ -45,7 +47,7 @@ pub(super) fn take(services: &mut BTreeMap<ServiceKey, Partition>, index: &Index
         // No OK transition will follow a delete; the next read finds the alarm gone.
         Fact::AlarmDeleted(gone) => (
             None,
-            gated(services, index.gated_by(&gone.name, &Default::default()), signal, out, |partition, out| {
+            gated(services, index.gated_by(&gone.name, &BTreeSet::default()), signal, out, |partition, out| {
                 hint(&mut partition.soft, out.now, HINT_GAP);
                 Use::Taken
             }),
@@ -139,7 +141,7 @@ fn task(partition: &mut Partition, signal: &Signal, change: &TaskChange, out: &m
     Use::Taken
 }
 
-fn alarm(partition: &mut Partition, reading: &crate::model::AlarmReading, out: &mut Out<'_>) -> Use {
+fn alarm(partition: &mut Partition, reading: &AlarmReading, out: &mut Out<'_>) -> Use {
     let Partition { kept, soft } = partition;
     let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended()) else {
         return Use::Irrelevant;

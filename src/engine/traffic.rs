@@ -9,7 +9,7 @@ use crate::model::{
 /// The greatest weight that Elastic Load Balancing takes.
 const MAX_WEIGHT: u32 = 999;
 
-/// What a rule forwards to blue is to become after the shift.
+/// What is left to do until no rule sends anything to green.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Shift {
     /// Writes that are still needed. Empty: every rule agrees, traffic is safe.
@@ -190,15 +190,21 @@ mod tests {
         })
     }
 
-    fn expect(groups: &[(&str, u32)]) -> Option<Vec<(String, u32)>> {
-        Some(groups.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect())
+    fn groups(expected: &[(&str, u32)]) -> Vec<(String, u32)> {
+        expected.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
     }
 
     #[test]
     fn greens_share_goes_to_blue() {
-        assert_eq!(shifted(&[("blue", Some(90)), ("green", Some(10))], false), expect(&[("blue", 100), ("green", 0)]));
-        assert_eq!(shifted(&[("blue", Some(0)), ("green", Some(1))], false), expect(&[("blue", 1), ("green", 0)]));
-        assert_eq!(shifted(&[("green", None)], false), expect(&[("blue", 1), ("green", 0)]), "green alone");
+        assert_eq!(
+            shifted(&[("blue", Some(90)), ("green", Some(10))], false),
+            Some(groups(&[("blue", 100), ("green", 0)]))
+        );
+        assert_eq!(
+            shifted(&[("blue", Some(0)), ("green", Some(1))], false),
+            Some(groups(&[("blue", 1), ("green", 0)]))
+        );
+        assert_eq!(shifted(&[("green", None)], false), Some(groups(&[("blue", 1), ("green", 0)])), "green alone");
     }
 
     #[test]
@@ -209,13 +215,16 @@ mod tests {
 
     #[test]
     fn a_sticky_rule_names_green_no_more() {
-        assert_eq!(shifted(&[("blue", Some(90)), ("green", Some(10))], true), expect(&[("blue", 100)]));
-        assert_eq!(shifted(&[("blue", Some(100)), ("green", Some(0))], true), expect(&[("blue", 100)]));
+        assert_eq!(shifted(&[("blue", Some(90)), ("green", Some(10))], true), Some(groups(&[("blue", 100)])));
+        assert_eq!(shifted(&[("blue", Some(100)), ("green", Some(0))], true), Some(groups(&[("blue", 100)])));
     }
 
     #[test]
     fn all_zero_weights_do_not_stay_all_zero() {
-        assert_eq!(shifted(&[("blue", Some(0)), ("green", Some(0))], false), expect(&[("blue", 1), ("green", 0)]));
+        assert_eq!(
+            shifted(&[("blue", Some(0)), ("green", Some(0))], false),
+            Some(groups(&[("blue", 1), ("green", 0)]))
+        );
     }
 
     #[test]
