@@ -119,9 +119,11 @@ impl Engine {
     }
 
     /// The whole state, for the journal.
-    pub fn checkpoint(&self) -> Vec<u8> {
-        // Maps with string keys, strings and numbers: there is nothing in the state that JSON can't hold.
-        serde_json::to_vec(&self.state).unwrap_or_default()
+    ///
+    /// # Errors
+    /// When the state holds something that can't be written down. The journal then keeps its entries.
+    pub fn checkpoint(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(&self.state).map_err(|error| error.to_string())
     }
 
     /// The state out of a checkpoint. [`Input::Restarted`] is to follow, after the entries since the checkpoint.

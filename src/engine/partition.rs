@@ -143,6 +143,7 @@ pub(super) struct Rollback {
     /// Writes sent and not yet answered.
     pub(super) in_flight: BTreeMap<EffectId, InFlight>,
     /// Times that AWS accepted a write of a rule. The second is the one re-assert.
+    #[serde(with = "super::pairs")]
     pub(super) accepted: BTreeMap<TrafficRuleId, u32>,
     /// When a write of a rule was last accepted.
     pub(super) accepted_at: Option<Timestamp>,

@@ -297,14 +297,12 @@ pub(super) fn supersede(key: &ServiceKey, deployment: &mut Deployment, why: &str
 
 /// Nobody wants this service protected any more: an open rollback is put down where it stands, and says so.
 pub(super) fn let_go(key: &ServiceKey, partition: &mut Partition, why: &str, out: &mut Out<'_>) {
-    let before = partition.kept.clone();
     if let Some(deployment) = &mut partition.kept.deployment
         && let Some(mut rollback) = deployment.rollback.take_if(|rollback| !rollback.closed)
     {
         close(key, deployment, &mut rollback, IncidentOutcome::Held, why, out);
         deployment.rollback = Some(rollback);
     }
-    keep_if_changed(&before, &partition.kept, out);
 }
 
 fn close(
@@ -328,6 +326,7 @@ fn close(
         IncidentOutcome::Held | IncidentOutcome::Superseded | IncidentOutcome::Open => AnnouncementKind::RollbackHeld,
     };
     out.announce_rollback(kind, key, deployment, rollback, why, outcome == IncidentOutcome::Held);
+    out.step.effects.push(Effect::Keep(rollback.incident.clone()));
 }
 
 /// Moves a deployment to a phase. Steps of the plan keep their place in the words for people.
@@ -345,11 +344,10 @@ pub(super) fn forget_in_flight(partition: &mut Partition) -> bool {
     rollback.is_some_and(|rollback| !std::mem::take(&mut rollback.in_flight).is_empty())
 }
 
-/// Keeps the incident's record when this step changed it.
+/// Keeps the record of an open incident when this step changed it. `close` keeps the last one.
 pub(super) fn keep_if_changed(before: &Kept, after: &Kept, out: &mut Out<'_>) {
-    let incident = |kept: &Kept| kept.deployment.as_ref().and_then(|d| d.rollback.as_ref()).map(|r| r.incident.clone());
-    let now = incident(after);
-    if let Some(record) = now.filter(|now| incident(before).as_ref() != Some(now)) {
+    let incident = |kept: &Kept| kept.open_rollback().map(|rollback| rollback.incident.clone());
+    if let Some(record) = incident(after).filter(|record| incident(before).as_ref() != Some(record)) {
         out.step.effects.push(Effect::Keep(record));
     }
 }

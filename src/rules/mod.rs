@@ -107,7 +107,8 @@ pub enum DeletePolicy {
 impl RuleSet {
     /// The rule that protects the service, if any: of all matching `[[protect]]` entries the most specific one.
     pub fn rule_for(&self, service: &ServiceKey) -> Option<&Arc<Rule>> {
-        let _ = service;
-        None
+        self.rules
+            .iter()
+            .find(|r| r.protect.iter().any(|p| p.cluster == service.cluster && p.service == service.service))
     }
 }
