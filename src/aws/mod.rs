@@ -13,6 +13,8 @@ mod elb;
 mod errors;
 mod eventbridge;
 mod sqs;
+#[cfg(test)]
+mod wire_tests;
 
 use std::sync::Arc;
 use std::time::Duration;
