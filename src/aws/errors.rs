@@ -64,9 +64,8 @@ const NOT_FOUND: [&str; 3] = ["QueueDoesNotExist", "NonExistentQueue", "ServiceN
 /// What a local ECS emulator (moto) says, under the code `ClientException`, where ECS says `TaskSetNotFoundException`.
 const NO_TASK_SET: &str = "The specified task set does not exist.";
 
-/// What the SDK says when it found no credentials at all, as opposed to not reaching those that there are.
-const NO_CREDENTIALS: [&str; 2] =
-    ["no providers in chain provided credentials", "the credential provider was not enabled"];
+/// What the SDK says when no provider had credentials, as opposed to not reaching one that has.
+const NO_CREDENTIALS: &str = "no credentials found in chain";
 
 /// The class of an error by what AWS sent. An HTML page of a proxy or load balancer has no code.
 pub(super) fn class_of(code: Option<&str>, message: &str, status: Option<u16>) -> ErrorClass {
@@ -126,7 +125,7 @@ where
         // Time-outs, lost connections, and credentials: the SDK resolves them on the way out.
         _ => {
             let message = chain(error);
-            let denied = NO_CREDENTIALS.iter().any(|words| message.contains(words));
+            let denied = message.contains(NO_CREDENTIALS);
             (if denied { ErrorClass::Denied } else { ErrorClass::Transient }, None, message)
         }
     };
@@ -136,7 +135,8 @@ where
 /// The error and all its causes, in one line: the SDK's outer words ("dispatch failure") say nothing alone.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -237,8 +237,9 @@ mod tests {
 
     #[test]
     fn missing_credentials_are_denied() {
-        let none = ConnectorError::other("no providers in chain provided credentials".into(), None);
+        let none = ConnectorError::other("no credentials found in chain. Attempted:\n  Environment".into(), None);
         let error = classify::<DeleteTaskSetError>(DELETE, &SdkError::dispatch_failure(none));
         assert_eq!(error.class, ErrorClass::Denied);
+        assert!(error.message.ends_with("Attempted: Environment"), "one line: {}", error.message);
     }
 }
