@@ -117,6 +117,15 @@ pub trait Announcer: Send + Sync {
     async fn announce(&self, announcement: &Announcement) -> Result<(), CallError>;
 }
 
+/// Told of every call to AWS when it has ended, for the metrics `aws_requests_total` and `aws_request_duration_seconds`.
+pub trait Recorder: Send + Sync {
+    /// `service` as in IAM actions (`ecs`, `sqs`, …); `outcome` is `ok` or an [`ErrorClass`]'s word. A call that was
+    /// given up before its answer counts as `transient`.
+    ///
+    /// [`ErrorClass`]: crate::model::ErrorClass
+    fn call(&self, service: &'static str, operation: &'static str, outcome: &'static str, took: Duration);
+}
+
 /// What the journal held.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {

@@ -1,1 +1,5 @@
 //! The runtime room.
+
+mod observe;
+
+pub use observe::Observer;

@@ -1,0 +1,307 @@
+//! Elastic Load Balancing: the rules that split traffic, and the health of targets. Reading only.
+//!
+//! The way from a target group to its rules takes three calls in a row: group to load balancer, load balancer to
+//! listeners, listener to rules. Only the last holds weights; the first two change when somebody rebuilds a load
+//! balancer, so they are remembered and a rollback waits for one call instead of three.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use aws_sdk_elasticloadbalancingv2::Client;
+use aws_sdk_elasticloadbalancingv2::types::{Listener, Rule, TargetHealthStateEnum};
+
+use super::actions;
+use super::calls::{Calls, Operation, side_by_side};
+use crate::model::{
+    CallError, ErrorClass, ListenerArn, RuleArn, TargetCounts, TargetGroupArn, TrafficRule, TrafficRuleId,
+};
+use crate::ports::LoadBalancers;
+
+const DESCRIBE_TARGET_GROUPS: Operation = Operation::new("elasticloadbalancing", "DescribeTargetGroups");
+const DESCRIBE_LISTENERS: Operation = Operation::new("elasticloadbalancing", "DescribeListeners");
+const DESCRIBE_RULES: Operation = Operation::new("elasticloadbalancing", "DescribeRules");
+const DESCRIBE_TARGET_HEALTH: Operation = Operation::new("elasticloadbalancing", "DescribeTargetHealth");
+
+/// Pages of listeners or rules. A load balancer has at most 50 listeners and, by default, 100 rules; a quota can be
+/// raised, and a page has up to 400.
+const PAGES: usize = 50;
+
+/// Results a page: ELB's limit.
+const PAGE: i32 = 400;
+
+/// A load balancer's ARN.
+type LoadBalancer = Arc<str>;
+
+/// Elastic Load Balancing in one account and Region.
+#[derive(Clone)]
+pub struct Elb {
+    client: Client,
+    calls: Calls,
+    known: Arc<Mutex<Topology>>,
+}
+
+/// What is remembered. A group that no load balancer uses is not: it may be taken into use at any time.
+#[derive(Debug, Default)]
+struct Topology {
+    balancers: BTreeMap<TargetGroupArn, BTreeSet<LoadBalancer>>,
+    listeners: BTreeMap<LoadBalancer, Vec<ListenerArn>>,
+}
+
+impl Topology {
+    fn forget(&mut self, groups: &BTreeSet<TargetGroupArn>) {
+        for group in groups {
+            for balancer in self.balancers.remove(group).unwrap_or_default() {
+                self.listeners.remove(&balancer);
+            }
+        }
+    }
+}
+
+impl Elb {
+    pub(super) fn new(client: Client, calls: Calls) -> Self {
+        Self { client, calls, known: Arc::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Topology> {
+        // A memory of ARNs is whole after any panic.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The load balancers of these groups.
+    async fn balancers(&self, groups: &BTreeSet<TargetGroupArn>) -> Result<BTreeSet<LoadBalancer>, CallError> {
+        let missing: Vec<_> = {
+            let known = self.known();
+            groups.iter().filter(|group| !known.balancers.contains_key(*group)).cloned().collect()
+        };
+        if !missing.is_empty() {
+            let found = self.look_up(missing).await?;
+            self.known().balancers.extend(found.into_iter().filter(|(_, balancers)| !balancers.is_empty()));
+        }
+        let known = self.known();
+        Ok(groups.iter().filter_map(|group| known.balancers.get(group)).flatten().cloned().collect())
+    }
+
+    /// One group that is gone fails the call for all, so then they are asked for one by one.
+    async fn look_up(
+        &self,
+        groups: Vec<TargetGroupArn>,
+    ) -> Result<Vec<(TargetGroupArn, BTreeSet<LoadBalancer>)>, CallError> {
+        match self.clone().describe_groups(groups.clone()).await {
+            Err(error) if error.class == ErrorClass::NotFound => {}
+            other => return other,
+        }
+        let each = groups.into_iter().map(|group| {
+            let elb = self.clone();
+            async move {
+                match elb.describe_groups(vec![group]).await {
+                    Err(error) if error.class == ErrorClass::NotFound => Ok(Vec::new()),
+                    other => other,
+                }
+            }
+        });
+        Ok(side_by_side(each).await?.into_iter().flatten().collect())
+    }
+
+    async fn describe_groups(
+        self,
+        groups: Vec<TargetGroupArn>,
+    ) -> Result<Vec<(TargetGroupArn, BTreeSet<LoadBalancer>)>, CallError> {
+        let arns = groups.iter().map(ToString::to_string).collect();
+        let call = self.client.describe_target_groups().set_target_group_arns(Some(arns)).send();
+        let answer = self.calls.send(DESCRIBE_TARGET_GROUPS, call).await?;
+        let pair = |group: &aws_sdk_elasticloadbalancingv2::types::TargetGroup| {
+            let balancers = group.load_balancer_arns().iter().map(|arn| LoadBalancer::from(arn.as_str()));
+            Some((TargetGroupArn::new(group.target_group_arn()?), balancers.collect()))
+        };
+        Ok(answer.target_groups().iter().filter_map(pair).collect())
+    }
+
+    /// The listeners of a load balancer, as remembered or looked up.
+    async fn listeners(&self, balancer: &LoadBalancer) -> Result<Vec<ListenerArn>, CallError> {
+        let known = self.known().listeners.get(balancer).cloned();
+        if let Some(listeners) = known {
+            return Ok(listeners);
+        }
+        let found = self.describe_listeners(balancer).await?;
+        let arns: Vec<_> = found.iter().filter_map(|listener| listener.listener_arn().map(ListenerArn::new)).collect();
+        self.known().listeners.insert(balancer.clone(), arns.clone());
+        Ok(arns)
+    }
+
+    async fn describe_listeners(&self, balancer: &LoadBalancer) -> Result<Vec<Listener>, CallError> {
+        let mut listeners = Vec::new();
+        let mut marker = None;
+        for _ in 0..PAGES {
+            let call = self.client.describe_listeners().load_balancer_arn(&**balancer).page_size(PAGE);
+            let page = self.calls.send(DESCRIBE_LISTENERS, call.set_marker(marker).send()).await?;
+            listeners.extend(page.listeners.unwrap_or_default());
+            marker = page.next_marker;
+            if marker.is_none() {
+                return Ok(listeners);
+            }
+        }
+        Err(too_many(DESCRIBE_LISTENERS))
+    }
+
+    async fn describe_rules(self, listener: ListenerArn) -> Result<Vec<TrafficRule>, CallError> {
+        let mut rules = Vec::new();
+        let mut marker = None;
+        for _ in 0..PAGES {
+            let call = self.client.describe_rules().listener_arn(listener.as_str()).page_size(PAGE);
+            let page = self.calls.send(DESCRIBE_RULES, call.set_marker(marker).send()).await?;
+            rules.extend(page.rules().iter().filter_map(|rule| traffic_rule(&listener, rule)));
+            marker = page.next_marker;
+            if marker.is_none() {
+                return Ok(rules);
+            }
+        }
+        Err(too_many(DESCRIBE_RULES))
+    }
+
+    /// All rules of a load balancer.
+    async fn rules_of(self, balancer: LoadBalancer) -> Result<Vec<TrafficRule>, CallError> {
+        if !has_rules(&balancer) {
+            let listeners = self.describe_listeners(&balancer).await?;
+            return Ok(listeners.iter().filter_map(default_rule).collect());
+        }
+        let listeners = self.listeners(&balancer).await?;
+        let each = listeners.into_iter().map(|listener| self.clone().describe_rules(listener));
+        Ok(side_by_side(each).await?.into_iter().flatten().collect())
+    }
+
+    async fn read(&self, groups: &BTreeSet<TargetGroupArn>) -> Result<Vec<TrafficRule>, CallError> {
+        let balancers = self.balancers(groups).await?;
+        let each = balancers.into_iter().map(|balancer| self.clone().rules_of(balancer));
+        let rules = side_by_side(each).await?.into_iter().flatten();
+        Ok(rules.filter(|rule| groups.iter().any(|group| rule.names(group))).collect())
+    }
+}
+
+#[async_trait]
+impl LoadBalancers for Elb {
+    async fn rules(&self, groups: &BTreeSet<TargetGroupArn>, relearn: bool) -> Result<Vec<TrafficRule>, CallError> {
+        if !relearn {
+            match self.read(groups).await {
+                // A remembered listener or load balancer is gone.
+                Err(error) if error.class == ErrorClass::NotFound => {}
+                other => return other,
+            }
+        }
+        self.known().forget(groups);
+        let fresh = self.read(groups).await;
+        // What vanished between two calls of this read is a matter of asking again.
+        fresh.map_err(|error| match error.class {
+            ErrorClass::NotFound => CallError { class: ErrorClass::Transient, ..error },
+            _ => error,
+        })
+    }
+
+    async fn health(&self, group: &TargetGroupArn) -> Result<TargetCounts, CallError> {
+        let call = self.client.describe_target_health().target_group_arn(group.as_str()).send();
+        let answer = self.calls.send(DESCRIBE_TARGET_HEALTH, call).await?;
+        let states = answer.target_health_descriptions().iter();
+        Ok(counts(states.filter_map(|target| target.target_health()?.state().cloned())))
+    }
+}
+
+/// Half a list of rules must not pass for all.
+fn too_many(operation: Operation) -> CallError {
+    operation.error(ErrorClass::Rejected, format!("more than {PAGES} pages"))
+}
+
+/// Application Load Balancers have rules. Listeners of the others have a default action and no more.
+fn has_rules(balancer: &LoadBalancer) -> bool {
+    balancer.contains(":loadbalancer/app/")
+}
+
+fn traffic_rule(listener: &ListenerArn, rule: &Rule) -> Option<TrafficRule> {
+    let id = if rule.is_default() == Some(true) {
+        TrafficRuleId::DefaultOf(listener.clone())
+    } else {
+        TrafficRuleId::Rule(RuleArn::new(rule.rule_arn()?))
+    };
+    Some(TrafficRule {
+        id,
+        listener: listener.clone(),
+        priority: rule.priority().unwrap_or("default").into(),
+        actions: actions::from_elb(rule.actions()),
+    })
+}
+
+fn default_rule(listener: &Listener) -> Option<TrafficRule> {
+    let arn = ListenerArn::new(listener.listener_arn()?);
+    Some(TrafficRule {
+        id: TrafficRuleId::DefaultOf(arn.clone()),
+        listener: arn,
+        priority: "default".into(),
+        actions: actions::from_elb(listener.default_actions()),
+    })
+}
+
+fn counts(states: impl Iterator<Item = TargetHealthStateEnum>) -> TargetCounts {
+    let mut counts = TargetCounts::default();
+    for state in states {
+        let one = match state {
+            TargetHealthStateEnum::Healthy => &mut counts.healthy,
+            TargetHealthStateEnum::Unhealthy
+            | TargetHealthStateEnum::UnhealthyDraining
+            | TargetHealthStateEnum::Unavailable => &mut counts.unhealthy,
+            _ => &mut counts.other,
+        };
+        *one = one.saturating_add(1);
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn the_default_rule_is_addressed_by_its_listener() {
+        let listener = ListenerArn::new("arn:listener");
+        let default = Rule::builder().rule_arn("arn:rule/0").is_default(true).priority("default").build();
+        let rule = Rule::builder().rule_arn("arn:rule/1").is_default(false).priority("10").build();
+        assert_eq!(traffic_rule(&listener, &default).unwrap().id, TrafficRuleId::DefaultOf(listener.clone()));
+        let rule = traffic_rule(&listener, &rule).unwrap();
+        assert_eq!((rule.id, &*rule.priority), (TrafficRuleId::Rule(RuleArn::new("arn:rule/1")), "10"));
+    }
+
+    #[test]
+    fn only_application_load_balancers_have_rules() {
+        let arn = |kind| LoadBalancer::from(format!("arn:aws:elasticloadbalancing:r:1:loadbalancer/{kind}/web/1"));
+        assert!(has_rules(&arn("app")));
+        assert!(!has_rules(&arn("net")));
+    }
+
+    #[test]
+    fn targets_are_counted_by_what_they_say_about_the_version() {
+        use TargetHealthStateEnum as State;
+        let states = [
+            State::Healthy,
+            State::Healthy,
+            State::Unhealthy,
+            State::UnhealthyDraining,
+            State::Unavailable,
+            State::Initial,
+            State::Unused,
+            State::Draining,
+            State::from("new"),
+        ];
+        let expected = TargetCounts { healthy: 2, unhealthy: 3, other: 4 };
+        assert_eq!(counts(states.into_iter()), expected);
+    }
+
+    #[test]
+    fn forgetting_a_group_forgets_the_listeners_of_its_load_balancer() {
+        let (group, balancer) = (TargetGroupArn::new("g"), LoadBalancer::from("lb"));
+        let mut topology = Topology::default();
+        topology.balancers.insert(group.clone(), BTreeSet::from([balancer.clone()]));
+        topology.listeners.insert(balancer, vec![ListenerArn::new("l")]);
+        topology.forget(&BTreeSet::from([group]));
+        assert!(topology.balancers.is_empty() && topology.listeners.is_empty());
+    }
+}

@@ -1,0 +1,295 @@
+//! The adapters against canned answers on loopback: what is sent, how often, and what an answer turns into.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
+
+use super::{Aws, Endpoint};
+use crate::model::{
+    Action, ActionKind, ErrorClass, Forward, ListenerArn, RuleArn, ServiceKey, TargetGroupArn, TaskArn, TaskSetArn,
+    TrafficRuleId, WeightedGroup, Write,
+};
+use crate::ports::{Actuator, Fleet, Inbox, LoadBalancers, Receipt, Recorder};
+
+const GREEN: &str = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/green/1a2b";
+const BALANCER: &str = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:loadbalancer/app/web/1";
+
+#[derive(Default)]
+struct Recorded(Mutex<Vec<String>>);
+
+impl Recorder for Recorded {
+    fn call(&self, service: &'static str, operation: &'static str, outcome: &'static str, _: Duration) {
+        self.0.lock().unwrap().push(format!("{service} {operation} {outcome}"));
+    }
+}
+
+/// An AWS that answers from a function of operation, body and how many calls came before.
+struct Canned {
+    aws: Aws,
+    sent: Arc<Mutex<Vec<(String, String)>>>,
+    recorded: Arc<Recorded>,
+}
+
+impl Canned {
+    async fn new(answer: impl Fn(&str, &str, usize) -> (u16, String) + Send + Sync + 'static) -> Self {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let log = sent.clone();
+        let answer = Arc::new(answer);
+        let handler = move |headers: HeaderMap, body: String| async move {
+            let operation = operation(&headers, &body);
+            let before = {
+                let mut log = log.lock().unwrap();
+                log.push((operation.clone(), body.clone()));
+                log.len() - 1
+            };
+            let (status, body) = answer(&operation, &body, before);
+            (StatusCode::from_u16(status).unwrap(), body)
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(handler)).await });
+        let recorded = Arc::new(Recorded::default());
+        let endpoint = Endpoint::Local { url, region: "eu-west-1".to_owned() };
+        Self { aws: Aws::connect(&endpoint, recorded.clone()).await.unwrap(), sent, recorded }
+    }
+
+    /// Operations since the last time.
+    fn operations(&self) -> Vec<String> {
+        std::mem::take(&mut *self.sent.lock().unwrap()).into_iter().map(|(operation, _)| operation).collect()
+    }
+}
+
+/// From the header of the JSON protocols, or the form of the query protocol.
+fn operation(headers: &HeaderMap, body: &str) -> String {
+    match headers.get("x-amz-target") {
+        Some(target) => target.to_str().unwrap().rsplit('.').next().unwrap().to_owned(),
+        None => body.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or("?").to_owned(),
+    }
+}
+
+fn xml(operation: &str, result: &str) -> (u16, String) {
+    let body = format!("<{operation}Response><{operation}Result>{result}</{operation}Result></{operation}Response>");
+    (200, body)
+}
+
+fn refused_xml(code: &str) -> (u16, String) {
+    (400, format!("<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code></Error></ErrorResponse>"))
+}
+
+fn one(actions: &str) -> String {
+    format!("<member>{actions}</member>")
+}
+
+/// One load balancer with one listener, whose default rule forwards to green; a second rule answers by itself.
+fn load_balancer(operation: &str) -> (u16, String) {
+    let result = match operation {
+        "DescribeTargetGroups" => {
+            let group = format!(
+                "<TargetGroupArn>{GREEN}</TargetGroupArn><LoadBalancerArns>{}</LoadBalancerArns>",
+                one(BALANCER)
+            );
+            format!("<TargetGroups>{}</TargetGroups>", one(&group))
+        }
+        "DescribeListeners" => format!("<Listeners>{}</Listeners>", one("<ListenerArn>listener</ListenerArn>")),
+        "DescribeRules" => {
+            let forward = format!("<Type>forward</Type><TargetGroupArn>{GREEN}</TargetGroupArn>");
+            let default = format!(
+                "<RuleArn>rule/0</RuleArn><Priority>default</Priority><IsDefault>true</IsDefault><Actions>{}</Actions>",
+                one(&forward)
+            );
+            let fixed =
+                "<Type>fixed-response</Type><FixedResponseConfig><StatusCode>404</StatusCode></FixedResponseConfig>";
+            let other = format!(
+                "<RuleArn>rule/1</RuleArn><Priority>1</Priority><IsDefault>false</IsDefault><Actions>{}</Actions>",
+                one(fixed)
+            );
+            format!("<Rules>{}{}</Rules>", one(&default), one(&other))
+        }
+        _ => String::new(),
+    };
+    xml(operation, &result)
+}
+
+fn shift(rule: TrafficRuleId) -> Write {
+    let group = WeightedGroup { target_group: TargetGroupArn::new(GREEN), weight: Some(1) };
+    let forward = ActionKind::Forward(Forward { groups: vec![group], stickiness: None });
+    Write::SetActions { rule, found: Vec::new(), actions: vec![Action { order: Some(1), kind: forward }] }
+}
+
+fn groups() -> BTreeSet<TargetGroupArn> {
+    BTreeSet::from([TargetGroupArn::new(GREEN)])
+}
+
+#[tokio::test]
+async fn a_write_is_sent_once_even_when_nobody_knows_what_became_of_it() {
+    let canned = Canned::new(|_, _, _| (500, "<html>".to_owned())).await;
+    let actuator = canned.aws.actuator();
+    let delete = Write::DeleteTaskSet {
+        service: ServiceKey::new("prod", "checkout"),
+        task_set: TaskSetArn::new("arn:aws:ecs:eu-west-1:111122223333:task-set/prod/checkout/ecs-svc/2"),
+    };
+    let writes = [
+        shift(TrafficRuleId::Rule(RuleArn::new("rule/1"))),
+        shift(TrafficRuleId::DefaultOf(ListenerArn::new("listener"))),
+        delete,
+    ];
+    for write in writes {
+        let error = actuator.apply(&write).await.unwrap_err();
+        assert_eq!((error.class, error.code), (ErrorClass::Transient, None));
+        assert_eq!(canned.operations(), [write.operation()]);
+    }
+    assert_eq!(
+        *canned.recorded.0.lock().unwrap(),
+        [
+            "elasticloadbalancing ModifyRule transient",
+            "elasticloadbalancing ModifyListener transient",
+            "ecs DeleteTaskSet transient"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_delete_is_forced_and_addressed_by_arn() {
+    let canned = Canned::new(|_, _, _| (200, "{}".to_owned())).await;
+    let task_set = TaskSetArn::new("arn:aws:ecs:eu-west-1:111122223333:task-set/prod/checkout/ecs-svc/2");
+    let delete = Write::DeleteTaskSet { service: ServiceKey::new("prod", "checkout"), task_set: task_set.clone() };
+    canned.aws.actuator().apply(&delete).await.unwrap();
+    let body: serde_json::Value = serde_json::from_str(&canned.sent.lock().unwrap()[0].1).unwrap();
+    let expected = serde_json::json!({
+        "cluster": "prod", "service": "checkout", "taskSet": task_set.as_str(), "force": true
+    });
+    assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn a_read_is_tried_again_and_counted_once() {
+    let canned = Canned::new(|operation, _, before| match before {
+        0 => (500, "<html>".to_owned()),
+        _ => xml(operation, ""),
+    })
+    .await;
+    canned.aws.load_balancers().health(&TargetGroupArn::new(GREEN)).await.unwrap();
+    assert_eq!(canned.operations(), ["DescribeTargetHealth", "DescribeTargetHealth"]);
+    assert_eq!(*canned.recorded.0.lock().unwrap(), ["elasticloadbalancing DescribeTargetHealth ok"]);
+}
+
+#[tokio::test]
+async fn rules_take_three_calls_at_first_and_one_from_then_on() {
+    let canned = Canned::new(|operation, _, _| load_balancer(operation)).await;
+    let elb = canned.aws.load_balancers();
+    let rules = elb.rules(&groups(), false).await.unwrap();
+    assert_eq!(canned.operations(), ["DescribeTargetGroups", "DescribeListeners", "DescribeRules"]);
+    let ids: Vec<_> = rules.iter().map(|rule| rule.id.clone()).collect();
+    assert_eq!(ids, [TrafficRuleId::DefaultOf(ListenerArn::new("listener"))], "only those that forward to the group");
+
+    assert_eq!(elb.rules(&groups(), false).await.unwrap(), rules);
+    assert_eq!(canned.operations(), ["DescribeRules"]);
+    elb.rules(&groups(), true).await.unwrap();
+    assert_eq!(canned.operations().len(), 3, "asked to relearn");
+}
+
+#[tokio::test]
+async fn a_remembered_listener_that_is_gone_is_looked_up_anew() {
+    let canned = Canned::new(|operation, _, before| match before {
+        // The fourth call is the first of the second read.
+        3 => refused_xml("ListenerNotFound"),
+        _ => load_balancer(operation),
+    })
+    .await;
+    let elb = canned.aws.load_balancers();
+    elb.rules(&groups(), false).await.unwrap();
+    let rules = elb.rules(&groups(), false).await.unwrap();
+    assert_eq!(rules.len(), 1);
+    assert_eq!(
+        canned.operations()[3..],
+        ["DescribeRules", "DescribeTargetGroups", "DescribeListeners", "DescribeRules"]
+    );
+}
+
+#[tokio::test]
+async fn a_group_that_is_gone_or_unused_has_no_rules() {
+    let canned = Canned::new(|operation, body, _| match operation {
+        "DescribeTargetGroups" if body.contains("gone") => refused_xml("TargetGroupNotFound"),
+        _ => load_balancer(operation),
+    })
+    .await;
+    let elb = canned.aws.load_balancers();
+    let mut groups = groups();
+    groups.insert(TargetGroupArn::new("gone"));
+    assert_eq!(elb.rules(&groups, false).await.unwrap().len(), 1, "those of the other group");
+}
+
+#[tokio::test]
+async fn one_odd_task_name_does_not_hide_the_others() {
+    let canned = Canned::new(|_, body, _| {
+        if body.contains("0dd") {
+            return (400, r#"{"__type":"InvalidParameterException","message":"Invalid identifier"}"#.to_owned());
+        }
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let task = |arn: &serde_json::Value| {
+            serde_json::json!({
+                "taskArn": arn, "startedBy": "ecs-svc/1", "version": 3, "desiredStatus": "STOPPED",
+                "stopCode": "EssentialContainerExited", "stoppingAt": 1.5
+            })
+        };
+        let tasks: Vec<_> = body["tasks"].as_array().unwrap().iter().map(task).collect();
+        (200, serde_json::json!({ "tasks": tasks, "failures": [] }).to_string())
+    })
+    .await;
+    let arn = |id: &str| TaskArn::new(format!("arn:aws:ecs:eu-west-1:111122223333:task/prod/{id}"));
+    let asked = ["a", "b", "0dd", "c"].map(arn);
+    let readings = canned.aws.fleet().tasks(&ServiceKey::new("prod", "checkout"), &asked, false).await.unwrap();
+    let found: BTreeSet<_> = readings.iter().map(|reading| reading.task.short()).collect();
+    assert_eq!(found, BTreeSet::from(["a", "b", "c"]));
+    assert!(readings.iter().all(|reading| reading.stop.as_ref().is_some_and(|stop| stop.at.as_millis() == 1_500)));
+}
+
+#[tokio::test]
+async fn a_list_of_several_pages_is_read_to_its_end() {
+    let canned = Canned::new(|_, body, _| {
+        let page = if body.contains("nextToken") {
+            r#"{"clusterArns":["arn:aws:ecs:eu-west-1:111122223333:cluster/test"]}"#
+        } else {
+            r#"{"clusterArns":["arn:aws:ecs:eu-west-1:111122223333:cluster/prod"],"nextToken":"more"}"#
+        };
+        (200, page.to_owned())
+    })
+    .await;
+    let names = canned.aws.fleet().clusters().await.unwrap();
+    assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), ["prod", "test"]);
+}
+
+#[tokio::test]
+async fn messages_are_polled_for_long_and_deleted_by_their_receipts() {
+    let canned = Canned::new(|operation, _, _| {
+        let answer = match operation {
+            "ReceiveMessage" => {
+                r#"{"Messages":[{"ReceiptHandle":"r1","Body":"{}","Attributes":{"ApproximateReceiveCount":"2"}}]}"#
+            }
+            _ => r#"{"Successful":[{"Id":"0"}],"Failed":[{"Id":"1","SenderFault":true,"Code":"Bad"}]}"#,
+        };
+        (200, answer.to_owned())
+    })
+    .await;
+    let queue = canned.aws.inbox("http://queue", Duration::from_mins(1));
+    let messages = queue.receive().await.unwrap();
+    assert_eq!((messages[0].body.as_str(), messages[0].receive_count), ("{}", 2));
+    let asked: serde_json::Value = serde_json::from_str(&canned.sent.lock().unwrap()[0].1).unwrap();
+    let expected = serde_json::json!({
+        "QueueUrl": "http://queue", "MaxNumberOfMessages": 10, "WaitTimeSeconds": 20,
+        "MessageSystemAttributeNames": ["ApproximateReceiveCount"],
+    });
+    assert_eq!(asked, expected, "the longest poll that SQS allows; the visibility time-out is the queue's own");
+
+    let receipts = [messages[0].receipt.clone(), Receipt("r2".into())];
+    let failed = queue.delete(&receipts).await;
+    assert_eq!(
+        failed.iter().map(|(receipt, error)| (&*receipt.0, error.class)).collect::<Vec<_>>(),
+        [("r2", ErrorClass::Rejected)]
+    );
+}

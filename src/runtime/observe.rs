@@ -1,0 +1,535 @@
+//! One observation: a round of reads that go out together, put into one answer for the engine.
+//!
+//! Rules and target health can only be asked for by target group, and the groups are in the answer of `DescribeServices`.
+//! Between deployments they do not change, so those of the last observation are asked for at once. When the answer then
+//! shows others, they are read again. So a rollback waits for one round of reads, then writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::model::{
+    AlarmReading, Ask, CallError, Controller, ErrorClass, Observation, ServiceKey, ServiceReading, TargetCounts,
+    TargetGroupArn, TaskReading, TaskSet, TaskSetId, Traffic, TrafficRule, humane,
+};
+use crate::ports::{Alarms, Clock, Fleet, LoadBalancers};
+
+/// Every question gets an answer within this. Longer than one call with one retry; what comes later rests on reads that
+/// are too old to act on. It bounds real calls, so it is real time, also where the clock runs faster.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Alarms may be missing from an observation, so they get no chance to use up its time.
+const ALARMS_LIMIT: Duration = Duration::from_secs(10);
+
+/// Reads services.
+pub struct Observer {
+    fleet: Arc<dyn Fleet>,
+    balancers: Arc<dyn LoadBalancers>,
+    alarms: Arc<dyn Alarms>,
+    clock: Arc<dyn Clock>,
+    known: Mutex<BTreeMap<ServiceKey, Known>>,
+    limit: Duration,
+    alarms_limit: Duration,
+}
+
+/// What the last observation of a service found: a guess at what the next one will ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Known {
+    groups: BTreeSet<TargetGroupArn>,
+    ids: Vec<TaskSetId>,
+}
+
+/// What the load balancers say.
+struct Balance {
+    rules: Vec<TrafficRule>,
+    targets: BTreeMap<TargetGroupArn, TargetCounts>,
+}
+
+impl Observer {
+    /// Knows no target groups yet.
+    pub fn new(
+        fleet: Arc<dyn Fleet>,
+        balancers: Arc<dyn LoadBalancers>,
+        alarms: Arc<dyn Alarms>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let known = Mutex::default();
+        Self { fleet, balancers, alarms, clock, known, limit: LIMIT, alarms_limit: ALARMS_LIMIT }
+    }
+
+    /// Reads what was asked for. Always ends.
+    ///
+    /// # Errors
+    /// `NotFound` when the service does not exist, and only then. Any failed read of ECS or the load balancers fails the
+    /// whole; alarms that can't be read are left out.
+    pub async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
+        match tokio::time::timeout(self.limit, self.read(ask)).await {
+            Ok(observation) => observation,
+            Err(_) => Err(failure(ErrorClass::Transient, format!("no answer within {}", humane(self.limit)))),
+        }
+    }
+
+    async fn read(&self, ask: &Ask) -> Result<Observation, CallError> {
+        let read_at = self.clock.now();
+        let key = &ask.service;
+        let guess = self.known().get(key).cloned().unwrap_or_default();
+        // A sweep finds new listeners, and before a delete none may have been missed. A rollback that has just been
+        // decided must not wait for them.
+        let relearn = ask.find_stopped || ask.twice;
+        let (service, tasks, alarms, balance, again) = tokio::join!(
+            self.service(key),
+            self.tasks(ask),
+            self.alarms(ask),
+            self.balance(&guess.groups, relearn),
+            self.task_sets(ask, &guess.ids),
+        );
+        let service = match service {
+            Ok(service) => service,
+            Err(error) => {
+                self.known().remove(key);
+                return Err(error);
+            }
+        };
+        let tasks = tasks?;
+
+        let found = found(&service);
+        let (balance, again) = tokio::join!(
+            // Other groups may be on other listeners.
+            async { if found.groups == guess.groups { balance } else { self.balance(&found.groups, true).await } },
+            async { if found.ids == guess.ids { again } else { self.task_sets(ask, &found.ids).await } },
+        );
+        self.known().insert(key.clone(), found.clone());
+        let (Balance { rules, targets }, task_sets_again) = (balance?, again?);
+        let traffic = if found.groups.is_empty() { Traffic::NoLoadBalancer } else { Traffic::Rules(rules) };
+        Ok(Observation { read_at, service, task_sets_again, traffic, targets, tasks, alarms })
+    }
+
+    async fn service(&self, key: &ServiceKey) -> Result<ServiceReading, CallError> {
+        let mut readings = self.fleet.describe(&key.cluster, std::slice::from_ref(&key.service)).await?;
+        readings.remove(key).ok_or_else(|| failure(ErrorClass::NotFound, format!("there is no service {key}")))
+    }
+
+    async fn tasks(&self, ask: &Ask) -> Result<Vec<TaskReading>, CallError> {
+        if ask.tasks.is_empty() && !ask.find_stopped {
+            return Ok(Vec::new());
+        }
+        or_nothing(self.fleet.tasks(&ask.service, &ask.tasks, ask.find_stopped).await)
+    }
+
+    async fn task_sets(&self, ask: &Ask, ids: &[TaskSetId]) -> Result<Option<Vec<TaskSet>>, CallError> {
+        match (ask.twice, ids) {
+            (false, _) => Ok(None),
+            (true, []) => Ok(Some(Vec::new())),
+            (true, ids) => or_nothing(self.fleet.task_sets(&ask.service, ids).await).map(Some),
+        }
+    }
+
+    /// Rules and target health side by side.
+    async fn balance(&self, groups: &BTreeSet<TargetGroupArn>, relearn: bool) -> Result<Balance, CallError> {
+        if groups.is_empty() {
+            return Ok(Balance { rules: Vec::new(), targets: BTreeMap::new() });
+        }
+        let rules = async {
+            // A listener that is gone says nothing about the service.
+            self.balancers.rules(groups, relearn).await.map_err(|error| match error.class {
+                ErrorClass::NotFound => CallError { class: ErrorClass::Transient, ..error },
+                _ => error,
+            })
+        };
+        let (rules, targets) = tokio::try_join!(rules, self.targets(groups))?;
+        Ok(Balance { rules, targets })
+    }
+
+    /// A group that was deleted has no targets and is left out.
+    async fn targets(
+        &self,
+        groups: &BTreeSet<TargetGroupArn>,
+    ) -> Result<BTreeMap<TargetGroupArn, TargetCounts>, CallError> {
+        let mut reads = JoinSet::new();
+        for group in groups {
+            let (balancers, group) = (self.balancers.clone(), group.clone());
+            reads.spawn(async move { (balancers.health(&group).await, group) });
+        }
+        let mut targets = BTreeMap::new();
+        while let Some(read) = reads.join_next().await {
+            match read {
+                Ok((Ok(counts), group)) => {
+                    targets.insert(group, counts);
+                }
+                Ok((Err(error), _)) if error.class == ErrorClass::NotFound => {}
+                Ok((Err(error), _)) => return Err(error),
+                Err(died) => return Err(failure(ErrorClass::Transient, died.to_string())),
+            }
+        }
+        Ok(targets)
+    }
+
+    /// Alarms are one source of evidence among several: without them the others still count.
+    async fn alarms(&self, ask: &Ask) -> Vec<AlarmReading> {
+        let named = async { if ask.alarms.is_empty() { Ok(Vec::new()) } else { self.alarms.named(&ask.alarms).await } };
+        let all = async { if ask.find_alarms { self.alarms.all().await } else { Ok(Vec::new()) } };
+        let named = tokio::time::timeout(self.alarms_limit, named);
+        let all = tokio::time::timeout(self.alarms_limit, all);
+        let (named, all) = tokio::join!(named, all);
+        let mut readings = BTreeMap::new();
+        // Those named come last and win: they were read by one call, all of them by many.
+        for read in [all, named] {
+            match read {
+                Ok(Ok(alarms)) => readings.extend(alarms.into_iter().map(|alarm| (alarm.name.clone(), alarm))),
+                Ok(Err(error)) => {
+                    tracing::warn!(service = %ask.service, %error, "alarms could not be read, deciding without them");
+                }
+                Err(_) => {
+                    tracing::warn!(service = %ask.service, "alarms were not read in time, deciding without them");
+                }
+            }
+        }
+        readings.into_values().collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<ServiceKey, Known>> {
+        // A guess is as good after a panic as before.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the service's task sets have to be asked about. Nothing when it is not ours to act on.
+fn found(service: &ServiceReading) -> Known {
+    let groups = match service.controller {
+        Controller::External => service.task_sets.iter().filter_map(|task_set| task_set.target_group.clone()).collect(),
+        _ => BTreeSet::new(),
+    };
+    Known { groups, ids: service.task_sets.iter().map(|task_set| task_set.id.clone()).collect() }
+}
+
+/// Whether the service exists is for `DescribeServices` to say; to the reads beside it, what is gone is empty.
+fn or_nothing<T>(read: Result<Vec<T>, CallError>) -> Result<Vec<T>, CallError> {
+    match read {
+        Err(error) if error.class == ErrorClass::NotFound => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// A failure of the observation as a whole.
+fn failure(class: ErrorClass, message: String) -> CallError {
+    CallError { class, operation: "observe".to_owned(), code: None, message }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::model::{
+        AlarmName, AlarmValue, Scope, ServiceStatus, Stability, TaskArn, TaskSetArn, TaskSetStatus, Timestamp,
+    };
+
+    /// A service and its surroundings. Counts rounds: a round begins when a call is made while none is under way.
+    #[derive(Default)]
+    struct World {
+        state: Mutex<State>,
+    }
+
+    #[derive(Default)]
+    struct State {
+        controller: Option<Controller>,
+        /// Number of a task set, and its target group.
+        task_sets: Vec<(u32, Option<&'static str>)>,
+        deleted_groups: BTreeSet<&'static str>,
+        fails: BTreeMap<&'static str, ErrorClass>,
+        hangs: BTreeSet<&'static str>,
+        under_way: usize,
+        rounds: Vec<BTreeSet<String>>,
+    }
+
+    impl World {
+        fn with(task_sets: &[(u32, Option<&'static str>)]) -> Arc<Self> {
+            let world = Self::default();
+            world.state().task_sets = task_sets.to_vec();
+            world.state().controller = Some(Controller::External);
+            Arc::new(world)
+        }
+
+        fn state(&self) -> MutexGuard<'_, State> {
+            self.state.lock().unwrap()
+        }
+
+        /// Takes long enough for every call that is made at the same time to be seen as such.
+        async fn call(&self, name: &'static str, argument: &str) -> Result<(), CallError> {
+            {
+                let mut state = self.state();
+                if state.under_way == 0 {
+                    state.rounds.push(BTreeSet::new());
+                }
+                state.under_way += 1;
+                state.rounds.last_mut().unwrap().insert(format!("{name} {argument}").trim().to_owned());
+            }
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+            if self.state().hangs.contains(name) {
+                std::future::pending::<()>().await;
+            }
+            self.state().under_way -= 1;
+            self.state().fails.get(name).map_or(Ok(()), |class| Err(failure(*class, name.to_owned())))
+        }
+
+        /// What was asked for since the last time, by rounds.
+        fn rounds(&self) -> Vec<BTreeSet<String>> {
+            std::mem::take(&mut self.state().rounds)
+        }
+
+        fn readings(&self) -> Vec<TaskSet> {
+            let task_sets = self.state().task_sets.clone();
+            let reading = |(number, group): (u32, Option<&str>)| TaskSet {
+                id: TaskSetId::new(format!("ecs-svc/{number}")),
+                arn: TaskSetArn::new(format!("arn:{number}")),
+                status: TaskSetStatus::Active,
+                created_at: Timestamp::from_millis(number.into()),
+                stability: Stability::Steady,
+                running: 1,
+                pending: 0,
+                computed_desired: 1,
+                target_group: group.map(TargetGroupArn::new),
+                task_definition: "web:1".into(),
+                external_id: None,
+            };
+            task_sets.into_iter().map(reading).collect()
+        }
+    }
+
+    #[async_trait]
+    impl Fleet for World {
+        async fn clusters(&self) -> Result<Vec<Arc<str>>, CallError> {
+            Ok(Vec::new())
+        }
+
+        async fn services(&self, _: &str) -> Result<Vec<Arc<str>>, CallError> {
+            Ok(Vec::new())
+        }
+
+        async fn describe(
+            &self,
+            cluster: &str,
+            services: &[Arc<str>],
+        ) -> Result<BTreeMap<ServiceKey, ServiceReading>, CallError> {
+            self.call("describe", "").await?;
+            let Some(controller) = self.state().controller.clone() else { return Ok(BTreeMap::new()) };
+            let reading = ServiceReading {
+                scope: Scope::default(),
+                status: ServiceStatus::Active,
+                controller,
+                desired_count: 1,
+                task_sets: self.readings(),
+                tags: BTreeMap::new(),
+            };
+            Ok(BTreeMap::from([(ServiceKey::new(cluster, &services[0]), reading)]))
+        }
+
+        async fn task_sets(&self, _: &ServiceKey, ids: &[TaskSetId]) -> Result<Vec<TaskSet>, CallError> {
+            self.call("task_sets", &ids.iter().map(TaskSetId::as_str).collect::<Vec<_>>().join(" ")).await?;
+            Ok(self.readings().into_iter().filter(|task_set| ids.contains(&task_set.id)).collect())
+        }
+
+        async fn tasks(&self, _: &ServiceKey, asked: &[TaskArn], _: bool) -> Result<Vec<TaskReading>, CallError> {
+            self.call("tasks", "").await?;
+            let task_set = TaskSetId::new("ecs-svc/1");
+            let reading =
+                |task: &TaskArn| TaskReading { task: task.clone(), task_set: task_set.clone(), version: 1, stop: None };
+            Ok(asked.iter().map(reading).collect())
+        }
+    }
+
+    #[async_trait]
+    impl LoadBalancers for World {
+        async fn rules(&self, groups: &BTreeSet<TargetGroupArn>, relearn: bool) -> Result<Vec<TrafficRule>, CallError> {
+            let groups: Vec<_> = groups.iter().map(TargetGroupArn::as_str).collect();
+            self.call(if relearn { "relearn" } else { "rules" }, &groups.join(" ")).await?;
+            Ok(Vec::new())
+        }
+
+        async fn health(&self, group: &TargetGroupArn) -> Result<TargetCounts, CallError> {
+            self.call("health", group.as_str()).await?;
+            if self.state().deleted_groups.contains(group.as_str()) {
+                return Err(failure(ErrorClass::NotFound, "TargetGroupNotFound".to_owned()));
+            }
+            Ok(TargetCounts { healthy: 1, ..TargetCounts::default() })
+        }
+    }
+
+    #[async_trait]
+    impl Alarms for World {
+        async fn named(&self, names: &BTreeSet<AlarmName>) -> Result<Vec<AlarmReading>, CallError> {
+            self.call("alarms", "").await?;
+            let reading = |name: &AlarmName| AlarmReading {
+                name: name.clone(),
+                value: AlarmValue::Ok,
+                since: Timestamp::EPOCH,
+                reason: "".into(),
+                target_groups: BTreeSet::new(),
+            };
+            Ok(names.iter().map(reading).collect())
+        }
+
+        async fn all(&self) -> Result<Vec<AlarmReading>, CallError> {
+            self.call("all alarms", "").await?;
+            self.named(&BTreeSet::from([AlarmName::new("found")])).await
+        }
+    }
+
+    #[async_trait]
+    impl Clock for World {
+        /// The number of rounds begun, so that a late reading of the clock shows.
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(i64::try_from(self.state().rounds.len()).unwrap())
+        }
+
+        async fn sleep(&self, _: Duration) {}
+    }
+
+    fn observer(world: &Arc<World>) -> Observer {
+        Observer::new(world.clone(), world.clone(), world.clone(), world.clone())
+    }
+
+    fn ask() -> Ask {
+        Ask {
+            service: ServiceKey::new("prod", "checkout"),
+            tasks: vec![TaskArn::new("task")],
+            find_stopped: false,
+            alarms: BTreeSet::from([AlarmName::new("5xx")]),
+            find_alarms: false,
+            twice: false,
+        }
+    }
+
+    fn set<const N: usize>(calls: [&str; N]) -> BTreeSet<String> {
+        calls.map(str::to_owned).into()
+    }
+
+    const PAIR: [(u32, Option<&str>); 2] = [(1, Some("blue")), (2, Some("green"))];
+
+    #[tokio::test]
+    async fn the_first_observation_learns_the_groups_and_the_second_takes_one_round() {
+        let world = World::with(&PAIR);
+        let observer = observer(&world);
+        let first = observer.observe(&ask()).await.unwrap();
+        let learned = set(["relearn blue green", "health blue", "health green"]);
+        assert_eq!(world.rounds(), [set(["describe", "tasks", "alarms"]), learned]);
+
+        let second = observer.observe(&ask()).await.unwrap();
+        let all = ["describe", "tasks", "alarms", "rules blue green", "health blue", "health green"];
+        assert_eq!(world.rounds(), [set(all)]);
+        assert_eq!(first, second, "the same answer by either way");
+        assert_eq!(second.read_at, Timestamp::EPOCH, "the clock was read before the first call");
+        assert_eq!(second.targets.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_new_green_makes_rules_and_health_be_read_again() {
+        let world = World::with(&PAIR[..1]);
+        let observer = observer(&world);
+        observer.observe(&ask()).await.unwrap();
+        world.rounds();
+        world.state().task_sets = PAIR.to_vec();
+        let seen = observer.observe(&ask()).await.unwrap();
+        assert_eq!(seen.targets.keys().map(TargetGroupArn::as_str).collect::<Vec<_>>(), ["blue", "green"]);
+        assert_eq!(world.rounds()[1], set(["relearn blue green", "health blue", "health green"]));
+    }
+
+    #[tokio::test]
+    async fn before_a_delete_the_task_sets_are_read_twice_in_one_round_and_listeners_anew() {
+        let world = World::with(&PAIR);
+        let observer = observer(&world);
+        let twice = Ask { twice: true, ..ask() };
+        let first = observer.observe(&twice).await.unwrap();
+        assert_eq!(first.task_sets_again, Some(first.service.task_sets.clone()));
+        world.rounds();
+
+        observer.observe(&twice).await.unwrap();
+        let rounds = world.rounds();
+        assert_eq!(rounds.len(), 1);
+        assert!(rounds[0].is_superset(&set(["describe", "task_sets ecs-svc/1 ecs-svc/2", "relearn blue green"])));
+
+        // A third task set: the guess does not cover it.
+        world.state().task_sets.push((3, Some("green")));
+        let third = observer.observe(&twice).await.unwrap();
+        assert_eq!(third.task_sets_again.unwrap().len(), 3);
+        assert_eq!(world.rounds()[1], set(["task_sets ecs-svc/1 ecs-svc/2 ecs-svc/3"]));
+    }
+
+    #[tokio::test]
+    async fn a_missing_service_is_not_found_and_a_missing_group_is_left_out() {
+        let world = World::with(&PAIR);
+        let observer = observer(&world);
+        world.state().deleted_groups.insert("green");
+        let seen = observer.observe(&ask()).await.unwrap();
+        assert_eq!(seen.targets.keys().map(TargetGroupArn::as_str).collect::<Vec<_>>(), ["blue"]);
+
+        world.state().controller = None;
+        assert_eq!(observer.observe(&ask()).await.unwrap_err().class, ErrorClass::NotFound);
+    }
+
+    #[tokio::test]
+    async fn only_the_service_itself_can_be_not_found() {
+        let world = World::with(&PAIR);
+        let mut seen = BTreeMap::new();
+        for what in ["tasks", "task_sets", "health", "relearn"] {
+            world.state().fails = BTreeMap::from([(what, ErrorClass::NotFound)]);
+            seen.insert(what, observer(&world).observe(&Ask { twice: true, ..ask() }).await);
+        }
+        assert_eq!(seen["tasks"].as_ref().unwrap().tasks, []);
+        assert_eq!(seen["task_sets"].as_ref().unwrap().task_sets_again, Some(Vec::new()));
+        assert_eq!(seen["health"].as_ref().unwrap().targets, BTreeMap::new());
+        assert_eq!(seen["relearn"].as_ref().unwrap_err().class, ErrorClass::Transient);
+    }
+
+    #[tokio::test]
+    async fn a_service_of_another_controller_gets_no_load_balancer_reads() {
+        let world = World::with(&PAIR);
+        world.state().controller = Some(Controller::CodeDeploy);
+        let observer = observer(&world);
+        for _ in 0..2 {
+            let seen = observer.observe(&ask()).await.unwrap();
+            assert_eq!((seen.traffic, seen.targets.len()), (Traffic::NoLoadBalancer, 0));
+            assert_eq!(world.rounds(), [set(["describe", "tasks", "alarms"])]);
+        }
+    }
+
+    #[tokio::test]
+    async fn unreadable_alarms_do_not_blind_the_observation_and_anything_else_does() {
+        let world = World::with(&PAIR);
+        let observer = observer(&world);
+        world.state().fails = BTreeMap::from([("alarms", ErrorClass::Denied)]);
+        assert_eq!(observer.observe(&ask()).await.unwrap().alarms, []);
+        for what in ["describe", "tasks", "rules", "health"] {
+            world.state().fails = BTreeMap::from([(what, ErrorClass::Throttled)]);
+            assert_eq!(observer.observe(&ask()).await.unwrap_err().class, ErrorClass::Throttled, "{what}");
+            world.state().fails.clear();
+            observer.observe(&ask()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn found_and_named_alarms_are_both_in_the_answer() {
+        let world = World::with(&PAIR);
+        let seen = observer(&world).observe(&Ask { find_alarms: true, ..ask() }).await.unwrap();
+        assert_eq!(seen.alarms.iter().map(|alarm| alarm.name.as_str()).collect::<Vec<_>>(), ["5xx", "found"]);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_never_ends_ends_the_observation_unless_it_is_of_alarms() {
+        let world = World::with(&PAIR);
+        let mut observer = observer(&world);
+        observer.alarms_limit = Duration::from_millis(1);
+        world.state().hangs = BTreeSet::from(["alarms"]);
+        assert_eq!(observer.observe(&ask()).await.unwrap().alarms, []);
+
+        observer.limit = Duration::from_millis(1);
+        world.state().hangs = BTreeSet::from(["describe"]);
+        assert_eq!(observer.observe(&ask()).await.unwrap_err().class, ErrorClass::Transient);
+    }
+}
