@@ -226,7 +226,8 @@ fn a_healthy_green_graduates_when_the_bake_ends() {
 
 #[test]
 fn shapes_that_are_not_supported_yet_are_escalated_and_not_touched() {
-    let shapes: [(&str, fn(&mut Aws)); 5] = [
+    type Change = fn(&mut Aws);
+    let shapes: [(&str, Change); 5] = [
         ("green is PRIMARY", |aws| {
             aws.set(GREEN).status = TaskSetStatus::Primary;
             aws.set(BLUE).status = TaskSetStatus::Active;

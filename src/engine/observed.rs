@@ -74,7 +74,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     }
     rollback::advance(key, partition, seen, out);
     graduate(key, partition, seen, out);
-    if partition.kept.live().is_some_and(|d| !d.alarms_searched) {
+    if partition.kept.live().is_some_and(|d| !d.alarms_searched && d.rollback.is_none()) && !seen.ask.find_alarms {
         partition.soft.want(out.now);
     }
     show(key, partition, seen, out);

@@ -14,9 +14,9 @@ use crate::model::{
 };
 use crate::rules::{DeletePolicy, Rule};
 
-/// A decision is carried out on reads no older than this; else it is read again. Long enough for a slow round of
-/// reads (four calls of a second each), short against any human reaction.
-const OBSERVATION_LIFE: Duration = Duration::from_secs(10);
+/// A decision is carried out on reads no older than this; else it is read again. A round of reads is given up after as
+/// long, so that a slow one still counts; a pause of the process does not fit in.
+const OBSERVATION_LIFE: Duration = Duration::from_secs(16);
 
 /// How long an accepted rule may read as before: ECS and ELB answer reads from replicas that lag by seconds.
 const SETTLE: Duration = Duration::from_secs(5);

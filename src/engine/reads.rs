@@ -35,13 +35,15 @@ pub(super) fn due(now: Timestamp, key: &ServiceKey, partition: &mut Partition, s
 fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) -> Ask {
     let live = kept.live();
     let tasks = live.map(|_| kept.windows.values().flat_map(|window| window.claims()).take(BATCH).cloned().collect());
-    let alarms = live.map(|d| kept.rule.errors.alarms.iter().chain(&d.bound_alarms).take(BATCH).cloned().collect());
+    // Once decided, alarms have had their say; a CloudWatch that hangs must not slow the plan down.
+    let judged = live.filter(|d| d.rollback.is_none());
+    let alarms = judged.map(|d| kept.rule.errors.alarms.iter().chain(&d.bound_alarms).take(BATCH).cloned().collect());
     Ask {
         service: key.clone(),
         tasks: tasks.unwrap_or_default(),
         find_stopped: sweep && live.is_some(),
         alarms: alarms.unwrap_or_default(),
-        find_alarms: live.is_some_and(|d| !d.alarms_searched),
+        find_alarms: judged.is_some_and(|d| !d.alarms_searched),
         twice: soft.twice || delete_is_next(now, kept),
     }
 }

@@ -20,8 +20,9 @@ use crate::ports::{Alarms, Clock, Fleet, LoadBalancers};
 /// are too old to act on. It bounds real calls, so it is real time, also where the clock runs faster.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Alarms may be missing from an observation, so they get no chance to use up its time.
-const ALARMS_LIMIT: Duration = Duration::from_secs(10);
+/// Alarms may be missing from an observation, so they get no chance to use up its time: a CloudWatch that hangs must not
+/// make every observation too old to act on.
+const ALARMS_LIMIT: Duration = Duration::from_secs(3);
 
 /// Reads services.
 pub struct Observer {
@@ -103,7 +104,7 @@ impl Observer {
         self.known().insert(key.clone(), found.clone());
         let (Balance { rules, targets }, task_sets_again) = (balance?, again?);
         let traffic = if found.groups.is_empty() { Traffic::NoLoadBalancer } else { Traffic::Rules(rules) };
-        Ok(Observation { read_at, service, task_sets_again, traffic, targets, tasks, alarms })
+        Ok(Observation { ask: ask.clone(), read_at, service, task_sets_again, traffic, targets, tasks, alarms })
     }
 
     async fn service(&self, key: &ServiceKey) -> Result<ServiceReading, CallError> {
@@ -167,26 +168,32 @@ impl Observer {
     }
 
     /// Alarms are one source of evidence among several: without them the others still count.
-    async fn alarms(&self, ask: &Ask) -> Vec<AlarmReading> {
+    async fn alarms(&self, ask: &Ask) -> Option<Vec<AlarmReading>> {
         let named = async { if ask.alarms.is_empty() { Ok(Vec::new()) } else { self.alarms.named(&ask.alarms).await } };
         let all = async { if ask.find_alarms { self.alarms.all().await } else { Ok(Vec::new()) } };
         let named = tokio::time::timeout(self.alarms_limit, named);
         let all = tokio::time::timeout(self.alarms_limit, all);
         let (named, all) = tokio::join!(named, all);
-        let mut readings = BTreeMap::new();
+        let mut readings: Option<BTreeMap<_, _>> = Some(BTreeMap::new());
         // Those named come last and win: they were read by one call, all of them by many.
         for read in [all, named] {
             match read {
-                Ok(Ok(alarms)) => readings.extend(alarms.into_iter().map(|alarm| (alarm.name.clone(), alarm))),
+                Ok(Ok(alarms)) => {
+                    if let Some(readings) = &mut readings {
+                        readings.extend(alarms.into_iter().map(|alarm| (alarm.name.clone(), alarm)));
+                    }
+                }
                 Ok(Err(error)) => {
+                    readings = None;
                     tracing::warn!(service = %ask.service, %error, "alarms could not be read, deciding without them");
                 }
                 Err(_) => {
+                    readings = None;
                     tracing::warn!(service = %ask.service, "alarms were not read in time, deciding without them");
                 }
             }
         }
-        readings.into_values().collect()
+        readings.map(|readings| readings.into_values().collect())
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<ServiceKey, Known>> {
@@ -504,7 +511,7 @@ mod tests {
         let world = World::with(&PAIR);
         let observer = observer(&world);
         world.state().fails = BTreeMap::from([("alarms", ErrorClass::Denied)]);
-        assert_eq!(observer.observe(&ask()).await.unwrap().alarms, []);
+        assert_eq!(observer.observe(&ask()).await.unwrap().alarms, None);
         for what in ["describe", "tasks", "rules", "health"] {
             world.state().fails = BTreeMap::from([(what, ErrorClass::Throttled)]);
             assert_eq!(observer.observe(&ask()).await.unwrap_err().class, ErrorClass::Throttled, "{what}");
@@ -517,7 +524,7 @@ mod tests {
     async fn found_and_named_alarms_are_both_in_the_answer() {
         let world = World::with(&PAIR);
         let seen = observer(&world).observe(&Ask { find_alarms: true, ..ask() }).await.unwrap();
-        assert_eq!(seen.alarms.iter().map(|alarm| alarm.name.as_str()).collect::<Vec<_>>(), ["5xx", "found"]);
+        assert_eq!(seen.alarms.unwrap().iter().map(|alarm| alarm.name.as_str()).collect::<Vec<_>>(), ["5xx", "found"]);
     }
 
     #[tokio::test]
@@ -526,7 +533,7 @@ mod tests {
         let mut observer = observer(&world);
         observer.alarms_limit = Duration::from_millis(1);
         world.state().hangs = BTreeSet::from(["alarms"]);
-        assert_eq!(observer.observe(&ask()).await.unwrap().alarms, []);
+        assert_eq!(observer.observe(&ask()).await.unwrap().alarms, None);
 
         observer.limit = Duration::from_millis(1);
         world.state().hangs = BTreeSet::from(["describe"]);
