@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn a_minute_at_speed_sixty_takes_a_second() {
         let clock = ScaledClock::start(Timestamp::EPOCH, 60.0);
-        assert_eq!(clock.in_life(Duration::from_secs(60)), Duration::from_secs(1));
+        assert_eq!(clock.in_life(Duration::from_mins(1)), Duration::from_secs(1));
     }
 
     #[test]

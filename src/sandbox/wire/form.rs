@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn lists_come_in_the_order_of_their_numbers() {
-        let form: String = (1..=11).rev().map(|n| format!("&Arns.member.{n}=arn{n}")).collect();
+        let form = (1..=11).rev().fold(String::new(), |form, n| format!("{form}&Arns.member.{n}=arn{n}"));
         let read = read(form.trim_start_matches('&').as_bytes()).unwrap();
         let expected: Vec<String> = (1..=11).map(|n| format!("arn{n}")).collect();
         assert_eq!(Value::Object(read), json!({"Arns": expected}));
