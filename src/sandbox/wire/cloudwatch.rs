@@ -1,4 +1,4 @@
-//! CloudWatch: Smithy RPC v2 CBOR, `GraniteServiceVersion20100801`.
+//! CloudWatch: Smithy RPC v2 CBOR, which the Rust SDK speaks, and awsJson 1.0, which boto3 prefers.
 
 use ciborium::Value;
 use serde_json::{Map, Value as Json};
@@ -7,6 +7,9 @@ use super::input::{Dialect, Members, malformed};
 use super::{epoch_seconds, misfit, unknown_operation};
 use crate::model::Timestamp;
 use crate::sandbox::api::{AlarmView, ApiError, Call, Reply};
+
+/// Before the operation in `X-Amz-Target`.
+pub(super) const TARGET: &str = "GraniteServiceVersion20100801";
 
 /// Before the operation in the path.
 pub(super) const PATH: &str = "/service/GraniteServiceVersion20100801/operation/";
@@ -38,6 +41,19 @@ pub(super) fn write(value: &Value) -> Vec<u8> {
     // Writing to memory can't fail.
     let _ = ciborium::into_writer(value, &mut body);
     body
+}
+
+/// The same answer for the JSON protocol, where a time is a bare number.
+pub(super) fn to_json(value: Value) -> Json {
+    match value {
+        Value::Map(members) => {
+            let member = |(name, value): (Value, Value)| Some((name.into_text().ok()?, to_json(value)));
+            members.into_iter().filter_map(member).collect()
+        }
+        Value::Array(items) => items.into_iter().map(to_json).collect(),
+        Value::Tag(_, inner) => to_json(*inner),
+        other => other.deserialized().unwrap_or_default(),
+    }
 }
 
 /// An error, as a body.

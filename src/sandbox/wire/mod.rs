@@ -8,6 +8,7 @@
 //! | SQS | awsJson 1.0 | `X-Amz-Target` |
 //! | ELBv2 | query and XML | a form body with `Action` |
 //! | CloudWatch | Smithy RPC v2 CBOR | the path `/service/…/operation/…` |
+//! | CloudWatch, of boto3 | awsJson 1.0 | `X-Amz-Target` |
 //!
 //! Signatures are not checked, lists come on one page, and SQS's MD5 sums are left out. A member that the sandbox does
 //! not know is refused rather than ignored: an answer that silently disregards a filter would teach a client wrongly.

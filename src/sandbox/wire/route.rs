@@ -17,7 +17,7 @@ use crate::sandbox::api::ApiError;
 /// A request's service and operation, by protocol.
 enum Request<'a> {
     /// awsJson 1.0 and 1.1.
-    Json { service: &'a str, operation: &'a str },
+    Json { target: &'a str },
     /// awsQuery: the operation is in the form.
     Query,
     /// Smithy RPC v2 CBOR.
@@ -47,7 +47,7 @@ pub(super) async fn answer<B: Timed>(
         status: rejection.status().as_u16(),
     });
     let answer = match Request::of(&uri, &headers) {
-        Request::Json { service, operation } => json(service, operation, body, &request_id, &shared).await,
+        Request::Json { target } => json(target, body, &request_id, &shared).await,
         Request::Query => query(body, &request_id, &shared),
         Request::Cbor { operation } => cbor(operation, body, &shared),
     };
@@ -60,22 +60,17 @@ impl<'a> Request<'a> {
         if let Some(operation) = uri.path().strip_prefix(cloudwatch::PATH) {
             return Self::Cbor { operation };
         }
-        if header("content-type").starts_with("application/x-www-form-urlencoded") {
+        // The target outranks the content type, which curl sets to a form unless told otherwise.
+        let target = header("x-amz-target");
+        if target.is_empty() && header("content-type").starts_with("application/x-www-form-urlencoded") {
             return Self::Query;
         }
-        // Without a target both are empty: no service's, and refused as such.
-        let (service, operation) = header("x-amz-target").rsplit_once('.').unwrap_or_default();
-        Self::Json { service, operation }
+        Self::Json { target }
     }
 }
 
-async fn json<B: Timed>(
-    service: &str,
-    operation: &str,
-    body: Result<Bytes, ApiError>,
-    request_id: &str,
-    shared: &Shared<B>,
-) -> Answer {
+async fn json<B: Timed>(target: &str, body: Result<Bytes, ApiError>, request_id: &str, shared: &Shared<B>) -> Answer {
+    let (service, operation) = target.rsplit_once('.').unwrap_or_default();
     let read = |dialect| body.and_then(|body| Members::from_json(&body, dialect));
     let call = |call| shared.call(call);
     let result = match service {
@@ -85,21 +80,24 @@ async fn json<B: Timed>(
             Ok(input) => sqs::answer(operation, input, shared).await,
             Err(error) => Err(error),
         },
-        _ => Err(unknown_operation(&format!("{service}.{operation}"))),
+        cloudwatch::TARGET => read(cloudwatch::DIALECT)
+            .and_then(|input| cloudwatch::answer(operation, input, call))
+            .map(cloudwatch::to_json),
+        _ => Err(unknown_operation(target)),
     };
-    let of_sqs = service == sqs::TARGET;
-    let content_type = if of_sqs { "application/x-amz-json-1.0" } else { "application/x-amz-json-1.1" };
+    // Services that once spoke the query protocol: JSON 1.0, and errors with their older code.
+    let once_query = matches!(service, sqs::TARGET | cloudwatch::TARGET);
+    let content_type = if once_query { "application/x-amz-json-1.0" } else { "application/x-amz-json-1.1" };
     match result {
         Ok(value) => Answer { content_type, body: value.to_string().into_bytes(), error: None },
         Err(error) => {
-            let (code, query_code) = if of_sqs {
-                let (code, query_code) = sqs::error_names(&error.code);
-                (code, Some(query_code))
-            } else {
-                (error.code.clone(), None)
+            let (code, query_code) = match service {
+                sqs::TARGET => sqs::error_names(&error.code),
+                _ => (error.code.clone(), error.code.clone()),
             };
             let body: Value = json!({ "__type": code, "message": error.message });
-            Answer { content_type, body: body.to_string().into_bytes(), error: Some((error, query_code)) }
+            let error = Some((error, once_query.then_some(query_code)));
+            Answer { content_type, body: body.to_string().into_bytes(), error }
         }
     }
 }

@@ -6,7 +6,7 @@ use aws_sdk_cloudwatch::types::AlarmType;
 use super::*;
 use crate::sandbox::api::AlarmView;
 
-fn alarm() -> AlarmView {
+pub(super) fn alarm() -> AlarmView {
     AlarmView {
         name: text("shop-5xx"),
         arn: text("arn:alarm"),

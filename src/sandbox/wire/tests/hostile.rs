@@ -1,4 +1,4 @@
-//! Requests that no SDK sends.
+//! Requests that the Rust SDKs do not send: other clients' and nobody's.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -90,4 +90,35 @@ async fn a_large_message_passes() {
     let send = client!(aws_sdk_sqs, rig).send_message().queue_url("q").message_body(&body);
     send.send().await.unwrap();
     assert_eq!(rig.call().await, Call::SendMessage { queue_url: text("q"), body });
+}
+
+#[tokio::test]
+async fn cloudwatch_speaks_json_too() {
+    let mut rig = Rig::start().await;
+    rig.answer(Reply::Alarms(vec![super::cloudwatch::alarm()]));
+    rig.refuse("ThrottlingException", 400);
+    let describe = "X-Amz-Target: GraniteServiceVersion20100801.DescribeAlarms";
+    let (status, answer) = post(&rig, "/", &[describe], b"{\"AlarmNames\":[\"shop-5xx\"]}").await;
+    assert_eq!(rig.call().await, Call::DescribeAlarms { names: texts(&["shop-5xx"]) });
+    let body: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let alarm = &body["MetricAlarms"][0];
+    assert_eq!((status, &alarm["AlarmName"], &alarm["Threshold"]), (200, &"shop-5xx".into(), &7.5.into()));
+    assert_eq!(alarm["Dimensions"][1]["Value"], "targetgroup/green/2");
+    let since = alarm["StateTransitionedTimestamp"].as_f64().unwrap();
+    assert!((since - 1_772_445_880.994).abs() < 0.000_001, "{since}");
+    assert_eq!((&alarm["Period"], body["CompositeAlarms"].as_array().map(Vec::len)), (&60.into(), Some(0)));
+
+    let (status, answer) = post(&rig, "/", &[describe], b"{}").await;
+    assert_eq!(status, 400);
+    assert!(answer.contains("x-amzn-query-error: ThrottlingException;Sender"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_target_outranks_the_content_type_that_curl_sets() {
+    let mut rig = Rig::start().await;
+    rig.answer(Reply::Arns(texts(&["arn:cluster"])));
+    let list = "X-Amz-Target: AmazonEC2ContainerServiceV20141113.ListClusters";
+    let (status, answer) = post(&rig, "/", &[list, FORM], b"{}").await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(rig.call().await, Call::ListClusters);
 }
