@@ -50,6 +50,10 @@ use crate::ports::Clock;
 /// Twice the largest SQS message: no honest request is larger.
 const BODY_LIMIT: usize = 2 * 1024 * 1024;
 
+/// How long a shutdown waits, in real time, for answers under way. They take milliseconds; only a client that never
+/// finishes its request takes longer, and is not waited for.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// A backend that lives in virtual time.
 pub trait Timed: Backend + 'static {
     /// Lets everything happen that is due until `now`. Afterwards [`Timed::next_event`] lies later than `now`.
@@ -128,10 +132,14 @@ impl<B: Timed> Sandbox<B> {
     ///
     /// # Errors
     /// When the server had failed.
-    pub async fn shutdown(self) -> io::Result<()> {
+    pub async fn shutdown(mut self) -> io::Result<()> {
         drop(self.stop);
         self.driver.await.map_err(io::Error::other)?;
-        self.server.await.map_err(io::Error::other)?
+        let Ok(ended) = tokio::time::timeout(GRACE + self.shared.latency(), &mut self.server).await else {
+            self.server.abort();
+            return Ok(());
+        };
+        ended.map_err(io::Error::other)?
     }
 }
 

@@ -67,6 +67,10 @@ impl<B: Timed> Shared<B> {
         }
     }
 
+    pub(super) fn latency(&self) -> Duration {
+        self.latency
+    }
+
     /// The network's share of a call.
     pub(super) async fn travel(&self) {
         if !self.latency.is_zero() {

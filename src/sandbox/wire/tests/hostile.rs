@@ -122,3 +122,13 @@ async fn a_target_outranks_the_content_type_that_curl_sets() {
     assert_eq!(status, 200, "{answer}");
     assert_eq!(rig.call().await, Call::ListClusters);
 }
+
+#[tokio::test]
+async fn a_client_that_never_finishes_does_not_hold_up_the_shutdown() {
+    let rig = Rig::start().await;
+    let mut stuck = TcpStream::connect(rig.sandbox.address()).unwrap();
+    stuck.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").unwrap();
+    // Another client's whole exchange, after which the stuck one has been accepted too.
+    post(&rig, "/", &[], b"").await;
+    soon(rig.sandbox.shutdown()).await.unwrap();
+}
