@@ -87,13 +87,11 @@ struct Trouble {
 }
 
 async fn status(State(worker): State<Handle>) -> Response {
-    match worker.status().await {
-        Some(reply) => Json(reply).into_response(),
-        None => {
-            let trouble = Trouble { error: "the worker does not answer: it begins, ends or is stuck" };
-            (StatusCode::SERVICE_UNAVAILABLE, Json(trouble)).into_response()
-        }
+    if let Some(reply) = worker.status().await {
+        return Json(reply).into_response();
     }
+    let trouble = Trouble { error: "the worker does not answer: it begins, ends or is stuck" };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(trouble)).into_response()
 }
 
 #[cfg(test)]

@@ -299,7 +299,9 @@ fn explain_io(io: &std::io::Error) -> String {
             "It is not a journal. Move it away and start again: protection then begins anew from what AWS says"
         }
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => "A part of the path is a file. Give another --state",
-        ErrorKind::NotFound => "The file was there and is gone. Put it back, or restart to begin anew",
+        ErrorKind::NotFound => {
+            "There is no such place, or the file was taken away. Put it back, or give another --state"
+        }
         _ => "Check the volume; the worker tries again by itself",
     };
     format!("{io}. {cure}")

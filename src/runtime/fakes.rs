@@ -19,7 +19,7 @@ use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalErr
 use crate::rules::RuleSet;
 
 /// A long poll that finds nothing takes this long.
-pub(crate) const POLL: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_secs(10);
 
 pub(crate) fn failure(class: ErrorClass) -> CallError {
     CallError { class, operation: "fake:Call".into(), code: None, message: "as the test wants it".into() }
@@ -80,6 +80,9 @@ impl Machine for Scripted {
     }
 }
 
+/// A cluster's services; `None` for a listing that fails.
+pub(crate) type Listed = Option<Vec<Arc<str>>>;
+
 /// All of the outside, and what happened to it.
 pub(crate) struct World {
     pub(crate) clock: Arc<PausedClock>,
@@ -95,8 +98,7 @@ pub(crate) struct World {
     pub(crate) write_takes: Mutex<Duration>,
     pub(crate) write_fails: Mutex<Option<ErrorClass>>,
     pub(crate) write_panics: AtomicBool,
-    /// Services per cluster; `None` for a listing that fails.
-    pub(crate) fleet: Mutex<BTreeMap<Arc<str>, Option<Vec<Arc<str>>>>>,
+    pub(crate) fleet: Mutex<BTreeMap<Arc<str>, Listed>>,
     pub(crate) clusters_fail: AtomicBool,
     pub(crate) rules: Mutex<Result<RuleSet, String>>,
 }
@@ -163,7 +165,7 @@ fn decode(body: &str) -> Result<Decoded, String> {
     match body.split(' ').next() {
         Some("bad") => Err("not an event".to_owned()),
         Some("ignored") => Ok(Decoded::Ignored("test")),
-        _ => Ok(Decoded::Signal(signal(body))),
+        _ => Ok(Decoded::Signal(Box::new(signal(body)))),
     }
 }
 
@@ -202,13 +204,12 @@ impl Inbox for World {
         self.polls_begun.fetch_add(1, Ordering::Relaxed);
         let mut whole = Whole(self, false);
         let next = locked(&self.deliveries).pop_front();
-        let found = match next {
-            Some(delivery) => delivery,
-            None => {
-                self.clock.sleep(POLL).await;
-                // What arrives during the poll is found at its end.
-                locked(&self.deliveries).pop_front().unwrap_or_else(|| Ok(Vec::new()))
-            }
+        let found = if let Some(delivery) = next {
+            delivery
+        } else {
+            self.clock.sleep(POLL).await;
+            // What arrives during the poll is found at its end.
+            locked(&self.deliveries).pop_front().unwrap_or_else(|| Ok(Vec::new()))
         };
         whole.1 = true;
         self.polls_ended.fetch_add(1, Ordering::Relaxed);

@@ -29,7 +29,7 @@ const REMEMBERED: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// One attributed fact.
-    Signal(Signal),
+    Signal(Box<Signal>),
     /// Nothing for the guardian, for this reason.
     Ignored(&'static str),
 }
@@ -114,7 +114,7 @@ impl Pump {
                 self.metrics.event(signal.at, self.clock.now());
                 self.health.event(signal.at);
                 self.tell(Receipted::Held(receipt.clone()));
-                return self.signals.send(Arrival { signal, receipt }).await;
+                return self.signals.send(Arrival { signal: *signal, receipt }).await;
             }
             Ok(Decoded::Ignored(reason)) => {
                 self.metrics.message(MessageOutcome::Ignored);

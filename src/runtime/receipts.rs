@@ -21,7 +21,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A message that waits this long is kept invisible: half of SQS's default time-out of 30 s.
 const EXTEND_AFTER: Duration = Duration::from_secs(15);
 /// How long it is kept invisible from then on, unless it is extended again.
-const EXTEND_BY: Duration = Duration::from_secs(60);
+const EXTEND_BY: Duration = Duration::from_mins(1);
 /// How often waiting messages are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::fakes::{POLL, Scripted, World, delete_write, failure, locked, name_of, receipt, signal};
-use super::{Handle, Settings, Worker, WorkerError, entry};
+use super::fakes::{Scripted, World, delete_write, failure, locked, name_of, receipt, signal};
+use super::{Handle, Ports, Settings, Worker, WorkerError, entry};
 use crate::engine::{self, Input, Step};
 use crate::model::{ErrorClass, Outcome, ServiceKey, Timestamp};
 use crate::ports::{Clock, Recovered};
@@ -31,13 +31,18 @@ fn begin(world: &Arc<World>) -> Running {
     begin_with(world, |_, input| Step { changed: name_of(input).is_some(), ..Step::default() })
 }
 
-fn begin_with(
+fn begin_with(world: &Arc<World>, script: impl FnMut(Timestamp, &Input) -> Step + Send + Sync + 'static) -> Running {
+    begin_on(world, world.ports(), script)
+}
+
+fn begin_on(
     world: &Arc<World>,
+    ports: Ports,
     mut script: impl FnMut(Timestamp, &Input) -> Step + Send + Sync + 'static,
 ) -> Running {
     let settings = engine::Settings { dry_run: false, sweep: Duration::from_secs(30) };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let worker = Worker::new(world.ports(), Settings { engine: settings, receivers: 1 }, metrics, Vec::new());
+    let worker = Worker::new(ports, Settings { engine: settings, receivers: 1 }, metrics, Vec::new());
     let inputs = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&inputs);
     let deadline: Arc<Mutex<Option<Timestamp>>> = Arc::default();
@@ -214,7 +219,7 @@ async fn a_receive_in_flight_at_shutdown_is_waited_for_and_its_messages_are_hand
     world.deliver(&["late"]);
     let begun = world.clock.now();
     running.end().await.unwrap();
-    assert_eq!(world.clock.now().since(begun), POLL - seconds(3), "no longer than the poll");
+    assert_eq!(world.clock.now().since(begun), seconds(7), "no longer than the poll");
     assert_eq!(
         world.logged(&["receive", "commit", "delete", "checkpoint"]),
         ["commit 1 entries, 0 incidents", "checkpoint", "delete late"]
@@ -487,4 +492,31 @@ async fn a_part_that_dies_ends_the_worker() {
     let error = running.task.await.unwrap().unwrap_err();
     assert!(matches!(error, WorkerError::Part { .. }), "{error}");
     assert!(world.logged(&["delete"]).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_the_next_worker_goes_on_from_the_journal_on_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("guardian.redb");
+    let run = async |world: &Arc<World>| {
+        let journal = Arc::new(crate::journal::RedbJournal::open(&path).await.unwrap());
+        let running = begin_on(world, Ports { journal, ..world.ports() }, |_, input| Step {
+            changed: name_of(input).is_some(),
+            ..Step::default()
+        });
+        running.after(seconds(2)).await;
+        running
+    };
+    let world = Arc::new(World::default());
+    world.deliver(&["one", "two"]);
+    let crashed = run(&world).await;
+    crashed.task.abort();
+    assert!(crashed.task.await.unwrap_err().is_cancelled());
+
+    world.deliver(&["three"]);
+    let next = run(&world).await;
+    assert_eq!(next.signals(), ["one", "two", "three"]);
+    assert!(matches!(locked(&next.inputs)[2], Input::Restarted), "the first two were replayed");
+    next.end().await.unwrap();
+    assert_eq!(run(&world).await.signals(), Vec::<String>::new(), "an orderly end leaves a checkpoint, no entries");
 }

@@ -36,6 +36,9 @@ const TICK_PAUSE: Duration = Duration::from_millis(20);
 /// ECS's default `stopTimeout` of 30 s.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
+/// A journal that fails gets this much longer at shutdown. What it does not take is still in the queue.
+const COMMITS_WITHIN: Duration = Duration::from_secs(10);
+
 /// A question for the whole state.
 pub(crate) type Question = oneshot::Sender<StatusView>;
 
@@ -99,6 +102,10 @@ impl<M: Machine> Turn<M> {
         let mut ticked = None;
         loop {
             self.health.turned(self.clock.now());
+            // Before the wait, which prefers inputs: a flood of them must not leave people without an answer.
+            while let Ok(question) = self.questions.try_recv() {
+                answer(&self.machine, &*self.clock, question);
+            }
             match self.wait(ticked).await {
                 Woken::Batch(batch) => {
                     if batch.iter().any(|(input, _)| *input == Input::Tick) {
@@ -210,8 +217,8 @@ impl<M: Machine> Turn<M> {
                     self.metrics.commit(None);
                     self.complain(&error);
                     if self.shutdown.is_cancelled() {
-                        let began = *last_chance.get_or_insert(clock.now());
-                        if clock.now().since(began) >= ANSWERS_WITHIN {
+                        let first_refused = *last_chance.get_or_insert(clock.now());
+                        if clock.now().since(first_refused) >= COMMITS_WITHIN {
                             return Err(WorkerError::Journal(error));
                         }
                     }

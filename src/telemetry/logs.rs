@@ -124,3 +124,52 @@ fn subject(note: &Note) -> Subject<'_> {
         Note::Announced { .. } => Subject::default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::model::IncidentOutcome;
+
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_is_a_sentence_with_fields_and_absent_fields_are_absent() {
+        let paper = Paper::default();
+        let sink = paper.clone();
+        let subscriber =
+            tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || sink.clone()).finish();
+        let closed = Note::Closed {
+            service: ServiceKey::new("prod", "checkout"),
+            incident: IncidentId::new("i-1"),
+            outcome: IncidentOutcome::Escalated,
+            why: "blue is gone".into(),
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            log_report(&Report { notes: vec![closed], touched: Vec::new() });
+        });
+        let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["message"], "prod/checkout: i-1 needs a person: blue is gone");
+        assert_eq!(
+            (&line["level"], &line["service"], &line["incident"]),
+            (&"ERROR".into(), &"prod/checkout".into(), &"i-1".into())
+        );
+        assert_eq!(line.get("task_set"), None);
+    }
+}

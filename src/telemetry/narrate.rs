@@ -74,9 +74,8 @@ fn level_of(outcome: &Outcome, fine: Level) -> Level {
     match outcome {
         Outcome::Applied | Outcome::AlreadyDone => fine,
         Outcome::Suppressed => Level::INFO,
-        Outcome::Expired => Level::WARN,
         Outcome::Failed(_) if outcome.is_denied() => Level::ERROR,
-        Outcome::Failed(_) => Level::WARN,
+        Outcome::Failed(_) | Outcome::Expired => Level::WARN,
     }
 }
 
