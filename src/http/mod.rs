@@ -1,1 +1,191 @@
-//! The http room.
+//! The HTTP face of a worker: metrics, liveness, readiness and status. It reads and never acts; everything but GET is
+//! refused.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::humane;
+use crate::runtime::Handle;
+
+/// What Prometheus asks for.
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const INDEX: &str = "taskset-guardian\n\n\
+    /metrics  Prometheus metrics\n\
+    /healthz  200 while the worker's loop turns\n\
+    /readyz   200 when rules, queue, sweep and journal work\n\
+    /status   every protected service, as JSON\n";
+
+/// The address can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen on {address}: {cause}. Give another address as --listen")]
+pub struct BindError {
+    address: SocketAddr,
+    cause: io::Error,
+}
+
+/// Takes the address, before anything else begins, so that a port in use is seen at once.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })
+}
+
+/// Answers until `shutdown`; requests in flight are answered still.
+pub async fn serve(listener: TcpListener, worker: Handle, shutdown: CancellationToken) -> io::Result<()> {
+    let app = Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/status", get(status))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "No such page. / lists them.\n") })
+        .with_state(worker);
+    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+async fn metrics(State(worker): State<Handle>) -> Response {
+    match worker.metrics().render(worker.now()) {
+        Ok(text) => ([(header::CONTENT_TYPE, EXPOSITION)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn healthz(State(worker): State<Handle>) -> (StatusCode, String) {
+    match worker.health().stuck_for(worker.now()) {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(standing) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("the loop has not turned for {}\n", humane(standing)))
+        }
+    }
+}
+
+async fn readyz(State(worker): State<Handle>) -> (StatusCode, String) {
+    let missing = worker.health().missing();
+    if missing.is_empty() {
+        return (StatusCode::OK, "ready\n".to_owned());
+    }
+    let mut text = String::from("not ready\n");
+    for (part, reason) in missing {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{part}: {reason}");
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+#[derive(Serialize)]
+struct Trouble {
+    error: &'static str,
+}
+
+async fn status(State(worker): State<Handle>) -> Response {
+    if let Some(reply) = worker.status().await {
+        return Json(reply).into_response();
+    }
+    let trouble = Trouble { error: "the worker does not answer: it begins, ends or is stuck" };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(trouble)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::engine;
+    use crate::model::Timestamp;
+    use crate::runtime::fakes::World;
+    use crate::runtime::{Settings, Worker};
+    use crate::telemetry::Metrics;
+
+    fn worker(world: &Arc<World>) -> Worker {
+        let settings = engine::Settings { dry_run: true, sweep: Duration::from_secs(30) };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        Worker::new(world.ports(), Settings { engine: settings, receivers: 1 }, metrics, Vec::new())
+    }
+
+    async fn begin(handle: Handle) -> (SocketAddr, CancellationToken) {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
+        tokio::spawn(serve(listener, handle, shutdown.clone()));
+        (address, shutdown)
+    }
+
+    /// Status code and body.
+    async fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_not_begun_is_alive_but_not_ready_and_a_stuck_one_is_neither() {
+        let worker = worker(&Arc::default());
+        let handle = worker.handle();
+        let (address, _shutdown) = begin(handle.clone()).await;
+        assert_eq!(ask(address, "GET", "/healthz").await, (200, "ok\n".into()));
+        let (code, text) = ask(address, "GET", "/readyz").await;
+        assert_eq!(code, 503);
+        assert!(text.contains("queue: no receive succeeded yet\n"), "{text}");
+        handle.health().turned(Timestamp::EPOCH);
+        let (code, text) = ask(address, "GET", "/healthz").await;
+        assert_eq!((code, text.contains("has not turned for")), (503, true), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_running_worker_tells_its_state_and_takes_no_orders() {
+        let world: Arc<World> = Arc::default();
+        world.deliver(&[]);
+        let worker = worker(&world);
+        let handle = worker.handle();
+        let stop = CancellationToken::new();
+        tokio::spawn(worker.run(stop));
+        let ready = async {
+            while !handle.health().missing().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), ready).await.unwrap();
+        let (address, _shutdown) = begin(handle.clone()).await;
+        assert_eq!(ask(address, "GET", "/readyz").await, (200, "ready\n".into()));
+
+        let (code, text) = ask(address, "GET", "/status").await;
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((code, &status["dry_run"], &status["worker"]["ready"]), (200, &true.into(), &true.into()), "{text}");
+        assert_eq!(status["worker"]["version"], env!("CARGO_PKG_VERSION"));
+
+        let (code, text) = ask(address, "GET", "/metrics").await;
+        assert_eq!((code, text.contains("\ntaskset_guardian_leader 1\n")), (200, true), "{text}");
+
+        let (code, text) = ask(address, "GET", "/").await;
+        assert_eq!((code, text.contains("/status")), (200, true), "{text}");
+        assert_eq!(ask(address, "GET", "/rollback").await.0, 404);
+        for method in ["POST", "PUT", "DELETE"] {
+            assert_eq!(ask(address, method, "/status").await.0, 405);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named_with_the_cure() {
+        let taken = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let error = bind(taken.local_addr().unwrap()).await.unwrap_err().to_string();
+        assert!(error.contains("can't listen on 127.0.0.1:") && error.contains("--listen"), "{error}");
+    }
+}

@@ -1,5 +1,40 @@
-//! The runtime room.
+//! The tokio shell around the pure engine: everything that waits.
+//!
+//! ```text
+//! inbox -> pump -> signals --+                  +-> journal, then
+//!                            +-> turn (engine) -+-> executor -> AWS
+//! sweep, reload, executor ---+   control        +-> receipts -> inbox (delete)
+//! ```
+//!
+//! One task turns the engine. Inputs come in concurrently and are taken serially; what they cause leaves the task only
+//! after the inputs are durable. All other tasks only feed it or work for it, so there is one order of events, and the
+//! journal holds it.
 
+mod clock;
+mod entry;
+mod executor;
+mod health;
+mod machine;
 mod observe;
+mod pump;
+mod receipts;
+mod reload;
+mod sweep;
+mod turn;
+mod worker;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+pub(crate) mod fakes;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+mod tests;
+
+pub use clock::SystemClock;
+pub use executor::Observe;
+pub use health::{Health, Part};
+pub use machine::Machine;
 pub use observe::Observer;
+pub use pump::{Decoded, Decoder};
+pub use reload::RuleLoader;
+pub use worker::{Handle, Hook, Ports, Settings, StatusReply, Worker, WorkerError, WorkerView};

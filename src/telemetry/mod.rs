@@ -1,1 +1,10 @@
-//! The telemetry room.
+//! How the guardian shows what it does: metrics, logs, and sentences for people. All are renderings of
+//! [`crate::engine::Report`] and [`crate::engine::ServiceView`]; nothing here decides.
+
+mod logs;
+mod metrics;
+mod narrate;
+
+pub use logs::{LogError, LogFormat, init, log_report};
+pub use metrics::{MessageOutcome, Metrics};
+pub use narrate::narrate;

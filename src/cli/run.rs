@@ -1,0 +1,196 @@
+//! `run`: the worker against AWS.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::RedbJournal;
+use crate::model::humane;
+use crate::runtime::{Handle, Ports, Settings, Worker, WorkerError};
+use crate::telemetry::{self, Metrics};
+use crate::{engine, http};
+
+/// Faster only spends ECS's read quota; slower makes "decided within two sweeps" an empty promise.
+const SWEEP: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(5);
+
+/// Flags of `run`. Region, credentials and endpoints come from the usual AWS environment.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The SQS queue that EventBridge delivers ECS and CloudWatch events to
+    #[arg(long, value_name = "URL", env = "TASKSET_GUARDIAN_QUEUE_URL", value_parser = NonEmptyStringValueParser::new())]
+    pub queue_url: String,
+
+    /// Directory of rule files (*.toml), read again when they change and on SIGHUP
+    #[arg(long, value_name = "DIR", env = "TASKSET_GUARDIAN_RULES", default_value = "rules")]
+    pub rules: PathBuf,
+
+    /// The journal: what a restarted worker goes on from. One worker owns it
+    #[arg(long, value_name = "PATH", env = "TASKSET_GUARDIAN_STATE", default_value = "./taskset-guardian.redb")]
+    pub state: PathBuf,
+
+    /// Where /metrics, /healthz, /readyz and /status are served
+    #[arg(long, value_name = "ADDR", env = "TASKSET_GUARDIAN_LISTEN", default_value = "127.0.0.1:9464")]
+    pub listen: SocketAddr,
+
+    /// How often every protected service is read, whatever the events say
+    #[arg(long, value_name = "DURATION", env = "TASKSET_GUARDIAN_SWEEP", default_value = "30s", value_parser = sweep)]
+    pub sweep: Duration,
+
+    /// EventBridge bus for the guardian's own events; without it they are only logged
+    #[arg(long, value_name = "NAME", env = "TASKSET_GUARDIAN_EVENT_BUS", value_parser = NonEmptyStringValueParser::new())]
+    pub event_bus: Option<String>,
+
+    /// Decide, report and announce, but make no mutating call
+    #[arg(long, env = "TASKSET_GUARDIAN_DRY_RUN", value_parser = BoolishValueParser::new())]
+    pub dry_run: bool,
+
+    /// Long polls of the queue at once
+    #[arg(long, value_name = "N", env = "TASKSET_GUARDIAN_RECEIVERS", default_value_t = 4,
+          value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub receivers: u8,
+}
+
+fn sweep(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}; write for example 30s or 2m"))?;
+    let duration = Duration::try_from(parsed).map_err(|_| "it is negative".to_owned())?;
+    if SWEEP.contains(&duration) {
+        Ok(duration)
+    } else {
+        Err(format!("it must be between {} and {}", humane(*SWEEP.start()), humane(*SWEEP.end())))
+    }
+}
+
+/// Runs until a signal.
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("begin the runtime")?;
+    match runtime.block_on(guard(args)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if matches!(error.downcast_ref(), Some(WorkerError::Rules(_))) => {
+            // Stderr may be closed; the exit code says it too.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            Ok(ExitCode::from(1))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn guard(args: &RunArgs) -> anyhow::Result<()> {
+    let listener = http::bind(args.listen).await?;
+    let journal = Arc::new(RedbJournal::open(&args.state).await?);
+    let metrics = Arc::new(Metrics::new()?);
+    let ports = connect(args, journal, &metrics)?;
+    let settings = Settings {
+        engine: engine::Settings { dry_run: args.dry_run, sweep: args.sweep },
+        receivers: args.receivers.into(),
+    };
+    let log: crate::runtime::Hook = Arc::new(|report, _| telemetry::log_report(report));
+    let worker = Worker::new(ports, settings, metrics, vec![log]);
+    let handle = worker.handle();
+    let (stop, done) = (CancellationToken::new(), CancellationToken::new());
+    tokio::spawn(obey_signals(handle.clone(), stop.clone())?);
+    // Served until the worker has ended, so that its last minute can be seen.
+    let serving = tokio::spawn(http::serve(listener, handle, done.clone()));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        dry_run = args.dry_run,
+        "Guarding; metrics and status at http://{}/",
+        args.listen
+    );
+    let result = worker.run(stop).await;
+    done.cancel();
+    if let Ok(Err(error)) = serving.await {
+        tracing::warn!("The HTTP listener failed: {error}");
+    }
+    if result.is_ok() {
+        tracing::info!("Ended in order");
+    }
+    result.map_err(anyhow::Error::from)
+}
+
+/// SIGTERM and SIGINT end in order, a second one at once; SIGHUP reads the rules again.
+fn obey_signals(worker: Handle, stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let listen = |kind| signal(kind).context("listen to signals");
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = hang_up.recv() => {
+                    worker.reload();
+                    continue;
+                }
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.is_cancelled() {
+                tracing::warn!("Ended at once, as asked twice; the journal has all that was decided");
+                std::process::exit(2);
+            }
+            tracing::info!("Ending: waiting for receives and calls in flight, 20 s at most. Ask again to end at once");
+            stop.cancel();
+        }
+    })
+}
+
+/// Connects to AWS.
+fn connect(args: &RunArgs, journal: Arc<RedbJournal>, metrics: &Arc<Metrics>) -> anyhow::Result<Ports> {
+    let _ = (args, journal, metrics);
+    anyhow::bail!("this build has no AWS adapters")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Verb};
+
+    fn parse(words: &[&str]) -> Result<RunArgs, clap::Error> {
+        let all = ["taskset-guardian", "run", "--queue-url", "https://sqs.eu-west-1.amazonaws.com/1/events"];
+        let Verb::Run(args) = Cli::try_parse_from(all.iter().chain(words))?.verb;
+        Ok(args)
+    }
+
+    #[test]
+    fn the_queue_is_all_that_must_be_said() {
+        let args = parse(&[]).unwrap();
+        assert_eq!(args.sweep, Duration::from_secs(30));
+        assert_eq!(args.listen.to_string(), "127.0.0.1:9464");
+        assert_eq!(args.state, PathBuf::from("./taskset-guardian.redb"));
+        assert_eq!((args.receivers, args.dry_run, args.event_bus), (4, false, None));
+        assert!(Cli::try_parse_from(["taskset-guardian", "run"]).is_err());
+    }
+
+    #[test]
+    fn a_sweep_that_makes_no_sense_is_refused_with_the_reason() {
+        assert_eq!(parse(&["--sweep", "2m"]).unwrap().sweep, Duration::from_mins(2));
+        for (text, reason) in [
+            ("0s", "between 1s and 5m"),
+            ("2h", "between 1s and 5m"),
+            ("-3s", "negative"),
+            ("30", "for example 30s"),
+            ("soon", "for example 30s"),
+        ] {
+            let error = parse(&[&format!("--sweep={text}")]).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

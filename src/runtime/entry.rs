@@ -1,0 +1,92 @@
+//! One line of the journal: an input and when the engine took it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Input;
+use crate::model::Timestamp;
+
+/// Read back from the journal.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Entry {
+    /// The time that the step was given: a replay gives it again.
+    pub(crate) at: Timestamp,
+    /// What the step was given.
+    pub(crate) input: Input,
+}
+
+#[derive(Serialize)]
+struct EntryRef<'a> {
+    at: Timestamp,
+    input: &'a Input,
+}
+
+/// To bytes. Fails only when an input has a shape that JSON has not.
+pub(crate) fn encode(at: Timestamp, input: &Input) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&EntryRef { at, input })
+}
+
+/// From bytes.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, serde_json::Error> {
+    serde_json::from_slice(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::model::{
+        AlarmName, AlarmReading, AlarmValue, CallError, Controller, EffectId, ErrorClass, Observation, Outcome, Scope,
+        ServiceKey, ServiceReading, ServiceStatus, TargetCounts, TargetGroupArn, Traffic,
+    };
+    use crate::rules::RuleSet;
+
+    #[test]
+    fn every_input_comes_back_as_it_was() {
+        let service = ServiceKey::new("prod", "checkout");
+        let error = CallError {
+            class: ErrorClass::NotFound,
+            operation: "ecs:DescribeServices".into(),
+            code: None,
+            message: "gone".into(),
+        };
+        let observation = Observation {
+            read_at: Timestamp::from_millis(7),
+            service: ServiceReading {
+                scope: Scope::default(),
+                status: ServiceStatus::Active,
+                controller: Controller::Other("NEW".into()),
+                desired_count: 3,
+                task_sets: Vec::new(),
+                tags: BTreeMap::from([("a".into(), "b".into())]),
+            },
+            task_sets_again: None,
+            traffic: Traffic::NoLoadBalancer,
+            targets: BTreeMap::from([(TargetGroupArn::new("arn:tg"), TargetCounts::default())]),
+            tasks: Vec::new(),
+            alarms: vec![AlarmReading {
+                name: AlarmName::new("5xx"),
+                value: AlarmValue::InsufficientData,
+                since: Timestamp::EPOCH,
+                reason: "r".into(),
+                target_groups: BTreeSet::new(),
+            }],
+        };
+        for input in [
+            Input::Swept(BTreeSet::from([service.clone()])),
+            Input::Observed(service.clone(), Ok(Box::new(observation))),
+            Input::Observed(service, Err(error.clone())),
+            Input::Done(EffectId(3), Outcome::Failed(error)),
+            Input::Done(EffectId(4), Outcome::Applied),
+            Input::Rules(RuleSet::default()),
+            Input::Tick,
+            Input::Restarted,
+        ] {
+            let at = Timestamp::from_millis(1_772_445_880_989);
+            let read = decode(&encode(at, &input).unwrap()).unwrap();
+            assert_eq!((read.at, read.input), (at, input));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The executor: carries effects out and answers each one, always, whatever happens on the way.
+//!
+//! Writes of one service go out one after the other, in the engine's order; services don't wait for each other. Reads and
+//! writes have room of their own, so a sweep over a large fleet never holds back a rollback.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::engine::{Effect, Input};
+use crate::model::{
+    Announcement, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, ServiceKey, Timestamp, Write,
+};
+use crate::ports::{Actuator, Announcer, Clock};
+
+/// Observations at once. Each is a handful of calls; ECS allows some tens of reads a second.
+const READS: usize = 16;
+/// Writes at once, over all services. ELB's limit for modifications is low; more would only be throttled.
+const WRITES: usize = 8;
+/// Announcements at once.
+const ANNOUNCEMENTS: usize = 4;
+
+/// One round of reads. Implemented over the reading ports.
+#[async_trait]
+pub trait Observe: Send + Sync {
+    /// Reads what is asked. An error of class not found means that the service does not exist.
+    async fn observe(&self, ask: &Ask) -> Result<Observation, CallError>;
+}
+
+/// Where effects go.
+pub(crate) struct Executor {
+    clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observe>,
+    actuator: Option<Arc<dyn Actuator>>,
+    announcer: Option<Arc<dyn Announcer>>,
+    answers: mpsc::Sender<Input>,
+    reads: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
+    announcements: Arc<Semaphore>,
+    /// Per service: cancelled when the last write that was queued is answered.
+    tails: HashMap<ServiceKey, CancellationToken>,
+    tasks: TaskTracker,
+}
+
+impl Executor {
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observe>,
+        actuator: Option<Arc<dyn Actuator>>,
+        announcer: Option<Arc<dyn Announcer>>,
+        answers: mpsc::Sender<Input>,
+    ) -> Self {
+        Self {
+            clock,
+            observer,
+            actuator,
+            announcer,
+            answers,
+            reads: Arc::new(Semaphore::new(READS)),
+            writes: Arc::new(Semaphore::new(WRITES)),
+            announcements: Arc::new(Semaphore::new(ANNOUNCEMENTS)),
+            tails: HashMap::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Begins one effect. Records are none of its business: the journal took them with the inputs.
+    pub(crate) fn begin(&mut self, effect: Effect) {
+        match effect {
+            Effect::Observe(ask) => self.observe(ask),
+            Effect::Write { id, service, write, expires_at } => self.write(id, service, write, expires_at),
+            Effect::Announce(id, announcement) => self.announce(id, announcement),
+            Effect::Keep(_) => {}
+        }
+    }
+
+    /// For waiting until all that was begun is answered.
+    pub(crate) fn close(&self) -> TaskTracker {
+        self.tasks.close();
+        self.tasks.clone()
+    }
+
+    fn observe(&self, ask: Ask) {
+        let observer = Arc::clone(&self.observer);
+        let service = ask.service.clone();
+        let reading = in_turn(Arc::clone(&self.reads), async move { observer.observe(&ask).await });
+        self.answer(async move {
+            let result = survive("observe", reading).await.and_then(|result| result);
+            Input::Observed(service, result.map(Box::new))
+        });
+    }
+
+    fn write(&mut self, id: EffectId, service: ServiceKey, write: Write, expires_at: Timestamp) {
+        self.tails.retain(|_, tail| !tail.is_cancelled());
+        let done = CancellationToken::new();
+        let before = self.tails.insert(service, done.clone());
+        let done = done.drop_guard();
+        let (clock, actuator) = (Arc::clone(&self.clock), self.actuator.clone());
+        let operation = write.operation();
+        let sending =
+            in_turn(
+                Arc::clone(&self.writes),
+                async move { send(&*clock, actuator.as_deref(), &write, expires_at).await },
+            );
+        self.answer(async move {
+            if let Some(before) = before {
+                before.cancelled().await;
+            }
+            let outcome = survive(operation, sending).await.unwrap_or_else(Outcome::Failed);
+            drop(done);
+            Input::Done(id, outcome)
+        });
+    }
+
+    fn announce(&self, id: EffectId, announcement: Announcement) {
+        let announcer = self.announcer.clone();
+        let putting = in_turn(Arc::clone(&self.announcements), async move {
+            match announcer {
+                Some(announcer) => announcer.announce(&announcement).await,
+                // Without a bus, the log is where it is announced.
+                None => Ok(()),
+            }
+        });
+        self.answer(async move {
+            let result = survive("announce", putting).await.and_then(|result| result);
+            Input::Done(id, result.map_or_else(Outcome::Failed, |()| Outcome::Applied))
+        });
+    }
+
+    fn answer(&self, work: impl Future<Output = Input> + Send + 'static) {
+        let answers = self.answers.clone();
+        self.tasks.spawn(async move {
+            // The loop is gone: its successor begins with `Restarted`, which says that answers were lost.
+            drop(answers.send(work.await).await);
+        });
+    }
+}
+
+/// Waits for room, then works.
+async fn in_turn<T>(room: Arc<Semaphore>, work: impl Future<Output = T>) -> T {
+    // The semaphore is never closed; if it were, going on without a permit is the safe side.
+    let _permit = room.acquire_owned().await;
+    work.await
+}
+
+/// A panic in an adapter is a failed call like any other: the engine waits for the answer.
+async fn survive<T: Send + 'static>(
+    operation: &str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, CallError> {
+    tokio::spawn(work).await.map_err(|error| CallError {
+        class: ErrorClass::Transient,
+        operation: operation.to_owned(),
+        code: None,
+        message: format!("the call broke off: {error}"),
+    })
+}
+
+async fn send(clock: &dyn Clock, actuator: Option<&dyn Actuator>, write: &Write, expires_at: Timestamp) -> Outcome {
+    let Some(actuator) = actuator else { return Outcome::Suppressed };
+    // Last thing before the call: the wait for room and for earlier writes counts too.
+    if clock.now() > expires_at {
+        return Outcome::Expired;
+    }
+    match (actuator.apply(write).await, write) {
+        (Ok(()), _) => Outcome::Applied,
+        (Err(CallError { class: ErrorClass::NotFound, .. }), Write::DeleteTaskSet { .. }) => Outcome::AlreadyDone,
+        (Err(error), _) => Outcome::Failed(error),
+    }
+}

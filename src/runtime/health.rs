@@ -1,0 +1,157 @@
+//! Is the worker alive, and is it ready? Each part holds its own latch and says why it is open.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::model::Timestamp;
+
+/// The loop turns at least every [`Health::BEAT`]; missing six turns is no hiccup any more.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// Not begun: nothing to be late for.
+const NEVER: i64 = i64::MIN;
+
+/// What must work before the worker is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// Rule files are in force.
+    Rules,
+    /// A receive from the queue succeeded.
+    Queue,
+    /// The protected services were listed.
+    Sweep,
+    /// The journal takes what it is given.
+    Journal,
+}
+
+impl Part {
+    /// All of them, in the order shown.
+    pub const ALL: [Self; 4] = [Self::Rules, Self::Queue, Self::Sweep, Self::Journal];
+
+    /// The word used in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Queue => "queue",
+            Self::Sweep => "sweep",
+            Self::Journal => "journal",
+        }
+    }
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Rules => 0,
+            Self::Queue => 1,
+            Self::Sweep => 2,
+            Self::Journal => 3,
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Liveness and readiness of one worker.
+#[derive(Debug)]
+pub struct Health {
+    /// Per part why it is not ready; `None` when it is.
+    parts: Mutex<[Option<String>; Part::ALL.len()]>,
+    last_turn: AtomicI64,
+    last_event: AtomicI64,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            parts: Mutex::new(Part::ALL.map(|part| {
+                Some(match part {
+                    Part::Rules => "not loaded yet".to_owned(),
+                    Part::Queue => "no receive succeeded yet".to_owned(),
+                    Part::Sweep => "the first sweep is not done yet".to_owned(),
+                    Part::Journal => "not read yet".to_owned(),
+                })
+            })),
+            last_turn: AtomicI64::new(NEVER),
+            last_event: AtomicI64::new(NEVER),
+        }
+    }
+}
+
+impl Health {
+    /// How often the loop turns when nothing happens.
+    pub const BEAT: Duration = Duration::from_secs(5);
+
+    /// Sets a part ready, or not with the reason. Returns true when that is news, so that it is logged once.
+    pub fn set(&self, part: Part, state: Result<(), String>) -> bool {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let latch = &mut parts[part.index()];
+        let state = state.err();
+        let news = *latch != state;
+        *latch = state;
+        news
+    }
+
+    /// Parts that are not ready, with the reason. Empty: ready.
+    pub fn missing(&self) -> Vec<(Part, String)> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        Part::ALL.into_iter().filter_map(|part| Some((part, parts[part.index()].clone()?))).collect()
+    }
+
+    /// The loop turned.
+    pub fn turned(&self, now: Timestamp) {
+        self.last_turn.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// How long the loop has been standing, when that is too long.
+    pub fn stuck_for(&self, now: Timestamp) -> Option<Duration> {
+        let last = self.last_turn.load(Ordering::Relaxed);
+        let standing = now.since(Timestamp::from_millis(last));
+        (last != NEVER && standing > STUCK_AFTER).then_some(standing)
+    }
+
+    /// An event that AWS dates `at` was received.
+    pub fn event(&self, at: Timestamp) {
+        self.last_event.fetch_max(at.as_millis(), Ordering::Relaxed);
+    }
+
+    /// The newest time that AWS gave in an event.
+    pub fn last_event(&self) -> Option<Timestamp> {
+        let last = self.last_event.load(Ordering::Relaxed);
+        (last != NEVER).then(|| Timestamp::from_millis(last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_news_once() {
+        let health = Health::default();
+        assert_eq!(health.missing().len(), Part::ALL.len(), "nothing is ready at first");
+        assert!(health.set(Part::Queue, Ok(())));
+        assert!(!health.set(Part::Queue, Ok(())));
+        assert!(health.set(Part::Queue, Err("denied".into())));
+        assert!(!health.set(Part::Queue, Err("denied".into())));
+        assert!(health.missing().contains(&(Part::Queue, "denied".into())));
+        for part in Part::ALL {
+            health.set(part, Ok(()));
+        }
+        assert_eq!(health.missing(), []);
+    }
+
+    #[test]
+    fn a_loop_that_stands_is_noticed_but_not_before_it_began() {
+        let health = Health::default();
+        let begin = Timestamp::from_millis(1_000_000);
+        assert_eq!(health.stuck_for(begin), None);
+        health.turned(begin);
+        assert_eq!(health.stuck_for(begin.plus(Duration::from_secs(30))), None);
+        assert_eq!(health.stuck_for(begin.plus(Duration::from_secs(31))), Some(Duration::from_secs(31)));
+    }
+}

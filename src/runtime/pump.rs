@@ -1,0 +1,155 @@
+//! The pump: several long polls at once, each message decoded on its own, signals handed to the engine in the order
+//! received.
+//!
+//! A receive in flight is never cancelled: the messages that it took would stay invisible until their time-out, and the
+//! rollback that they call for would wait as long. On shutdown no new receive begins.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::health::{Health, Part};
+use super::receipts::Receipted;
+use crate::model::{CallError, ErrorClass, Signal};
+use crate::ports::{Clock, Inbox, Message, Receipt};
+use crate::telemetry::{MessageOutcome, Metrics};
+
+/// First pause after a failed receive; doubled up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A queue that comes back is noticed within half a minute.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How many undecodable messages are remembered, to log each once and not at every redelivery.
+const REMEMBERED: usize = 256;
+
+/// What a message body says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// One attributed fact.
+    Signal(Box<Signal>),
+    /// Nothing for the guardian, for this reason.
+    Ignored(&'static str),
+}
+
+/// Reads a message body; the error says what is wrong with it.
+pub type Decoder = Arc<dyn Fn(&str) -> Result<Decoded, String> + Send + Sync>;
+
+/// A signal and the message that is to be deleted once the signal is durable.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) signal: Signal,
+    pub(crate) receipt: Receipt,
+}
+
+/// What all receivers share.
+pub(crate) struct Pump {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) decode: Decoder,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) signals: mpsc::Sender<Arrival>,
+    pub(crate) receipts: mpsc::UnboundedSender<Receipted>,
+    pub(crate) complained: Mutex<Complained>,
+}
+
+/// Hashes of undecodable bodies that were logged already, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Complained(VecDeque<u64>);
+
+impl Complained {
+    fn is_news(&mut self, body: &str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        body.hash(&mut hasher);
+        let hash = hasher.finish();
+        let news = !self.0.contains(&hash);
+        if news {
+            if self.0.len() == REMEMBERED {
+                self.0.pop_front();
+            }
+            self.0.push_back(hash);
+        }
+        news
+    }
+}
+
+impl Pump {
+    /// One receiver: long poll after long poll until shutdown, or until the engine's loop is gone.
+    pub(crate) async fn receive(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        while !shutdown.is_cancelled() {
+            match self.inbox.receive().await {
+                Ok(messages) => {
+                    pause = FIRST_PAUSE;
+                    if self.health.set(Part::Queue, Ok(())) {
+                        tracing::info!("Receiving from the queue");
+                    }
+                    for message in messages {
+                        if self.take(message).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => {
+                    self.complain(&error);
+                    tokio::select! {
+                        () = self.clock.sleep(pause) => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// One message. Its neighbours in the batch don't matter to it.
+    async fn take(&self, message: Message) -> Result<(), mpsc::error::SendError<Arrival>> {
+        let Message { receipt, body, receive_count } = message;
+        match (self.decode)(&body) {
+            Ok(Decoded::Signal(signal)) => {
+                self.metrics.message(MessageOutcome::Signal);
+                self.metrics.event(signal.at, self.clock.now());
+                self.health.event(signal.at);
+                self.tell(Receipted::Held(receipt.clone()));
+                return self.signals.send(Arrival { signal: *signal, receipt }).await;
+            }
+            Ok(Decoded::Ignored(reason)) => {
+                self.metrics.message(MessageOutcome::Ignored);
+                tracing::debug!(reason, "Ignored a message");
+                self.tell(Receipted::Finished(receipt));
+            }
+            Err(cause) => {
+                self.metrics.message(MessageOutcome::Undecodable);
+                if self.complained.lock().unwrap_or_else(PoisonError::into_inner).is_news(&body) {
+                    tracing::warn!(
+                        receive_count,
+                        bytes = body.len(),
+                        "A message can't be read and is left to the dead-letter queue: {cause}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A custodian that is gone has no use for it; the message reappears.
+    fn tell(&self, what: Receipted) {
+        drop(self.receipts.send(what));
+    }
+
+    fn complain(&self, error: &CallError) {
+        if self.health.set(Part::Queue, Err(error.to_string())) {
+            match error.class {
+                ErrorClass::Denied | ErrorClass::NotFound | ErrorClass::Rejected => {
+                    tracing::error!("The queue can't be used, and no retry helps: {error}");
+                }
+                ErrorClass::Throttled | ErrorClass::Transient => {
+                    tracing::warn!("No receive from the queue, trying again: {error}");
+                }
+            }
+        }
+    }
+}

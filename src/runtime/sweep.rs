@@ -1,0 +1,153 @@
+//! The sweep: which services exist that a rule protects? Level-triggered, so that a lost event costs a sweep at most.
+//!
+//! Names without globs need no listing. A listing that fails never takes a service out of protection: what was known of
+//! that cluster stays.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::health::{Health, Part};
+use crate::engine::Input;
+use crate::model::{CallError, ServiceKey};
+use crate::ports::{Clock, Fleet};
+use crate::rules::{Protect, RuleSet};
+use crate::telemetry::Metrics;
+
+/// Lists protected services at a steady pace.
+pub(crate) struct Sweep {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) fleet: Arc<dyn Fleet>,
+    pub(crate) control: mpsc::Sender<Input>,
+    pub(crate) in_force: watch::Receiver<Arc<RuleSet>>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) every: Duration,
+    /// What is protected now; at first, what the journal knew.
+    pub(crate) known: BTreeSet<ServiceKey>,
+}
+
+/// What a listing found, and what it could not.
+#[derive(Debug, Default)]
+struct Listing {
+    found: BTreeSet<ServiceKey>,
+    errors: Vec<CallError>,
+}
+
+impl Sweep {
+    /// At once, then at every interval and whenever the rules change; until shutdown, or until the loop is gone.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let rules = Arc::clone(&self.in_force.borrow_and_update());
+            let begun = self.clock.now();
+            let listing = tokio::select! {
+                () = shutdown.cancelled() => return,
+                listing = self.list(&rules) => listing,
+            };
+            self.known.clone_from(&listing.found);
+            if self.control.send(Input::Swept(listing.found)).await.is_err() {
+                return;
+            }
+            self.metrics.sweep(self.clock.now().since(begun));
+            self.say(&listing.errors);
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.clock.sleep(self.every) => {}
+                // An error means that nobody reloads any more: shutdown is near.
+                changed = self.in_force.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn say(&self, errors: &[CallError]) {
+        let state = match errors {
+            [] => Ok(()),
+            [first, ..] => Err(format!("{first}; services known from before stay protected")),
+        };
+        if self.health.set(Part::Sweep, state)
+            && let Some(first) = errors.first()
+        {
+            tracing::warn!(count = errors.len(), "Services could not be listed, those known stay protected: {first}");
+        }
+    }
+
+    async fn list(&self, rules: &RuleSet) -> Listing {
+        let mut listing = Listing::default();
+        let entries: Vec<&Protect> = rules.rules.iter().flat_map(|rule| &rule.protect).collect();
+        let mut clusters: BTreeSet<Arc<str>> = BTreeSet::new();
+        for entry in &entries {
+            match (is_glob(&entry.cluster), is_glob(&entry.service)) {
+                (false, false) => {
+                    listing.found.insert(ServiceKey::new(&entry.cluster, &entry.service));
+                }
+                (false, true) => {
+                    clusters.insert(Arc::clone(&entry.cluster));
+                }
+                (true, _) => {}
+            }
+        }
+        if entries.iter().any(|entry| is_glob(&entry.cluster)) {
+            let wanted = |cluster: &str| entries.iter().any(|entry| matches(&entry.cluster, cluster));
+            match self.fleet.clusters().await {
+                Ok(all) => clusters.extend(all.into_iter().filter(|cluster| wanted(cluster))),
+                Err(error) => {
+                    // The clusters that were known are listed still; only new ones are missed.
+                    clusters.extend(self.known.iter().map(|key| Arc::clone(&key.cluster)).filter(|name| wanted(name)));
+                    listing.errors.push(error);
+                }
+            }
+        }
+        let protects = |key: &ServiceKey| {
+            entries.iter().any(|entry| matches(&entry.cluster, &key.cluster) && matches(&entry.service, &key.service))
+        };
+        for cluster in clusters {
+            match self.fleet.services(&cluster).await {
+                Ok(services) => {
+                    let keys = services.iter().map(|service| ServiceKey::new(&cluster, service));
+                    listing.found.extend(keys.filter(protects));
+                }
+                Err(error) => {
+                    let kept = self.known.iter().filter(|key| key.cluster == cluster && protects(key));
+                    listing.found.extend(kept.cloned());
+                    listing.errors.push(error);
+                }
+            }
+        }
+        listing
+    }
+}
+
+fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?'])
+}
+
+/// `*` is any text, `?` one character; everything else is itself.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (mut p, mut t) = (0, 0);
+    // Where the last star was, and up to where it has eaten the text.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match &mut star {
+                Some((at, eaten)) => {
+                    *eaten += 1;
+                    (p, t) = (*at + 1, *eaten);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}

@@ -1,0 +1,308 @@
+//! The turn: collect what is ready, step the engine, commit, and only then let go of what follows from it.
+//!
+//! While a commit fails, nothing else happens: no effect, no delete, no further input. The channels fill up, the pump
+//! stops receiving, and all goes on where it was once the journal takes the batch.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::entry;
+use super::executor::Executor;
+use super::health::{Health, Part};
+use super::machine::Machine;
+use super::pump::Arrival;
+use super::receipts::Receipted;
+use super::worker::{Hook, WorkerError};
+use crate::engine::{Effect, Input, Report, StatusView};
+use crate::model::{Incident, Timestamp};
+use crate::ports::{Clock, Journal, JournalError, Receipt};
+use crate::telemetry::Metrics;
+
+/// Inputs of each channel in one commit. Bounds memory and the time until a status question is answered.
+const BATCH: usize = 256;
+/// Entries between checkpoints: a restart replays at most this many (and one batch), which takes well under a second.
+const CHECKPOINT_EVERY: usize = 2000;
+/// First pause after a failed commit; doubled up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// A volume with space again is noticed within ten seconds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// At least this between two ticks, whatever deadline the engine names: a deadline that has passed must not spin.
+const TICK_PAUSE: Duration = Duration::from_millis(20);
+/// What was sent gets this long to answer at shutdown. With the long poll that may be in flight before, both fit into
+/// ECS's default `stopTimeout` of 30 s.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A journal that fails gets this much longer at shutdown. What it does not take is still in the queue.
+const COMMITS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A question for the whole state.
+pub(crate) type Question = oneshot::Sender<StatusView>;
+
+/// The one task that turns the machine.
+pub(crate) struct Turn<M> {
+    pub(crate) machine: M,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) executor: Executor,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) hooks: Vec<Hook>,
+    /// Answers, sweeps, rules: few, and waited for.
+    pub(crate) control: mpsc::Receiver<Input>,
+    pub(crate) signals: mpsc::Receiver<Arrival>,
+    pub(crate) questions: mpsc::Receiver<Question>,
+    pub(crate) receipts: mpsc::UnboundedSender<Receipted>,
+    pub(crate) shutdown: CancellationToken,
+    /// Entries in the journal behind the checkpoint.
+    pub(crate) entries: usize,
+    /// The newest time given to the machine. It never goes back, whatever the clock does.
+    pub(crate) latest: Timestamp,
+}
+
+/// Inputs and, for signals, the message that each came in.
+type Batch = Vec<(Input, Option<Receipt>)>;
+
+/// What waits for the commit.
+#[derive(Default)]
+struct Pending {
+    entries: Vec<Vec<u8>>,
+    incidents: Vec<Incident>,
+    effects: Vec<Effect>,
+    finished: Vec<Receipt>,
+    reports: Vec<(Report, Timestamp)>,
+}
+
+/// What happened first.
+enum Woken {
+    Batch(Batch),
+    Asked(Question),
+    Idle,
+    /// The pump has ended: shutdown.
+    Drained,
+}
+
+impl<M: Machine> Turn<M> {
+    /// Until the pump has ended; then what is in flight is waited for and the state is kept.
+    pub(crate) async fn run(mut self, first: Vec<Input>) -> Result<(), WorkerError> {
+        self.metrics.leader(true);
+        for view in self.machine.status(self.clock.now()).services {
+            self.metrics.show(&view);
+        }
+        let result = self.turn_until_drained(first).await;
+        self.metrics.leader(false);
+        result
+    }
+
+    async fn turn_until_drained(&mut self, first: Vec<Input>) -> Result<(), WorkerError> {
+        self.process(first.into_iter().map(|input| (input, None)).collect(), true).await?;
+        let mut ticked = None;
+        loop {
+            self.health.turned(self.clock.now());
+            // Before the wait, which prefers inputs: a flood of them must not leave people without an answer.
+            while let Ok(question) = self.questions.try_recv() {
+                answer(&self.machine, &*self.clock, question);
+            }
+            match self.wait(ticked).await {
+                Woken::Batch(batch) => {
+                    if batch.iter().any(|(input, _)| *input == Input::Tick) {
+                        ticked = Some(self.clock.now());
+                    }
+                    self.process(batch, true).await?;
+                }
+                Woken::Asked(question) => answer(&self.machine, &*self.clock, question),
+                Woken::Idle => {}
+                Woken::Drained => break,
+            }
+            if self.entries >= CHECKPOINT_EVERY {
+                // Failing is no harm: the entries are there, and the next turn tries again.
+                self.checkpoint().await;
+            }
+        }
+        self.settle().await?;
+        self.checkpoint().await;
+        Ok(())
+    }
+
+    /// Waits for something to do, then takes all that is ready.
+    async fn wait(&mut self, ticked: Option<Timestamp>) -> Woken {
+        let now = self.clock.now();
+        let deadline = self.machine.next_deadline();
+        let until_tick = deadline.map(|at| at.since(now).max(ticked.map_or(Duration::ZERO, |t| pause_after(t, now))));
+        let timer = self.clock.sleep(until_tick.unwrap_or(Health::BEAT).min(Health::BEAT));
+        let mut batch = Batch::new();
+        tokio::select! {
+            biased;
+            Some(input) = self.control.recv() => batch.push((input, None)),
+            Some(question) = self.questions.recv() => return Woken::Asked(question),
+            arrival = self.signals.recv() => match arrival {
+                Some(Arrival { signal, receipt }) => batch.push((Input::Signal(signal), Some(receipt))),
+                None => return Woken::Drained,
+            },
+            () = timer => {
+                let due = deadline.is_some_and(|at| at <= self.clock.now());
+                return if due { Woken::Batch(vec![(Input::Tick, None)]) } else { Woken::Idle };
+            }
+        }
+        // Each channel has a share of its own, so that a flood of one does not starve the other.
+        let control = std::iter::from_fn(|| self.control.try_recv().ok()).take(BATCH).map(|input| (input, None));
+        batch.extend(control);
+        let signals = std::iter::from_fn(|| self.signals.try_recv().ok()).take(BATCH);
+        batch.extend(signals.map(|Arrival { signal, receipt }| (Input::Signal(signal), Some(receipt))));
+        if deadline.is_some_and(|at| at <= self.clock.now()) && until_tick == Some(Duration::ZERO) {
+            batch.push((Input::Tick, None));
+        }
+        Woken::Batch(batch)
+    }
+
+    /// Steps, commits, and lets go. At shutdown nothing new begins: the successor's first step asks for it again.
+    async fn process(&mut self, batch: Batch, begin_effects: bool) -> Result<(), WorkerError> {
+        let mut pending = Pending::default();
+        for (input, receipt) in batch {
+            let at = self.clock.now().max(self.latest);
+            self.latest = at;
+            let encoded = entry::encode(at, &input).map_err(WorkerError::encode)?;
+            let step = self.machine.step(at, input);
+            if step.changed {
+                pending.entries.push(encoded);
+            }
+            for effect in step.effects {
+                match effect {
+                    Effect::Keep(incident) => pending.incidents.push(incident),
+                    other => pending.effects.push(other),
+                }
+            }
+            pending.finished.extend(receipt);
+            pending.reports.push((step.report, at));
+        }
+        if !pending.entries.is_empty() || !pending.incidents.is_empty() {
+            self.commit(&pending.entries, &pending.incidents).await?;
+            self.entries += pending.entries.len();
+        }
+        self.render(&pending.reports);
+        for receipt in pending.finished {
+            // A custodian that is gone means shutdown; the message reappears and changes nothing.
+            drop(self.receipts.send(Receipted::Finished(receipt)));
+        }
+        for effect in pending.effects {
+            if begin_effects {
+                self.executor.begin(effect);
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits, however long it takes; gives up only at shutdown. Questions are answered meanwhile.
+    async fn commit(&mut self, entries: &[Vec<u8>], incidents: &[Incident]) -> Result<(), WorkerError> {
+        let clock = Arc::clone(&self.clock);
+        let journal = Arc::clone(&self.journal);
+        let mut pause = FIRST_PAUSE;
+        let mut last_chance = None;
+        loop {
+            let begun = clock.now();
+            let attempt = self.meanwhile(journal.append(entries.to_vec(), incidents)).await;
+            self.health.turned(clock.now());
+            match attempt {
+                Ok(()) => {
+                    self.metrics.commit(Some(clock.now().since(begun)));
+                    if self.health.set(Part::Journal, Ok(())) {
+                        tracing::info!("The journal takes entries");
+                    }
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.metrics.commit(None);
+                    self.complain(&error);
+                    if self.shutdown.is_cancelled() {
+                        let first_refused = *last_chance.get_or_insert(clock.now());
+                        if clock.now().since(first_refused) >= COMMITS_WITHIN {
+                            return Err(WorkerError::Journal(error));
+                        }
+                    }
+                }
+            }
+            self.meanwhile(clock.sleep(pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn complain(&self, error: &JournalError) {
+        if self.health.set(Part::Journal, Err(error.to_string())) {
+            tracing::error!("Nothing is acted on and no message is deleted until this is solved: {error}");
+        }
+    }
+
+    /// Answers questions while something is waited for.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                Some(question) = self.questions.recv() => answer(&self.machine, &*self.clock, question),
+            }
+        }
+    }
+
+    fn render(&self, reports: &[(Report, Timestamp)]) {
+        let mut touched = BTreeSet::new();
+        for (report, at) in reports {
+            self.metrics.record(report);
+            for hook in &self.hooks {
+                hook(report, *at);
+            }
+            touched.extend(&report.touched);
+        }
+        for key in touched {
+            match self.machine.service(key, self.latest) {
+                Some(view) => self.metrics.show(&view),
+                None => self.metrics.forget(key),
+            }
+        }
+    }
+
+    /// Waits for the answers of what was sent, and takes them.
+    async fn settle(&mut self) -> Result<(), WorkerError> {
+        let answered = self.executor.close();
+        let clock = Arc::clone(&self.clock);
+        let mut time_out = clock.sleep(ANSWERS_WITHIN);
+        loop {
+            tokio::select! {
+                biased;
+                Some(input) = self.control.recv() => self.process(vec![(input, None)], false).await?,
+                () = answered.wait() => break,
+                () = &mut time_out => {
+                    tracing::warn!(calls = answered.len(), "Calls did not answer in time; they are looked at after the restart");
+                    break;
+                }
+            }
+        }
+        let late: Batch = std::iter::from_fn(|| self.control.try_recv().ok()).map(|input| (input, None)).collect();
+        self.process(late, false).await
+    }
+
+    async fn checkpoint(&mut self) {
+        let state = match self.machine.checkpoint() {
+            Ok(state) => state,
+            // The entries since the last checkpoint stay, and with them everything.
+            Err(error) => return tracing::error!("The state can't be written down as a checkpoint: {error}"),
+        };
+        match self.journal.checkpoint(state).await {
+            Ok(()) => self.entries = 0,
+            Err(error) => self.complain(&error),
+        }
+    }
+}
+
+/// What is left of the pause after the last tick.
+fn pause_after(ticked: Timestamp, now: Timestamp) -> Duration {
+    TICK_PAUSE.saturating_sub(now.since(ticked))
+}
+
+fn answer<M: Machine>(machine: &M, clock: &dyn Clock, question: Question) {
+    // Who does not wait any more does not mind.
+    drop(question.send(machine.status(clock.now())));
+}

@@ -1,0 +1,493 @@
+//! The metrics registry. A field's doc comment is the metric's HELP text, its name with the prefix is the metric's name.
+//!
+//! Closed label sets start at 0, so that a missing series means a missing worker, never a quiet one. Gauges of a service
+//! go away with it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::engine::{DeploymentView, Note, Report, ServiceView, Stage};
+use crate::model::{CallError, ErrorClass, Fact, IncidentOutcome, Phase, Role, ServiceKey, Timestamp, Verdict};
+
+/// From a commit on a fast disk to one on a network volume that stalls.
+const COMMIT_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// From one call within a Region to a call that used up all of its retries.
+const CALL_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0];
+/// EventBridge delivers in under a second; a queue that waits for a restarted worker in hours.
+const LAG_SECONDS: &[f64] = &[0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 3600.0, 21600.0];
+/// The pledge is traffic safe within seconds of the decision, green gone within drain and deregistration delay.
+const ROLLBACK_SECONDS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 3600.0];
+
+/// Every call that the guardian makes: the closed `service` and `operation` labels.
+const OPERATIONS: &[(&str, &str)] = &[
+    ("cloudwatch", "DescribeAlarms"),
+    ("ecs", "DeleteTaskSet"),
+    ("ecs", "DescribeServices"),
+    ("ecs", "DescribeTaskSets"),
+    ("ecs", "DescribeTasks"),
+    ("ecs", "ListClusters"),
+    ("ecs", "ListServices"),
+    ("ecs", "ListTasks"),
+    ("elasticloadbalancing", "DescribeListeners"),
+    ("elasticloadbalancing", "DescribeRules"),
+    ("elasticloadbalancing", "DescribeTargetGroups"),
+    ("elasticloadbalancing", "DescribeTargetHealth"),
+    ("elasticloadbalancing", "ModifyListener"),
+    ("elasticloadbalancing", "ModifyRule"),
+    ("events", "PutEvents"),
+    ("sqs", "ChangeMessageVisibilityBatch"),
+    ("sqs", "DeleteMessageBatch"),
+    ("sqs", "ReceiveMessage"),
+];
+
+/// What can be made out of a name, a help text, label names and buckets.
+trait Metric: Collector + Clone + Sized + 'static {
+    fn make(opts: Opts, labels: &[&str], buckets: &[f64]) -> prometheus::Result<Self>;
+}
+
+macro_rules! metric {
+    ($($kind:ty: |$opts:ident, $labels:ident, $buckets:ident| $make:expr;)+) => {
+        $(impl Metric for $kind {
+            fn make($opts: Opts, $labels: &[&str], $buckets: &[f64]) -> prometheus::Result<Self> {
+                let _ = ($labels, $buckets);
+                $make
+            }
+        })+
+    };
+}
+
+metric! {
+    IntCounter: |opts, labels, buckets| Self::with_opts(opts);
+    IntCounterVec: |opts, labels, buckets| Self::new(opts, labels);
+    IntGauge: |opts, labels, buckets| Self::with_opts(opts);
+    IntGaugeVec: |opts, labels, buckets| Self::new(opts, labels);
+    Gauge: |opts, labels, buckets| Self::with_opts(opts);
+    GaugeVec: |opts, labels, buckets| Self::new(opts, labels);
+    Histogram: |opts, labels, buckets| Self::with_opts(HistogramOpts::from(opts).buckets(buckets.to_vec()));
+    HistogramVec: |opts, labels, buckets| Self::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels);
+}
+
+macro_rules! families {
+    ($($(#[doc = $help:literal])+ $name:ident: $kind:ty $({ $($label:literal),+ })? $([ $buckets:expr ])?,)+) => {
+        /// One field per metric family.
+        #[derive(Debug)]
+        struct Families {
+            $($(#[doc = $help])+ $name: $kind,)+
+        }
+
+        impl Families {
+            fn register(registry: &Registry) -> prometheus::Result<Self> {
+                $(
+                    let opts = Opts::new(concat!("taskset_guardian_", stringify!($name)), concat!($($help),+).trim());
+                    let labels: &[&str] = &[$($($label),+)?];
+                    let buckets: &[&[f64]] = &[$($buckets)?];
+                    let $name = <$kind as Metric>::make(opts, labels, &buckets.concat())?;
+                    registry.register(Box::new($name.clone()))?;
+                )+
+                Ok(Self { $($name),+ })
+            }
+        }
+    };
+}
+
+families! {
+    /// Always 1; the version is in the label.
+    build_info: IntGaugeVec { "version" },
+    /// Messages received from the queue, by what they were. Undecodable ones are left to the dead-letter queue.
+    messages_total: IntCounterVec { "outcome" },
+    /// Signals taken in by the engine, by kind, duplicates included.
+    signals_total: IntCounterVec { "kind" },
+    /// From the time that AWS gives in an event to its reception.
+    event_lag_seconds: Histogram [LAG_SECONDS],
+    /// The newest time that AWS gave in an event, in seconds since the Unix epoch; 0 before the first.
+    last_event_timestamp_seconds: Gauge,
+    /// Services that a rule protects now.
+    protected_services: IntGauge,
+    /// 1 when a rollback of the service would work now, as far as the last observation tells, else 0.
+    service_ready: IntGaugeVec { "cluster", "service" },
+    /// 1 for the phase of the service's deployment, 0 for all others.
+    deployment_phase: IntGaugeVec { "cluster", "service", "phase" },
+    /// Share of the traffic by the weights of the load-balancer rules, 0 to 1.
+    traffic_weight_ratio: GaugeVec { "cluster", "service", "role" },
+    /// Failed tasks in the health window.
+    window_task_failures: IntGaugeVec { "cluster", "service", "role" },
+    /// Evaluations of all gates of a deployment, by verdict.
+    verdicts_total: IntCounterVec { "verdict" },
+    /// Rollbacks that ended or need a person, by outcome.
+    rollbacks_total: IntCounterVec { "cluster", "service", "outcome" },
+    /// Stages of a rollback: detect since the first sign, shift and delete since the decision.
+    rollback_duration_seconds: HistogramVec { "stage" } [ROLLBACK_SECONDS],
+    /// Age of the oldest rollback that is decided and not ended; 0 when there is none.
+    rollback_oldest_open_seconds: Gauge,
+    /// Calls to AWS, by how they ended after the SDK's own retries.
+    aws_requests_total: IntCounterVec { "service", "operation", "outcome" },
+    /// Calls to AWS, retries by the SDK included.
+    aws_request_duration_seconds: HistogramVec { "service", "operation" } [CALL_SECONDS],
+    /// Listing of all protected services.
+    sweep_duration_seconds: Histogram [CALL_SECONDS],
+    /// Commits of the journal that succeeded.
+    journal_commit_duration_seconds: Histogram [COMMIT_SECONDS],
+    /// Commits of the journal that failed. Each is retried; nothing is acted on or deleted until it succeeds.
+    journal_commit_failures_total: IntCounter,
+    /// 1 while this worker acts, else 0.
+    leader: IntGauge,
+    /// 1 when the rule files on disk are in force, 0 when they are invalid and the last good ones are.
+    rules_last_reload_successful: IntGauge,
+}
+
+/// What a received message was: the `outcome` label of `messages_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MessageOutcome {
+    /// It became a signal.
+    Signal,
+    /// A known kind of event that says nothing to a gate.
+    Ignored,
+    /// Not an event, or one of a shape that we do not know.
+    Undecodable,
+}
+
+impl MessageOutcome {
+    /// All of them, for closed label sets.
+    pub const ALL: [Self; 3] = [Self::Signal, Self::Ignored, Self::Undecodable];
+
+    /// The word used in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::Ignored => "ignored",
+            Self::Undecodable => "undecodable",
+        }
+    }
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    /// Protected services, and since when each one's rollback is open.
+    shown: Mutex<BTreeMap<ServiceKey, Option<Timestamp>>>,
+}
+
+impl Metrics {
+    /// Registers everything. Fails only when two metrics have one name.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let families = Families::register(&registry)?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        for outcome in MessageOutcome::ALL {
+            families.messages_total.with_label_values(&[outcome.as_str()]);
+        }
+        for kind in Fact::KINDS {
+            families.signals_total.with_label_values(&[kind]);
+        }
+        for verdict in Verdict::ALL {
+            families.verdicts_total.with_label_values(&[verdict.as_str()]);
+        }
+        for stage in Stage::ALL {
+            families.rollback_duration_seconds.with_label_values(&[stage.as_str()]);
+        }
+        for (service, operation) in OPERATIONS {
+            families.aws_request_duration_seconds.with_label_values(&[service, operation]);
+            for outcome in std::iter::once("ok").chain(ErrorClass::ALL.map(ErrorClass::as_str)) {
+                families.aws_requests_total.with_label_values(&[service, operation, outcome]);
+            }
+        }
+        Ok(Self { registry, families, shown: Mutex::default() })
+    }
+
+    /// The exposition text. Ages are computed at this moment.
+    pub fn render(&self, now: Timestamp) -> prometheus::Result<String> {
+        let oldest = self.shown.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().min().copied();
+        let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
+        self.families.rollback_oldest_open_seconds.set(age.as_secs_f64());
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Counts what a step reports.
+    pub fn record(&self, report: &Report) {
+        let f = &self.families;
+        for note in &report.notes {
+            match note {
+                Note::Signal { kind, .. } => f.signals_total.with_label_values(&[kind]).inc(),
+                Note::Judged { verdict, .. } => f.verdicts_total.with_label_values(&[verdict.as_str()]).inc(),
+                Note::Reached { stage, took, .. } => {
+                    f.rollback_duration_seconds.with_label_values(&[stage.as_str()]).observe(took.as_secs_f64());
+                }
+                Note::Closed { service, outcome, .. } => {
+                    let ServiceKey { cluster, service } = service;
+                    f.rollbacks_total.with_label_values(&[cluster, service, outcome.as_str()]).inc();
+                }
+                // Shown by gauges, counted at the call, or of no number at all.
+                Note::DeploymentBegan { .. }
+                | Note::Decided { .. }
+                | Note::Phase { .. }
+                | Note::Sent { .. }
+                | Note::Returned { .. }
+                | Note::TrafficMoved { .. }
+                | Note::Graduated { .. }
+                | Note::Unread { .. }
+                | Note::NotReady { .. }
+                | Note::Announced { .. } => {}
+            }
+        }
+    }
+
+    /// Sets the gauges of one service.
+    pub fn show(&self, view: &ServiceView) {
+        let f = &self.families;
+        let ServiceKey { cluster, service } = &view.service;
+        f.service_ready.with_label_values(&[cluster, service]).set(i64::from(view.ready));
+        let deployment = view.deployment.as_ref();
+        let phase = deployment.map(|d| d.phase_word);
+        for word in Phase::WORDS {
+            let gauge = f.deployment_phase.with_label_values(&[cluster, service, word]);
+            gauge.set(i64::from(phase == Some(word)));
+        }
+        let failures = |count: fn(&DeploymentView) -> u32| deployment.map_or(0, count).into();
+        for (role, count) in
+            [(Role::Blue, failures(|d| d.blue_failures)), (Role::Green, failures(|d| d.green_failures))]
+        {
+            f.window_task_failures.with_label_values(&[cluster, service, role.as_str()]).set(count);
+        }
+        let split = deployment.and_then(|d| d.split);
+        for (role, share) in [(Role::Blue, split.map(|s| s.blue)), (Role::Green, split.map(|s| s.green))] {
+            let labels: [&str; 3] = [cluster, service, role.as_str()];
+            match share {
+                Some(share) => f.traffic_weight_ratio.with_label_values(&labels).set(share),
+                // Absence is not an error: most services have no split most of the time.
+                None => drop(f.traffic_weight_ratio.remove_label_values(&labels)),
+            }
+        }
+        for outcome in IncidentOutcome::ENDS {
+            f.rollbacks_total.with_label_values(&[cluster, service, outcome.as_str()]);
+        }
+        self.remember(|shown| {
+            shown.insert(view.service.clone(), deployment.and_then(|d| d.open_since));
+        });
+    }
+
+    /// Removes the gauges of a service that is no longer protected. Its counters stay: they are history.
+    pub fn forget(&self, key: &ServiceKey) {
+        let f = &self.families;
+        let ServiceKey { cluster, service } = key;
+        // Removing what was never shown is no error.
+        drop(f.service_ready.remove_label_values(&[cluster, service]));
+        for phase in Phase::WORDS {
+            drop(f.deployment_phase.remove_label_values(&[cluster, service, phase]));
+        }
+        for role in [Role::Blue, Role::Green].map(Role::as_str) {
+            drop(f.window_task_failures.remove_label_values(&[cluster, service, role]));
+            drop(f.traffic_weight_ratio.remove_label_values(&[cluster, service, role]));
+        }
+        self.remember(|shown| {
+            shown.remove(key);
+        });
+    }
+
+    fn remember(&self, change: impl FnOnce(&mut BTreeMap<ServiceKey, Option<Timestamp>>)) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut shown);
+        self.families.protected_services.set(i64::try_from(shown.len()).unwrap_or(i64::MAX));
+    }
+
+    /// A message was received.
+    pub fn message(&self, outcome: MessageOutcome) {
+        self.families.messages_total.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// An event was received `now` that AWS dates `at`.
+    pub fn event(&self, at: Timestamp, now: Timestamp) {
+        self.families.event_lag_seconds.observe(now.since(at).as_secs_f64());
+        let seconds = at.since(Timestamp::EPOCH).as_secs_f64();
+        let newest = &self.families.last_event_timestamp_seconds;
+        newest.set(newest.get().max(seconds));
+    }
+
+    /// A call to AWS ended. `service` and `operation` as in IAM: `ecs`, `DeleteTaskSet`.
+    pub fn aws_request<T>(&self, service: &str, operation: &str, result: &Result<T, CallError>, took: Duration) {
+        let outcome = result.as_ref().map_or_else(|error| error.class.as_str(), |_| "ok");
+        self.families.aws_requests_total.with_label_values(&[service, operation, outcome]).inc();
+        let durations = self.families.aws_request_duration_seconds.with_label_values(&[service, operation]);
+        durations.observe(took.as_secs_f64());
+    }
+
+    /// All protected services were listed.
+    pub fn sweep(&self, took: Duration) {
+        self.families.sweep_duration_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A commit of the journal ended; `None` when it failed.
+    pub fn commit(&self, took: Option<Duration>) {
+        match took {
+            Some(took) => self.families.journal_commit_duration_seconds.observe(took.as_secs_f64()),
+            None => self.families.journal_commit_failures_total.inc(),
+        }
+    }
+
+    /// This worker acts, or stopped to.
+    pub fn leader(&self, leads: bool) {
+        self.families.leader.set(i64::from(leads));
+    }
+
+    /// The rule files were read: they are in force, or invalid.
+    pub fn reload(&self, successful: bool) {
+        self.families.rules_last_reload_successful.set(i64::from(successful));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::engine::Use;
+    use crate::model::{IncidentId, Split, TaskSetId};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_772_445_880_000);
+
+    fn lines(metrics: &Metrics) -> Vec<String> {
+        metrics.render(NOW).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[track_caller]
+    fn assert_has(metrics: &Metrics, line: &str) {
+        let lines = lines(metrics);
+        let name = line.split(['{', ' ']).next().unwrap();
+        let near: Vec<_> = lines.iter().filter(|l| l.starts_with(name)).collect();
+        assert!(lines.iter().any(|l| l == line), "no line {line}; near: {near:#?}");
+    }
+
+    fn key() -> ServiceKey {
+        ServiceKey::new("prod", "checkout")
+    }
+
+    fn view(deployment: Option<DeploymentView>) -> ServiceView {
+        ServiceView {
+            service: key(),
+            rule: Some("web".into()),
+            ready: true,
+            not_ready_because: None,
+            observed_at: Some(NOW),
+            deployment,
+        }
+    }
+
+    fn rolling_back() -> DeploymentView {
+        let phase = Phase::RollingBack(crate::model::Step::ShiftTraffic);
+        DeploymentView {
+            green: TaskSetId::new("ecs-svc/2"),
+            blue: TaskSetId::new("ecs-svc/1"),
+            task_definition: "web:42".into(),
+            began_at: NOW,
+            phase,
+            phase_word: phase.as_str(),
+            why: String::new(),
+            verdict: Verdict::Breached,
+            gates: Vec::new(),
+            split: Some(Split { blue: 0.75, green: 0.25 }),
+            green_failures: 3,
+            blue_failures: 1,
+            incident: Some(IncidentId::new("i-1")),
+            open_since: Some(NOW.minus(Duration::from_secs(42))),
+        }
+    }
+
+    #[test]
+    fn closed_label_sets_start_at_zero() {
+        let metrics = Metrics::new().unwrap();
+        for line in [
+            "taskset_guardian_messages_total{outcome=\"undecodable\"} 0",
+            "taskset_guardian_signals_total{kind=\"task_stopped\"} 0",
+            "taskset_guardian_verdicts_total{verdict=\"breached\"} 0",
+            "taskset_guardian_rollback_duration_seconds_count{stage=\"shift\"} 0",
+            "taskset_guardian_aws_requests_total{operation=\"DeleteTaskSet\",outcome=\"denied\",service=\"ecs\"} 0",
+            "taskset_guardian_journal_commit_failures_total 0",
+            "taskset_guardian_protected_services 0",
+            "taskset_guardian_rollback_oldest_open_seconds 0",
+        ] {
+            assert_has(&metrics, line);
+        }
+    }
+
+    #[test]
+    fn every_line_parses_and_every_family_has_help() {
+        let metrics = Metrics::new().unwrap();
+        metrics.show(&view(Some(rolling_back())));
+        for line in lines(&metrics) {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                assert!(help.split_once(' ').is_some_and(|(_, text)| text.ends_with('.')), "{line}");
+            } else if !line.starts_with("# TYPE ") {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                assert!(series.starts_with("taskset_guardian_") || series.starts_with("process_"), "{line}");
+                value.parse::<f64>().unwrap();
+            }
+        }
+        let help = "# HELP taskset_guardian_leader 1 while this worker acts, else 0.";
+        assert_has(&metrics, help);
+    }
+
+    #[test]
+    fn gauges_come_and_go_with_their_service() {
+        let metrics = Metrics::new().unwrap();
+        metrics.show(&view(Some(rolling_back())));
+        let with = "cluster=\"prod\"";
+        for line in [
+            "taskset_guardian_protected_services 1".to_owned(),
+            format!("taskset_guardian_service_ready{{{with},service=\"checkout\"}} 1"),
+            format!("taskset_guardian_deployment_phase{{{with},phase=\"rolling_back\",service=\"checkout\"}} 1"),
+            format!("taskset_guardian_deployment_phase{{{with},phase=\"watching\",service=\"checkout\"}} 0"),
+            format!("taskset_guardian_traffic_weight_ratio{{{with},role=\"green\",service=\"checkout\"}} 0.25"),
+            format!("taskset_guardian_window_task_failures{{{with},role=\"green\",service=\"checkout\"}} 3"),
+            format!("taskset_guardian_rollbacks_total{{{with},outcome=\"rolled_back\",service=\"checkout\"}} 0"),
+            "taskset_guardian_rollback_oldest_open_seconds 42".to_owned(),
+        ] {
+            assert_has(&metrics, &line);
+        }
+
+        metrics.show(&view(None));
+        let text = lines(&metrics).join("\n");
+        assert!(!text.contains("traffic_weight_ratio{"), "no deployment, no split: {text}");
+        assert_has(&metrics, "taskset_guardian_rollback_oldest_open_seconds 0");
+
+        metrics.forget(&key());
+        let left: Vec<_> = lines(&metrics).into_iter().filter(|line| line.contains(with)).collect();
+        assert!(left.iter().all(|line| line.starts_with("taskset_guardian_rollbacks_total")), "{left:#?}");
+        assert_has(&metrics, "taskset_guardian_protected_services 0");
+    }
+
+    #[test]
+    fn a_report_is_counted() {
+        let metrics = Metrics::new().unwrap();
+        let service = key();
+        let notes = vec![
+            Note::Signal { kind: "task_stopped", service: None, used: Use::Taken },
+            Note::Judged { service: service.clone(), verdict: Verdict::Breached, news: false, findings: Vec::new() },
+            Note::Reached { service: service.clone(), stage: Stage::Shift, took: Duration::from_secs(3) },
+            Note::Closed {
+                service,
+                incident: IncidentId::new("i-1"),
+                outcome: IncidentOutcome::RolledBack,
+                why: String::new(),
+            },
+        ];
+        metrics.record(&Report { notes, touched: Vec::new() });
+        for line in [
+            "taskset_guardian_signals_total{kind=\"task_stopped\"} 1",
+            "taskset_guardian_verdicts_total{verdict=\"breached\"} 1",
+            "taskset_guardian_rollback_duration_seconds_sum{stage=\"shift\"} 3",
+            "taskset_guardian_rollbacks_total{cluster=\"prod\",outcome=\"rolled_back\",service=\"checkout\"} 1",
+        ] {
+            assert_has(&metrics, line);
+        }
+    }
+}
