@@ -11,8 +11,8 @@ use aws_smithy_types::DateTime;
 
 use super::calls::{Calls, Operation};
 use super::timestamp;
-use crate::events;
-use crate::model::{AlarmName, AlarmReading, AlarmValue, CallError, Timestamp};
+
+use crate::model::{AlarmName, AlarmReading, AlarmValue, CallError, Timestamp, cut};
 use crate::ports::Alarms;
 
 const DESCRIBE_ALARMS: Operation = Operation::new("cloudwatch", "DescribeAlarms");
@@ -91,7 +91,7 @@ fn metric_alarm(alarm: &MetricAlarm) -> Option<AlarmReading> {
         name: AlarmName::new(alarm.alarm_name()?),
         value: value(alarm.state_value()),
         since: since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp())?,
-        reason: events::cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
+        reason: cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
         target_groups: target_groups(dimensions),
     })
 }
@@ -101,7 +101,7 @@ fn composite_alarm(alarm: &CompositeAlarm) -> Option<AlarmReading> {
         name: AlarmName::new(alarm.alarm_name()?),
         value: value(alarm.state_value()),
         since: since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp())?,
-        reason: events::cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
+        reason: cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
         target_groups: BTreeSet::new(),
     })
 }

@@ -12,10 +12,10 @@ use aws_sdk_ecs::types::{
 
 use super::calls::{Calls, Operation, side_by_side};
 use super::{count, timestamp};
-use crate::events;
+
 use crate::model::{
     Arn, CallError, ContainerExit, Controller, ErrorClass, ServiceKey, ServiceReading, ServiceStatus, Stability, Stop,
-    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus,
+    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, classify, cut, target_group_in,
 };
 use crate::ports::Fleet;
 
@@ -311,15 +311,15 @@ fn stop(task: &Task) -> Option<Stop> {
     let exit = |container: &aws_sdk_ecs::types::Container| ContainerExit {
         name: Arc::from(container.name().unwrap_or_default()),
         exit_code: container.exit_code(),
-        reason: container.reason().map(|reason| events::cut(reason, CONTAINER_REASON_BYTES)),
+        reason: container.reason().map(|reason| cut(reason, CONTAINER_REASON_BYTES)),
     };
     Some(Stop {
         at,
-        class: events::classify(code, reason),
+        class: classify(code, reason),
         code: Arc::from(code),
-        reason: events::cut(reason, REASON_BYTES),
+        reason: cut(reason, REASON_BYTES),
         containers: ended.take(CONTAINERS).map(exit).collect(),
-        target_group: events::target_group_in(reason),
+        target_group: target_group_in(reason),
     })
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Exit codes: 0 fine, 1 the gate says no (bad rules, a breach), 2 usage or internal error.
 
+mod check;
 mod run;
+mod wiring;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

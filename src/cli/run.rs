@@ -15,12 +15,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::journal::RedbJournal;
 use crate::model::humane;
-use crate::runtime::{Handle, Ports, Settings, Worker, WorkerError};
+use super::wiring::{self, Wiring};
+use crate::aws::{Aws, Endpoint};
+use crate::runtime::{Handle, Ports, Settings, SystemClock, Worker, WorkerError};
 use crate::telemetry::{self, Metrics};
 use crate::{engine, http};
 
 /// Faster only spends ECS's read quota; slower makes "decided within two sweeps" an empty promise.
 const SWEEP: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(5);
+
+/// How long a receive waits. With the calls in flight an orderly end stays within 30 s, ECS's default `stopTimeout`.
+const WAIT: Duration = Duration::from_secs(10);
 
 /// Flags of `run`. Region, credentials and endpoints come from the usual AWS environment.
 #[derive(Debug, Args)]
@@ -45,9 +50,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", env = "TASKSET_GUARDIAN_SWEEP", default_value = "30s", value_parser = sweep)]
     pub sweep: Duration,
 
-    /// EventBridge bus for the guardian's own events; without it they are only logged
-    #[arg(long, value_name = "NAME", env = "TASKSET_GUARDIAN_EVENT_BUS", value_parser = NonEmptyStringValueParser::new())]
-    pub event_bus: Option<String>,
+    /// EventBridge bus for the guardian's own events
+    #[arg(long, value_name = "NAME", env = "TASKSET_GUARDIAN_EVENT_BUS", default_value = "default",
+          value_parser = NonEmptyStringValueParser::new())]
+    pub event_bus: String,
 
     /// Decide, report and announce, but make no mutating call
     #[arg(long, env = "TASKSET_GUARDIAN_DRY_RUN", value_parser = BoolishValueParser::new())]
@@ -87,7 +93,7 @@ async fn guard(args: &RunArgs) -> anyhow::Result<()> {
     let listener = http::bind(args.listen).await?;
     let journal = Arc::new(RedbJournal::open(&args.state).await?);
     let metrics = Arc::new(Metrics::new()?);
-    let ports = connect(args, journal, &metrics)?;
+    let ports = connect(args, journal, &metrics).await?;
     let settings = Settings {
         engine: engine::Settings { dry_run: args.dry_run, sweep: args.sweep },
         receivers: args.receivers.into(),
@@ -142,10 +148,19 @@ fn obey_signals(worker: Handle, stop: CancellationToken) -> anyhow::Result<impl 
     })
 }
 
-/// Connects to AWS.
-fn connect(args: &RunArgs, journal: Arc<RedbJournal>, metrics: &Arc<Metrics>) -> anyhow::Result<Ports> {
-    let _ = (args, journal, metrics);
-    anyhow::bail!("this build has no AWS adapters")
+/// Connects to AWS, as the environment says.
+async fn connect(args: &RunArgs, journal: Arc<RedbJournal>, metrics: &Arc<Metrics>) -> anyhow::Result<Ports> {
+    let aws = Aws::connect(&Endpoint::Environment, metrics.clone()).await?;
+    let wiring = Wiring {
+        clock: Arc::new(SystemClock),
+        journal,
+        rules: wiring::rules_in(args.rules.clone()),
+        queue_url: args.queue_url.clone(),
+        wait: WAIT,
+        event_bus: args.event_bus.clone(),
+        dry_run: args.dry_run,
+    };
+    Ok(wiring::ports(&aws, wiring))
 }
 
 #[cfg(test)]
@@ -169,7 +184,7 @@ mod tests {
         assert_eq!(args.sweep, Duration::from_secs(30));
         assert_eq!(args.listen.to_string(), "127.0.0.1:9464");
         assert_eq!(args.state, PathBuf::from("./taskset-guardian.redb"));
-        assert_eq!((args.receivers, args.dry_run, args.event_bus), (4, false, None));
+        assert_eq!((args.receivers, args.dry_run, args.event_bus.as_str()), (4, false, "default"));
         assert!(Cli::try_parse_from(["taskset-guardian", "run"]).is_err());
     }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::envelope::{Envelope, Text, name, timestamp};
-use super::{DecodeError, IgnoredReason, NoSignal, cut};
-use crate::model::{AlarmChange, AlarmDeleted, AlarmName, AlarmReading, AlarmValue, Fact, Signal};
+use super::{DecodeError, IgnoredReason, NoSignal};
+use crate::model::{AlarmChange, AlarmDeleted, AlarmName, AlarmReading, AlarmValue, Fact, Signal, cut};
 
 /// More target groups than the metrics of one sensible alarm name.
 const MOST_TARGET_GROUPS: usize = 20;

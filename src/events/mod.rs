@@ -9,7 +9,6 @@
 mod alarm;
 mod envelope;
 mod service;
-mod stop;
 mod task;
 
 use std::fmt;
@@ -17,9 +16,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-pub use stop::{classify, cut, target_group_in};
 
-use crate::model::{SOURCE, Signal};
+use crate::model::{SOURCE, Signal, cut};
 use envelope::{Head, LONGEST_BODY};
 
 /// What came out of a message.

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::envelope::{Envelope, Text, ecs_arn, name, part};
-use super::{DecodeError, IgnoredReason, NoSignal, cut};
-use crate::model::{Arn, Fact, ServiceAction, ServiceKey, Signal};
+use super::{DecodeError, IgnoredReason, NoSignal};
+use crate::model::{Arn, Fact, ServiceAction, ServiceKey, Signal, cut};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

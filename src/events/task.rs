@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::envelope::{Envelope, Text, ecs_arn, part, timestamp};
-use super::{DecodeError, IgnoredReason, NoSignal, classify, cut, target_group_in};
-use crate::model::{ContainerExit, Fact, ServiceKey, Signal, Stop, TaskArn, TaskChange, TaskSetId, Timestamp};
+use super::{DecodeError, IgnoredReason, NoSignal};
+use crate::model::{ContainerExit, Fact, ServiceKey, Signal, Stop, TaskArn, TaskChange, TaskSetId, Timestamp, classify, cut, target_group_in};
 
 /// More containers than an incident can usefully show.
 const MOST_CONTAINERS: usize = 10;

@@ -9,6 +9,7 @@ mod incident;
 mod observation;
 mod plan;
 mod signal;
+mod stop;
 mod time;
 mod traffic;
 mod verdict;
@@ -27,6 +28,7 @@ pub use observation::{
 };
 pub use plan::{Outcome, Phase, Step, Write};
 pub use signal::{AlarmChange, AlarmDeleted, ContainerExit, Fact, ServiceAction, Signal, Stop, StopClass, TaskChange};
+pub use stop::{classify, cut, target_group_in};
 pub use time::{Timestamp, humane};
 pub use traffic::{
     Action, ActionKind, Forward, KeptAction, Split, Stickiness, Traffic, TrafficRule, TrafficRuleId, WeightedGroup,

@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::task::JoinSet;
 
+use super::executor::Observe;
 use crate::model::{
     AlarmReading, Ask, CallError, Controller, ErrorClass, Observation, ServiceKey, ServiceReading, TargetCounts,
     TargetGroupArn, TaskReading, TaskSet, TaskSetId, Traffic, TrafficRule, humane,
@@ -202,6 +204,13 @@ impl Observer {
     }
 }
 
+#[async_trait]
+impl Observe for Observer {
+    async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
+        Self::observe(self, ask).await
+    }
+}
+
 /// What the service's task sets have to be asked about. Nothing when it is not ours to act on.
 fn found(service: &ServiceReading) -> Known {
     let groups = match service.controller {
@@ -227,8 +236,6 @@ fn failure(class: ErrorClass, message: String) -> CallError {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-    use async_trait::async_trait;
 
     use super::*;
     use crate::model::{

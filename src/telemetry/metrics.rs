@@ -15,7 +15,8 @@ use prometheus::{
 };
 
 use crate::engine::{DeploymentView, Note, Report, ServiceView, Stage};
-use crate::model::{CallError, ErrorClass, Fact, IncidentOutcome, Phase, Role, ServiceKey, Timestamp, Verdict};
+use crate::model::{ErrorClass, Fact, IncidentOutcome, Phase, Role, ServiceKey, Timestamp, Verdict};
+use crate::ports::Recorder;
 
 /// From a commit on a fast disk to one on a network volume that stalls.
 const COMMIT_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -313,14 +314,6 @@ impl Metrics {
         newest.set(newest.get().max(seconds));
     }
 
-    /// A call to AWS ended. `service` and `operation` as in IAM: `ecs`, `DeleteTaskSet`.
-    pub fn aws_request<T>(&self, service: &str, operation: &str, result: &Result<T, CallError>, took: Duration) {
-        let outcome = result.as_ref().map_or_else(|error| error.class.as_str(), |_| "ok");
-        self.families.aws_requests_total.with_label_values(&[service, operation, outcome]).inc();
-        let durations = self.families.aws_request_duration_seconds.with_label_values(&[service, operation]);
-        durations.observe(took.as_secs_f64());
-    }
-
     /// All protected services were listed.
     pub fn sweep(&self, took: Duration) {
         self.families.sweep_duration_seconds.observe(took.as_secs_f64());
@@ -342,6 +335,14 @@ impl Metrics {
     /// The rule files were read: they are in force, or invalid.
     pub fn reload(&self, successful: bool) {
         self.families.rules_last_reload_successful.set(i64::from(successful));
+    }
+}
+
+impl Recorder for Metrics {
+    fn call(&self, service: &'static str, operation: &'static str, outcome: &'static str, took: Duration) {
+        self.families.aws_requests_total.with_label_values(&[service, operation, outcome]).inc();
+        let durations = self.families.aws_request_duration_seconds.with_label_values(&[service, operation]);
+        durations.observe(took.as_secs_f64());
     }
 }
 

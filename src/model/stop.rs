@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Arn, StopClass, TargetGroupArn};
+use super::{Arn, StopClass, TargetGroupArn};
 
 /// Longest target-group ARN that is believed: AWS's are below 200 bytes.
 const LONGEST_ARN: usize = 512;

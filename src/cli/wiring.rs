@@ -1,0 +1,64 @@
+//! From an AWS connection to a worker's ports: the same for `run` and `demo`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::aws::Aws;
+use crate::events;
+use crate::ports::{Actuator, Clock, Journal};
+use crate::rules::{self, RuleFile};
+use crate::runtime::{Decoded, Decoder, Observer, Ports, RuleLoader, rule_files};
+
+/// What differs between the verbs.
+pub(super) struct Wiring {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) rules: RuleLoader,
+    pub(super) queue_url: String,
+    /// How long a receive waits for messages. It is never cut short, so an orderly end takes as long.
+    pub(super) wait: Duration,
+    pub(super) event_bus: String,
+    pub(super) dry_run: bool,
+}
+
+/// All ports of a worker on this connection. A dry run gets nothing to write with.
+pub(super) fn ports(aws: &Aws, wiring: Wiring) -> Ports {
+    let Wiring { clock, journal, rules, queue_url, wait, event_bus, dry_run } = wiring;
+    let fleet = Arc::new(aws.fleet());
+    let observer = Observer::new(fleet.clone(), Arc::new(aws.load_balancers()), Arc::new(aws.alarms()), clock.clone());
+    let actuator = || -> Arc<dyn Actuator> { Arc::new(aws.actuator()) };
+    Ports {
+        clock,
+        inbox: Arc::new(aws.inbox(&queue_url, wait)),
+        fleet,
+        observer: Arc::new(observer),
+        actuator: (!dry_run).then(actuator),
+        announcer: Some(Arc::new(aws.announcer(Some(&event_bus)))),
+        journal,
+        decode: decoder(),
+        rules,
+    }
+}
+
+fn decoder() -> Decoder {
+    Arc::new(|body| match events::decode(body) {
+        Ok(events::Decoded::Signal(signal)) => Ok(Decoded::Signal(Box::new(signal))),
+        Ok(events::Decoded::Ignored(ignored)) => Ok(Decoded::Ignored(ignored.reason.as_str())),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+/// Rules out of a directory, read anew at every call.
+pub(super) fn rules_in(directory: PathBuf) -> RuleLoader {
+    Arc::new(move || {
+        let files = rule_files::read_rule_files(&directory).map_err(|error| error.to_string())?;
+        rules::compile(&files).map_err(|diagnostics| diagnostics.to_string())
+    })
+}
+
+/// Rules out of one text, for ever.
+pub(super) fn rules_of(path: &str, text: &str) -> RuleLoader {
+    let file = RuleFile { path: path.to_owned(), text: text.to_owned() };
+    Arc::new(move || rules::compile(std::slice::from_ref(&file)).map_err(|diagnostics| diagnostics.to_string()))
+}
