@@ -264,6 +264,9 @@ impl World {
         let Some(group) = service.groups().into_iter().find(|group| is_free(group)).map(str::to_owned) else {
             return Err("both target groups are in use".to_owned());
         };
+        if !self.balancer.is_used(&group) {
+            return Err("the target group does not have an associated load balancer".to_owned());
+        }
         if group == service.blue_group {
             std::mem::swap(&mut service.blue_group, &mut service.green_group);
         }

@@ -1,8 +1,8 @@
 //! The people who deploy, and do so by hand while the guardian watches.
 
+use super::World;
 use super::ecs::TaskSet;
 use super::setup::Act;
-use super::{World, names};
 use crate::model::{Action, ActionKind, Role, ServiceKey, TargetGroupArn, WeightedGroup};
 
 impl World {
@@ -58,8 +58,7 @@ impl World {
             }
             self.write_actions(at, actions);
         }
-        let service = names::last_part(&key.service);
-        self.say(format!("the deployer gives blue weight {blue} and green weight {green} in the rules of {service}"));
+        self.say(format!("the deployer gives blue weight {blue} and green weight {green}"));
     }
 }
 

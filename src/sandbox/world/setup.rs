@@ -92,8 +92,8 @@ pub enum Start {
     Runs,
     /// The image is not there.
     CannotPull,
-    /// They stay PENDING.
-    Stuck,
+    /// Only so many of a task set run; the others stay PENDING.
+    AtMost(u32),
 }
 
 /// How a version's tasks end by themselves.

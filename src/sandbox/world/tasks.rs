@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::ecs::count;
 use super::setup::Start;
 use super::{Happening, World, names};
 use crate::model::{ServiceKey, Timestamp};
@@ -223,7 +224,8 @@ impl World {
                 match version.start {
                     Start::Runs => self.plan_move(arn, pull, TaskMove::Activate),
                     Start::CannotPull => self.plan_move(arn, pull, TaskMove::FailToStart),
-                    Start::Stuck => {}
+                    Start::AtMost(most) if self.place(arn) < most => self.plan_move(arn, pull, TaskMove::Activate),
+                    Start::AtMost(_) => {}
                 }
             }
             TaskMove::FailToStart => self.fail_to_start(arn),
@@ -259,6 +261,13 @@ impl World {
             TaskMove::End => self.end(arn),
         }
         self.update_stability(&service, &task_set);
+    }
+
+    /// How many living tasks of the same task set are before this one.
+    fn place(&self, arn: &str) -> u32 {
+        let Some(task) = self.tasks.get(arn) else { return 0 };
+        let age = |task: &Task| (task.created_at, task.arn.clone());
+        count(self.tasks_of(&task.started_by).filter(|other| other.wanted && age(other) < age(task)))
     }
 
     fn run(&mut self, arn: &str, task_definition: &str) {

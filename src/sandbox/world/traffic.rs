@@ -9,8 +9,11 @@ use super::tasks::Health;
 use super::{Happening, World};
 use crate::model::{Forward, ServiceKey, Split, TargetGroupArn, Timestamp};
 
-/// So many people use a service; each keeps a cookie of its own.
+/// So many people use a service at a time; each keeps a cookie of its own.
 const USERS: u32 = 500;
+/// After one request in so many a person leaves and another comes, without a cookie. Were they always the same, a sticky
+/// rule would never show anybody a new version.
+const VISIT: u32 = 20;
 
 /// What one target group answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,6 +133,9 @@ impl World {
             let Some(at) = self.users.choice(&routes) else { return };
             let Some(rule) = self.balancer.rules.get_mut(*at) else { return };
             let user = self.users.u32(0..USERS);
+            if self.users.u32(0..VISIT) == 0 {
+                rule.cookies.remove(&user);
+            }
             let Some(group) = choose(&mut self.users, rule, user, self.now) else { continue };
             let answer = answer(&mut self.users, targets.get(group.as_str()));
             let failed = match answer {
