@@ -2,4 +2,6 @@
 
 pub mod api;
 pub mod clock;
+pub mod scenario;
 pub mod wire;
+pub mod world;

@@ -1,0 +1,401 @@
+//! ECS: services and their task sets, what ECS does about them by itself, and the calls that change them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::api::{ApiError, Reply};
+use super::setup::ServiceSetup;
+use super::tasks::{Health, Task};
+use super::traffic::Tallies;
+use super::{Happening, World, names};
+use crate::model::{ServiceKey, Timestamp};
+
+/// ECS acts on a change within this.
+const SOON: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(1));
+/// ECS allows this many task sets in a service.
+const MOST_TASK_SETS: usize = 5;
+
+/// One service.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) key: ServiceKey,
+    pub(super) controller: String,
+    pub(super) desired: u32,
+    pub(super) created_at: Timestamp,
+    pub(super) tags: BTreeMap<String, String>,
+    /// Oldest first.
+    pub(super) task_sets: Vec<TaskSet>,
+    /// The groups of blue and of green, of the current deployment or the next.
+    pub(super) blue_group: String,
+    pub(super) green_group: String,
+    /// When a caller last moved traffic between them.
+    pub(super) last_shift: Option<Timestamp>,
+    pub(super) requests_per_second: u32,
+    pub(super) tallies: Tallies,
+}
+
+/// One task set.
+#[derive(Debug)]
+pub(super) struct TaskSet {
+    pub(super) id: String,
+    pub(super) status: SetStatus,
+    pub(super) steady: bool,
+    pub(super) stability_at: Timestamp,
+    pub(super) created_at: Timestamp,
+    pub(super) updated_at: Timestamp,
+    /// Percent of the service's desired count.
+    pub(super) scale: f64,
+    /// As in `checkout:88`.
+    pub(super) task_definition: String,
+    pub(super) group: Option<String>,
+    pub(super) external_id: Option<String>,
+    /// Tasks in a row that could not start.
+    pub(super) start_failures: u32,
+    /// ECS starts no task before this.
+    pub(super) not_before: Timestamp,
+}
+
+/// `status` of a task set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SetStatus {
+    Primary,
+    Active,
+    Draining,
+}
+
+impl SetStatus {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "PRIMARY",
+            Self::Active => "ACTIVE",
+            Self::Draining => "DRAINING",
+        }
+    }
+}
+
+impl TaskSet {
+    pub(super) fn is_living(&self) -> bool {
+        self.status != SetStatus::Draining
+    }
+
+    /// `ceil(desired count * scale / 100)`.
+    pub(super) fn computed(&self, desired: u32) -> u32 {
+        at_least(desired, self.scale / 100.0)
+    }
+}
+
+/// The least number of tasks that is this share of the desired count, or more.
+pub(super) fn at_least(desired: u32, share: f64) -> u32 {
+    // 29 % of 100 is 28.999… in floating point and 29 for everybody else.
+    let exact = f64::from(desired) * share - 1e-9;
+    (0..=desired).find(|count| f64::from(*count) >= exact).unwrap_or(desired)
+}
+
+impl Service {
+    pub(super) fn task_set(&self, id: &str) -> Option<&TaskSet> {
+        self.task_sets.iter().find(|set| set.id == id)
+    }
+
+    pub(super) fn task_set_mut(&mut self, id: &str) -> Option<&mut TaskSet> {
+        self.task_sets.iter_mut().find(|set| set.id == id)
+    }
+
+    pub(super) fn living(&self) -> impl DoubleEndedIterator<Item = &TaskSet> {
+        self.task_sets.iter().filter(|set| set.is_living())
+    }
+
+    pub(super) fn groups(&self) -> [&str; 2] {
+        [&self.blue_group, &self.green_group]
+    }
+}
+
+impl World {
+    pub(super) fn create_service(&mut self, setup: &ServiceSetup) {
+        let created_at = self.now.minus(Duration::from_hours(30 * 24));
+        let [blue_group, green_group] = self.balancer.add_service(&mut self.fate, setup);
+        let since = self.now.minus(Duration::from_hours(1));
+        let id = names::new_task_set_id(&mut self.fate);
+        let blue = TaskSet {
+            id: id.clone(),
+            status: SetStatus::Primary,
+            steady: true,
+            stability_at: since.plus(Duration::from_secs(90)),
+            created_at: since,
+            updated_at: since.plus(Duration::from_secs(90)),
+            scale: setup.scale,
+            task_definition: setup.version.clone(),
+            group: Some(blue_group.clone()),
+            external_id: Some("blue".to_owned()),
+            start_failures: 0,
+            not_before: since,
+        };
+        for _ in 0..blue.computed(setup.desired) {
+            self.found_task(&setup.key, &id, &setup.version, &blue_group);
+        }
+        let service = Service {
+            key: setup.key.clone(),
+            controller: setup.controller.clone(),
+            desired: setup.desired,
+            created_at,
+            tags: setup.tags.clone(),
+            task_sets: vec![blue],
+            blue_group,
+            green_group,
+            last_shift: None,
+            requests_per_second: setup.requests_per_second,
+            tallies: Tallies::default(),
+        };
+        self.services.insert(setup.key.clone(), service);
+    }
+
+    pub(super) fn task_set_of(&self, task: &str) -> Option<&TaskSet> {
+        let task = self.tasks.get(task)?;
+        self.services.get(&task.service)?.task_set(&task.started_by)
+    }
+
+    pub(super) fn task_set_of_mut(&mut self, task: &str) -> Option<&mut TaskSet> {
+        let task = self.tasks.get(task)?;
+        self.services.get_mut(&task.service)?.task_set_mut(&task.started_by)
+    }
+
+    pub(super) fn tasks_of<'a>(&'a self, task_set: &'a str) -> impl Iterator<Item = &'a Task> {
+        self.tasks.values().filter(move |task| task.started_by == task_set)
+    }
+
+    pub(super) fn running(&self, task_set: &str) -> u32 {
+        count(self.tasks_of(task_set).filter(|task| task.is_running()))
+    }
+
+    pub(super) fn pending(&self, task_set: &str) -> u32 {
+        count(self.tasks_of(task_set).filter(|task| task.is_pending()))
+    }
+
+    /// The role by the group that the task set uses.
+    pub(super) fn color(&self, set: &TaskSet) -> &'static str {
+        let is_green = |service: &Service| set.group.as_deref() == Some(service.green_group.as_str());
+        if self.services.values().any(is_green) { "green" } else { "blue" }
+    }
+
+    /// Starts what is missing and stops what is too much.
+    pub(super) fn reconcile(&mut self, key: &ServiceKey, id: &str) {
+        let Some(service) = self.services.get(key) else { return };
+        let Some(set) = service.task_set(id) else { return };
+        let wanted = if set.is_living() { set.computed(service.desired) } else { 0 };
+        let (not_before, task_definition) = (set.not_before, set.task_definition.clone());
+        let mut kept: Vec<_> = self.tasks_of(id).filter(|task| task.wanted).collect();
+        kept.sort_by_key(|task| (task.created_at, task.arn.clone()));
+        let have = u32::try_from(kept.len()).unwrap_or(u32::MAX);
+        let surplus: Vec<_> =
+            kept.iter().rev().take(kept.len().saturating_sub(wanted as usize)).map(|task| task.arn.clone()).collect();
+        for arn in surplus {
+            let reason = format!("Scaling activity initiated by (deployment {id})");
+            self.stop_task(&arn, "ServiceSchedulerInitiated", &reason);
+        }
+        if have < wanted && self.now < not_before {
+            let rest = not_before.since(self.now);
+            self.plan(rest, Happening::Reconcile(key.clone(), id.to_owned()));
+        } else {
+            for _ in have..wanted {
+                self.start_task(key, id, &task_definition);
+            }
+        }
+        self.update_stability(key, id);
+        self.drained(key, id);
+    }
+
+    fn reconcile_soon(&mut self, key: &ServiceKey, id: &str) {
+        let soon = names::between(&mut self.fate, SOON.0, SOON.1);
+        self.plan(soon, Happening::Reconcile(key.clone(), id.to_owned()));
+    }
+
+    /// Steady: running as desired, nothing pending, every target healthy.
+    pub(super) fn update_stability(&mut self, key: &ServiceKey, id: &str) {
+        let Some(service) = self.services.get(key) else { return };
+        let Some(set) = service.task_set(id).filter(|set| set.is_living()) else { return };
+        let unhealthy = |task: &&Task| task.target.as_ref().is_some_and(|target| target.health != Health::Healthy);
+        let steady = self.running(id) == set.computed(service.desired)
+            && self.pending(id) == 0
+            && self.tasks_of(id).filter(|task| task.is_running()).find(unhealthy).is_none()
+            && set.group.as_deref().is_none_or(|group| self.balancer.is_used(group));
+        if steady == set.steady {
+            return;
+        }
+        let color = self.color(set);
+        let now = self.now;
+        if let Some(set) = self.services.get_mut(key).and_then(|service| service.task_set_mut(id)) {
+            set.steady = steady;
+            set.stability_at = now;
+            set.updated_at = now;
+        }
+        if steady {
+            self.emit_service_action(key, "INFO", "TASKSET_STEADY_STATE");
+            self.say(format!("{color} is steady"));
+        }
+    }
+
+    /// A draining task set whose last task has ended vanishes.
+    pub(super) fn drained(&mut self, key: &ServiceKey, id: &str) {
+        let draining =
+            self.services.get(key).and_then(|service| service.task_set(id)).is_some_and(|set| !set.is_living());
+        if draining && self.tasks_of(id).all(Task::is_stopped) {
+            let soon = names::between(&mut self.fate, SOON.0, SOON.1);
+            self.plan(soon, Happening::TaskSetGone(key.clone(), id.to_owned()));
+        }
+    }
+
+    pub(super) fn remove_task_set(&mut self, key: &ServiceKey, id: &str) {
+        let Some(set) = self.services.get(key).and_then(|service| service.task_set(id)) else { return };
+        let color = self.color(set);
+        if let Some(service) = self.services.get_mut(key) {
+            service.task_sets.retain(|set| set.id != id);
+        }
+        self.say(format!("{color} is gone"));
+    }
+
+    /// The deployer's CreateTaskSet: on the group that no other task set uses.
+    pub(super) fn create_task_set(&mut self, key: &ServiceKey, version: &str, scale: f64) -> Result<String, String> {
+        let id = names::new_task_set_id(&mut self.fate);
+        let now = self.now;
+        let Some(service) = self.services.get_mut(key) else { return Err(format!("there is no service {key}")) };
+        if service.task_sets.len() >= MOST_TASK_SETS {
+            return Err("5 deployments exist on the service".to_owned());
+        }
+        let is_free = |group: &str| service.task_sets.iter().all(|set| set.group.as_deref() != Some(group));
+        let Some(group) = service.groups().into_iter().find(|group| is_free(group)).map(str::to_owned) else {
+            return Err("both target groups are in use".to_owned());
+        };
+        if !self.balancer.is_used(&group) {
+            return Err("the target group does not have an associated load balancer".to_owned());
+        }
+        if group == service.blue_group {
+            std::mem::swap(&mut service.blue_group, &mut service.green_group);
+        }
+        service.tallies = Tallies::default();
+        service.task_sets.push(TaskSet {
+            id: id.clone(),
+            status: SetStatus::Active,
+            steady: false,
+            stability_at: now,
+            created_at: now,
+            updated_at: now,
+            scale,
+            task_definition: version.to_owned(),
+            group: Some(group),
+            external_id: Some("green".to_owned()),
+            start_failures: 0,
+            not_before: now,
+        });
+        self.reconcile_soon(key, &id);
+        Ok(id)
+    }
+
+    pub(super) fn update_task_set(
+        &mut self,
+        cluster: &str,
+        service: &str,
+        task_set: &str,
+        scale: f64,
+    ) -> Result<Reply, ApiError> {
+        let (key, id) = self.find_task_set(cluster, service, task_set)?;
+        if !(0.0..=100.0).contains(&scale) {
+            return Err(ApiError::client("InvalidParameterException", "Scale value must be between 0 and 100."));
+        }
+        self.apply_scale(&key, &id, scale);
+        self.one_task_set(&key, &id)
+    }
+
+    pub(super) fn apply_scale(&mut self, key: &ServiceKey, id: &str, scale: f64) {
+        let now = self.now;
+        if let Some(set) = self.services.get_mut(key).and_then(|service| service.task_set_mut(id)) {
+            set.scale = scale;
+            set.updated_at = now;
+        }
+        self.reconcile_soon(key, id);
+        self.update_stability(key, id);
+    }
+
+    pub(super) fn set_primary(&mut self, cluster: &str, service: &str, task_set: &str) -> Result<Reply, ApiError> {
+        let (key, id) = self.find_task_set(cluster, service, task_set)?;
+        let is_living = |world: &Self| world.services.get(&key).and_then(|s| s.task_set(&id)).map(TaskSet::is_living);
+        if is_living(self) == Some(false) {
+            return Err(ApiError::client("InvalidParameterException", "The task set is draining."));
+        }
+        self.apply_primary(&key, &id);
+        self.one_task_set(&key, &id)
+    }
+
+    /// Both statuses flip.
+    pub(super) fn apply_primary(&mut self, key: &ServiceKey, id: &str) {
+        let now = self.now;
+        let Some(service) = self.services.get_mut(key) else { return };
+        for set in service.task_sets.iter_mut().filter(|set| set.is_living()) {
+            let status = if set.id == id { SetStatus::Primary } else { SetStatus::Active };
+            if set.status != status {
+                set.status = status;
+                set.updated_at = now;
+            }
+        }
+    }
+
+    /// As on AWS, `force` deletes even a PRIMARY. A repeat while it drains is accepted.
+    pub(super) fn delete_task_set(
+        &mut self,
+        cluster: &str,
+        service: &str,
+        task_set: &str,
+        force: bool,
+    ) -> Result<Reply, ApiError> {
+        let (key, id) = self.find_task_set(cluster, service, task_set)?;
+        let Some(set) = self.services.get(&key).and_then(|service| service.task_set(&id)) else {
+            return Err(no_task_set());
+        };
+        if set.is_living() {
+            if !force && set.status == SetStatus::Primary {
+                return Err(ApiError::client("InvalidParameterException", "The primary task set cannot be deleted."));
+            }
+            if !force && set.scale > 0.0 {
+                let message = "The task set must be scaled to zero, or deleted with force.";
+                return Err(ApiError::client("InvalidParameterException", message));
+            }
+            self.check_delete(&key, &id);
+            self.apply_delete(&key, &id);
+        }
+        self.one_task_set(&key, &id)
+    }
+
+    pub(super) fn apply_delete(&mut self, key: &ServiceKey, id: &str) {
+        let now = self.now;
+        if let Some(set) = self.services.get_mut(key).and_then(|service| service.task_set_mut(id)) {
+            set.status = SetStatus::Draining;
+            set.steady = false;
+            set.stability_at = now;
+            set.updated_at = now;
+        }
+        self.reconcile_soon(key, id);
+    }
+
+    /// The service, by names or ARNs. Only services with the EXTERNAL controller have task sets to manage.
+    pub(super) fn find_external(&self, cluster: &str, service: &str) -> Result<&Service, ApiError> {
+        let found = self.find_service(cluster, service)?;
+        if found.controller == "EXTERNAL" {
+            return Ok(found);
+        }
+        let message = "Amazon ECS only supports task set management on services configured to use external \
+                       deployment controllers.";
+        Err(ApiError::client("InvalidParameterException", message))
+    }
+
+    fn find_task_set(&self, cluster: &str, service: &str, task_set: &str) -> Result<(ServiceKey, String), ApiError> {
+        let service = self.find_external(cluster, service)?;
+        let set = service.task_set(names::task_set_id(task_set)).ok_or_else(no_task_set)?;
+        Ok((service.key.clone(), set.id.clone()))
+    }
+}
+
+fn no_task_set() -> ApiError {
+    ApiError::client("TaskSetNotFoundException", "The specified task set does not exist.")
+}
+
+pub(super) fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}

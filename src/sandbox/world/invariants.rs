@@ -1,0 +1,203 @@
+//! The guardian's promises, checked at the moment that one of its calls is applied. The deployer's own acts are not
+//! checked: people may do what they like.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::super::api::Call;
+use super::ecs::{Service, SetStatus, TaskSet, at_least};
+use super::elb::{Rule, forwards, hide_secret};
+use super::{World, names};
+use crate::model::{Action, ActionKind, ServiceKey, TargetGroupArn, Timestamp, humane};
+
+/// A promise that a call broke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// When the call was applied.
+    pub at: Timestamp,
+    /// Which promise, as in `S2`.
+    pub invariant: &'static str,
+    /// What the call did.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, invariant, what } = self;
+        write!(f, "{at} {invariant}: {what}")
+    }
+}
+
+/// Share of a rule's traffic by group, for all groups that it names.
+type Shares = BTreeMap<TargetGroupArn, f64>;
+
+fn shares(actions: &[Action]) -> Shares {
+    let groups = forwards(actions).flat_map(|forward| {
+        forward.groups.iter().map(|group| (group.target_group.clone(), forward.share(&group.target_group)))
+    });
+    groups.collect()
+}
+
+fn weights(actions: &[Action]) -> BTreeMap<TargetGroupArn, u32> {
+    let groups = forwards(actions).flat_map(|forward| &forward.groups);
+    groups.map(|group| (group.target_group.clone(), group.effective_weight())).collect()
+}
+
+/// All that is not a forward action, and where the forwards stand among them.
+fn others(actions: &[Action]) -> Vec<(Option<i32>, Option<ActionKind>)> {
+    let other = |action: &Action| {
+        let mut action = action.clone();
+        hide_secret(&mut action);
+        let kind = match action.kind {
+            ActionKind::Forward(_) => None,
+            kept @ ActionKind::Kept(_) => Some(kept),
+        };
+        (action.order, kind)
+    };
+    actions.iter().map(other).collect()
+}
+
+impl World {
+    fn broken(&mut self, invariant: &'static str, what: impl Into<String>) {
+        self.violations.push(Violation { at: self.now, invariant, what: what.into() });
+    }
+
+    /// S12.
+    pub(super) fn check_writes_allowed(&mut self, call: &Call, operation: &str) {
+        let writes = matches!(
+            call,
+            Call::UpdateTaskSet { .. }
+                | Call::SetPrimary { .. }
+                | Call::DeleteTaskSet { .. }
+                | Call::ModifyRule { .. }
+                | Call::ModifyListener { .. }
+        );
+        if writes && self.setup.expect_no_writes {
+            self.broken("S12", format!("{operation} although nothing may be changed"));
+        }
+    }
+
+    /// S1, S3 and S9, before new actions are written; remembers the shift for S13.
+    pub(super) fn check_modify(&mut self, at: usize, new: &[Action]) {
+        let Some(rule) = self.balancer.rules.get(at) else { return };
+        let service = rule.service.as_ref().and_then(|key| self.services.get(key));
+        let mut found = self.check_routes(rule, new);
+        found.extend(check_ownership(rule, service, new));
+        if let Some(service) = service {
+            found.extend(self.check_capacity(service, &rule.actions, new));
+        }
+        let moved = shares(&rule.actions) != shares(new);
+        let key = rule.service.clone();
+        for (invariant, what) in found {
+            self.broken(invariant, what);
+        }
+        if let Some(service) = key.filter(|_| moved).and_then(|key| self.services.get_mut(&key)) {
+            service.last_shift = Some(self.now);
+        }
+    }
+
+    /// S1.
+    fn check_routes(&self, rule: &Rule, new: &[Action]) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        for forward in forwards(new) {
+            if forward.groups.iter().all(|group| group.effective_weight() == 0) {
+                found.push(("S1", format!("{}: all weights are zero", rule.arn)));
+            }
+        }
+        if self.has_route(&rule.actions) && !self.has_route(new) {
+            found.push(("S1", format!("{}: all weight is on groups without a healthy target", rule.arn)));
+        }
+        found
+    }
+
+    fn has_route(&self, actions: &[Action]) -> bool {
+        shares(actions).iter().any(|(group, share)| *share > 0.0 && self.healthy(group.as_str()) > 0)
+    }
+
+    /// S3: whoever gets more must be able to carry it, unless those who lose it carry nothing any more.
+    fn check_capacity(&self, service: &Service, old: &[Action], new: &[Action]) -> Vec<(&'static str, String)> {
+        let (before, after) = (shares(old), shares(new));
+        let share = |shares: &Shares, group: &TargetGroupArn| shares.get(group).copied().unwrap_or(0.0);
+        let loser_is_well =
+            before.keys().any(|group| share(&after, group) < share(&before, group) && self.healthy(group.as_str()) > 0);
+        let mut found = Vec::new();
+        for (group, after) in after.iter().filter(|(group, after)| **after > share(&before, group)) {
+            let Some(set) = service.living().find(|set| set.group.as_deref() == Some(group.as_str())) else { continue };
+            let (running, needed) = (self.running(&set.id), at_least(service.desired, *after));
+            if running < needed && loser_is_well {
+                let what = format!("{} gets more traffic with {running} of {needed} tasks that it needs", set.id);
+                found.push(("S3", what));
+            }
+        }
+        found
+    }
+
+    /// S1, S2, S3 and S13, before a living task set is deleted.
+    pub(super) fn check_delete(&mut self, key: &ServiceKey, id: &str) {
+        let Some(service) = self.services.get(key) else { return };
+        let Some(set) = service.task_set(id) else { return };
+        let others: Vec<_> = service.living().filter(|other| other.id != id).collect();
+        let mut found = Vec::new();
+        if set.status == SetStatus::Primary {
+            found.push(("S2", format!("{id} is the PRIMARY")));
+        }
+        if others.is_empty() {
+            found.push(("S2", format!("{id} is the last task set")));
+        } else if self.is_well(set) && !others.iter().any(|other| self.is_well(other)) {
+            found.push(("S2", format!("{id} is the last healthy task set")));
+        }
+        if let Some(group) = set.group.as_deref().map(TargetGroupArn::new) {
+            for rule in &self.balancer.rules {
+                let shares = shares(&rule.actions);
+                if shares.get(&group).copied().unwrap_or(0.0) > 0.0 {
+                    found.push(("S3", format!("{} still sends traffic to {id}", rule.arn)));
+                    let well = |other: &TargetGroupArn| self.healthy(other.as_str()) > 0;
+                    let rest = shares.iter().any(|(other, share)| *other != group && *share > 0.0 && well(other));
+                    if well(&group) && !rest {
+                        found.push(("S1", format!("{}: its last healthy targets are those of {id}", rule.arn)));
+                    }
+                }
+            }
+        }
+        let drained = service.last_shift.map_or(Duration::MAX, |shift| self.now.since(shift));
+        if self.running(id) > 0 && drained < self.setup.drain {
+            let (drained, wanted) = (humane(drained), humane(self.setup.drain));
+            found.push(("S13", format!("{id} is deleted {drained} after the last shift, not {wanted}")));
+        }
+        for (invariant, what) in found {
+            self.broken(invariant, what);
+        }
+    }
+
+    fn is_well(&self, set: &TaskSet) -> bool {
+        match &set.group {
+            Some(group) => self.healthy(group) > 0,
+            None => self.running(&set.id) > 0,
+        }
+    }
+}
+
+/// S9: only the deployment's own groups may come or change, and all else is echoed.
+fn check_ownership(rule: &Rule, service: Option<&Service>, new: &[Action]) -> Vec<(&'static str, String)> {
+    let ours = |group: &TargetGroupArn| {
+        let uses = |set: &TaskSet| set.group.as_deref() == Some(group.as_str());
+        service.is_some_and(|service| service.task_sets.iter().any(uses))
+    };
+    let deployed = |group: &TargetGroupArn| service.is_some_and(|service| service.groups().contains(&group.as_str()));
+    let (before, after) = (weights(&rule.actions), weights(new));
+    let name = |group: &TargetGroupArn| names::dimension(group.as_str()).to_owned();
+    let mut found = Vec::new();
+    for group in after.keys().filter(|group| !rule.named.contains(*group) && !ours(group)) {
+        found.push(("S9", format!("{} is no group of the deployment", name(group))));
+    }
+    for (group, weight) in before.iter().filter(|(group, _)| !deployed(group)) {
+        if after.get(group) != Some(weight) {
+            found.push(("S9", format!("the weight of {} is not ours to change", name(group))));
+        }
+    }
+    if others(&rule.actions) != others(new) {
+        found.push(("S9", format!("{}: actions other than the forward were changed", rule.arn)));
+    }
+    found
+}
