@@ -1,0 +1,178 @@
+//! How a play looks in a terminal.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+
+use super::play::{Ended, Line, Teller};
+use crate::cli::Output;
+use crate::model::{Split, humane};
+use crate::sandbox::scenario::Scenario;
+
+/// Columns of the traffic bar.
+const BAR: u16 = 30;
+
+/// Columns before the text of a timeline line.
+const MARGIN: usize = 19;
+
+/// Used when the terminal does not say how wide it is.
+const COLUMNS: usize = 100;
+
+const DIM: Style = Style::new().dimmed();
+const BOLD: Style = Style::new().bold();
+const BLUE: Style = AnsiColor::Blue.on_default().bold();
+const GREEN: Style = AnsiColor::Green.on_default();
+const RED: Style = AnsiColor::Red.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+
+fn columns() -> usize {
+    let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    said.or_else(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))).unwrap_or(COLUMNS).clamp(40, 140)
+}
+
+/// Words, on lines of at most `width` columns. A longer word gets a line of its own.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let full = |line: &String| !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width;
+        if lines.last().is_some_and(full) {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+/// What is about to be played.
+pub(super) fn title(scenario: &Scenario, seed: u64, speed: f64, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{BOLD}{}{BOLD:#}: {}", scenario.name, scenario.title)?;
+    for line in wrapped(scenario.story, columns()) {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out, "{DIM}simulated AWS, seed {seed}, {speed} s of it in one of yours{DIM:#}\n")
+}
+
+/// One line of the timeline.
+pub(super) fn line(line: &Line, out: &mut dyn Write) -> io::Result<()> {
+    let Line { t, teller, what, split, loud } = line;
+    let (who, style) = match teller {
+        Teller::World => ("aws", DIM),
+        Teller::Traffic => ("traffic", Style::new()),
+        Teller::Guardian => ("guardian", YELLOW),
+    };
+    let clock = format!("{}:{:04.1}", t.as_secs() / 60, t.as_secs_f64() % 60.0);
+    write!(out, "{DIM}{clock:>7}{DIM:#}  {style}{who:<8}{style:#}  ")?;
+    if let Some(split) = split {
+        return bar(*split, out);
+    }
+    let style = match (loud, teller) {
+        (true, _) => BOLD,
+        (false, Teller::World) => DIM,
+        (false, _) => Style::new(),
+    };
+    for (number, part) in wrapped(what, columns().saturating_sub(MARGIN)).into_iter().enumerate() {
+        let indent = if number == 0 { 0 } else { MARGIN };
+        writeln!(out, "{:indent$}{style}{part}{style:#}", "")?;
+    }
+    out.flush()
+}
+
+fn bar(split: Split, out: &mut dyn Write) -> io::Result<()> {
+    let cells = (1..=BAR).map(|cell| (f64::from(cell) - 0.5) / f64::from(BAR) < split.blue);
+    let blue: String = cells.clone().filter(|blue| *blue).map(|_| '█').collect();
+    let green: String = cells.filter(|blue| !*blue).map(|_| '▒').collect();
+    let percent = |share: f64| share * 100.0;
+    writeln!(
+        out,
+        "{BLUE}{blue}{BLUE:#}{GREEN}{green}{GREEN:#} blue {:.0} %, green {:.0} %",
+        percent(split.blue),
+        percent(split.green)
+    )?;
+    out.flush()
+}
+
+/// How it ended.
+pub(super) fn summary(ended: &Ended, out: &mut dyn Write) -> io::Result<()> {
+    let verdict = if ended.as_expected() { GREEN } else { RED };
+    writeln!(out, "\n{verdict}{}{verdict:#} (expected: {})\n", ended.outcome, ended.expected)?;
+    let rows = [
+        ("first sign to decision", time(ended.detection_ms)),
+        ("first sign to traffic safe", time(ended.traffic_safe_ms)),
+        ("first sign to green deleted", time(ended.deleted_ms)),
+        ("requests failed", format!("{} of {}", ended.failed_requests, ended.requests)),
+        ("promises broken", ended.violations.len().to_string()),
+    ];
+    for (name, value) in rows {
+        writeln!(out, "  {name:<28} {value:>14}")?;
+    }
+    if !ended.evidence.is_empty() {
+        writeln!(out, "\n{BOLD}why{BOLD:#}")?;
+    }
+    for fact in &ended.evidence {
+        for (number, part) in wrapped(fact, columns().saturating_sub(4)).into_iter().enumerate() {
+            writeln!(out, "{}{part}", if number == 0 { "  - " } else { "    " })?;
+        }
+    }
+    for broken in &ended.violations {
+        writeln!(out, "{RED}broken promise{RED:#}: {broken}")?;
+    }
+    Ok(())
+}
+
+/// All endings.
+pub(super) fn table(all: &[Ended], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{BOLD}{:<18} {:<12} {:>9} {:>9} {:>9} {:>14} {:>8}{BOLD:#}",
+        "scenario", "outcome", "decided", "safe", "deleted", "failed", "promises"
+    )?;
+    for ended in all {
+        let verdict = if ended.as_expected() { GREEN } else { RED };
+        let promises = if ended.violations.is_empty() { "kept".to_owned() } else { "BROKEN".to_owned() };
+        let failed = format!("{}/{}", ended.failed_requests, ended.requests);
+        let [decided, safe, deleted] = [ended.detection_ms, ended.traffic_safe_ms, ended.deleted_ms].map(time);
+        writeln!(
+            out,
+            "{:<18} {verdict}{:<12}{verdict:#} {decided:>9} {safe:>9} {deleted:>9} {failed:>14} {promises:>8}",
+            ended.scenario, ended.outcome
+        )?;
+    }
+    writeln!(out, "{DIM}times since the first sign of trouble; failed requests since the deployment began{DIM:#}")?;
+    for ended in all.iter().filter(|ended| !ended.as_expected()) {
+        writeln!(out, "{RED}{}{RED:#}: {}, expected {}", ended.scenario, ended.outcome, ended.expected)?;
+        for broken in &ended.violations {
+            writeln!(out, "  broken promise: {broken}")?;
+        }
+    }
+    Ok(())
+}
+
+/// What there is to play.
+pub(super) fn list(all: &[Scenario], output: Output, out: &mut dyn Write) -> io::Result<()> {
+    if output == Output::Json {
+        let scenario = |s: &Scenario| {
+            serde_json::json!({ "name": s.name, "title": s.title, "story": s.story, "expected": s.expected.as_str() })
+        };
+        let all: Vec<_> = all.iter().map(scenario).collect();
+        return writeln!(out, "{}", serde_json::Value::from(all));
+    }
+    for scenario in all {
+        writeln!(out, "{BOLD}{:<18}{BOLD:#} {:<12} {}", scenario.name, scenario.expected.as_str(), scenario.title)?;
+    }
+    Ok(())
+}
+
+/// Narration, for stderr.
+pub(super) fn note(text: &str, err: &mut dyn Write) -> io::Result<()> {
+    writeln!(err, "{DIM}{text}{DIM:#}")
+}
+
+fn time(millis: Option<u64>) -> String {
+    millis.map_or_else(|| "-".to_owned(), |millis| humane(Duration::from_millis(millis)))
+}
