@@ -1,1 +1,3 @@
 //! The runtime room.
+
+pub mod rule_files;
