@@ -86,7 +86,9 @@ fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
         }
         let alarms: Vec<_> =
             errors.alarms.iter().map(AlarmName::as_str).chain(["those of green's target group"]).collect();
-        writeln!(out, "  breach when an alarm is red for {}: {}", humane(errors.alarm_for), alarms.join(", "))?;
+        let long =
+            if errors.alarm_for.is_zero() { String::new() } else { format!(" for {}", humane(errors.alarm_for)) };
+        writeln!(out, "  breach when an alarm is red{long}: {}", alarms.join(", "))?;
         writeln!(out, "  guards green for {} after its promotion", humane(watch.bake))?;
     }
     Ok(())

@@ -185,8 +185,8 @@ mod tests {
 
         #[test]
         fn globs_overlap_exactly_when_some_name_matches_both(one in "[ab*?]{0,3}", other in "[ab*?]{0,3}") {
-            // A shortest common name is at most as long as both globs together, less the stars: five suffices unless
-            // both have three parts without a star, where three does.
+            // Five letters suffice: a glob of three parts has either no star, and matches three letters at most, or two
+            // other parts at most, and two such globs need no more than four letters for all of them.
             let shared = names().iter().any(|name| matches(&one, name) && matches(&other, name));
             prop_assert_eq!(overlap(&one, &other), shared);
         }
