@@ -14,5 +14,5 @@ mod rule;
 mod value;
 
 pub use compile::{LARGEST_FILE, MOST_FILES, RuleFile, compile};
-pub use diagnostic::{Code, Diagnostic, Diagnostics, Place};
+pub use diagnostic::{Code, Diagnostic, Diagnostics, Place, Related};
 pub use rule::{DeletePolicy, ErrorGates, Mode, Protect, RollbackPolicy, Rule, RuleSet, StabilityGates, Watch};
