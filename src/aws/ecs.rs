@@ -15,7 +15,8 @@ use super::{count, timestamp};
 
 use crate::model::{
     Arn, CallError, ContainerExit, Controller, ErrorClass, ServiceKey, ServiceReading, ServiceStatus, Stability, Stop,
-    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, classify, cut, target_group_in,
+    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, classify, cut,
+    target_group_in,
 };
 use crate::ports::Fleet;
 

@@ -2,17 +2,20 @@
 //!
 //! Exit codes: 0 fine, 1 the gate says no (bad rules, a breach), 2 usage or internal error.
 
-mod check;
+pub mod check;
+mod demo;
 mod run;
 mod wiring;
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::telemetry::LogFormat;
 
+pub use demo::DemoArgs;
 pub use run::RunArgs;
 
 /// Rolls ECS task sets back when green goes bad.
@@ -45,8 +48,16 @@ pub enum Output {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Guard: consume events, watch deployments, roll back.
+    /// Guard: consume events, watch deployments, roll back
     Run(RunArgs),
+    /// See it work: deployments go bad in a simulated AWS, and the real worker deals with them
+    Demo(DemoArgs),
+    /// Check rule files: every error with its place, or what they protect
+    Check {
+        /// Directory of rule files, or one file
+        #[arg(value_name = "DIR", default_value = "rules")]
+        rules: PathBuf,
+    },
 }
 
 /// Parses, begins to log, runs the verb.
@@ -54,6 +65,11 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = crate::telemetry::init(cli.log_format).map_err(anyhow::Error::from).and_then(|()| match cli.verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Demo(args) => demo::demo(&args, cli.output),
+        Verb::Check { rules } => {
+            let json = cli.output == Output::Json;
+            check::check(&rules, json, &mut anstream::stdout(), &mut anstream::stderr()).map(ExitCode::from)
+        }
     });
     result.unwrap_or_else(|error| {
         // Nobody reads stderr any more: the exit code says it.

@@ -13,10 +13,10 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::RedbJournal;
-use crate::model::humane;
 use super::wiring::{self, Wiring};
 use crate::aws::{Aws, Endpoint};
+use crate::journal::RedbJournal;
+use crate::model::humane;
 use crate::runtime::{Handle, Ports, Settings, SystemClock, Worker, WorkerError};
 use crate::telemetry::{self, Metrics};
 use crate::{engine, http};
@@ -174,7 +174,7 @@ mod tests {
 
     fn parse(words: &[&str]) -> Result<RunArgs, clap::Error> {
         let all = ["taskset-guardian", "run", "--queue-url", "https://sqs.eu-west-1.amazonaws.com/1/events"];
-        let Verb::Run(args) = Cli::try_parse_from(all.iter().chain(words))?.verb;
+        let Verb::Run(args) = Cli::try_parse_from(all.iter().chain(words))?.verb else { panic!("another verb") };
         Ok(args)
     }
 

@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-
 use crate::model::{SOURCE, Signal, cut};
 use envelope::{Head, LONGEST_BODY};
 

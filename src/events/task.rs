@@ -6,7 +6,10 @@ use serde::Deserialize;
 
 use super::envelope::{Envelope, Text, ecs_arn, part, timestamp};
 use super::{DecodeError, IgnoredReason, NoSignal};
-use crate::model::{ContainerExit, Fact, ServiceKey, Signal, Stop, TaskArn, TaskChange, TaskSetId, Timestamp, classify, cut, target_group_in};
+use crate::model::{
+    ContainerExit, Fact, ServiceKey, Signal, Stop, TaskArn, TaskChange, TaskSetId, Timestamp, classify, cut,
+    target_group_in,
+};
 
 /// More containers than an incident can usefully show.
 const MOST_CONTAINERS: usize = 10;

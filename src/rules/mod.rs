@@ -1,114 +1,18 @@
 //! Rule files: what is protected, by which thresholds, and what may be done about a breach.
 //!
 //! Pure: text goes in, a [`RuleSet`] or diagnostics come out. Reading the files is the shell's business.
+//!
+//! A file is TOML and holds one rule. `name` and one `[[protect]]` make a working rule; everything else has a default.
+//! A rule with any error is no rule: a guardian that guesses what was meant is worse than none.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod compile;
+mod diagnostic;
+mod duration;
+mod file;
+mod glob;
+mod rule;
+mod value;
 
-use serde::{Deserialize, Serialize};
-
-use crate::model::{AlarmName, ServiceKey};
-
-/// All rules in force.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RuleSet {
-    /// In the order of their names.
-    pub rules: Vec<Arc<Rule>>,
-}
-
-/// One rule file, checked and with its defaults filled in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rule {
-    /// Unique over all files.
-    pub name: Arc<str>,
-    /// Act, or only say what would be done.
-    pub mode: Mode,
-    /// Which services it protects.
-    pub protect: Vec<Protect>,
-    /// How long and with what evidence.
-    pub watch: Watch,
-    /// Gates on tasks.
-    pub stability: StabilityGates,
-    /// Gates on alarms.
-    pub errors: ErrorGates,
-    /// What a rollback does.
-    pub rollback: RollbackPolicy,
-}
-
-/// `mode`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Roll back.
-    #[default]
-    Enforce,
-    /// Decide, report and announce, but never act.
-    Observe,
-}
-
-/// One `[[protect]]`: two globs, `*` and `?`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Protect {
-    /// Cluster name.
-    pub cluster: Arc<str>,
-    /// Service name.
-    pub service: Arc<str>,
-}
-
-/// `[watch]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watch {
-    /// Keep guarding this long after green became PRIMARY with all the weight. Default 15 min.
-    pub bake: Duration,
-    /// Older evidence updates windows but can't trigger. Default 10 min.
-    pub freshness: Duration,
-}
-
-/// `[stability]`. A gate that is `None` is off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StabilityGates {
-    /// Span over which failures are counted. Default 5 min.
-    pub window: Duration,
-    /// Breach at this many distinct tasks whose stop speaks against the version. Default 3.
-    pub task_failures: Option<u32>,
-    /// Breach when green is not steady this long after its creation. Default 10 min.
-    pub steady_within: Option<Duration>,
-}
-
-/// `[errors]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorGates {
-    /// By name; alarms whose dimensions name green's target group bind by themselves.
-    pub alarms: Vec<AlarmName>,
-    /// How long an alarm must have been red. Default 0.
-    pub alarm_for: Duration,
-}
-
-/// `[rollback]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RollbackPolicy {
-    /// Between proven shift and delete. Default 60 s.
-    pub drain: Duration,
-    /// What happens to green after the drain.
-    pub delete: DeletePolicy,
-}
-
-/// `rollback.delete`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeletePolicy {
-    /// `DeleteTaskSet` with force.
-    #[default]
-    Force,
-    /// Weights only; green is left for inspection.
-    Keep,
-}
-
-impl RuleSet {
-    /// The rule that protects the service, if any: of all matching `[[protect]]` entries the most specific one.
-    pub fn rule_for(&self, service: &ServiceKey) -> Option<&Arc<Rule>> {
-        self.rules
-            .iter()
-            .find(|r| r.protect.iter().any(|p| p.cluster == service.cluster && p.service == service.service))
-    }
-}
+pub use compile::{LARGEST_FILE, MOST_FILES, RuleFile, compile};
+pub use diagnostic::{Code, Diagnostic, Diagnostics, Place, Related};
+pub use rule::{DeletePolicy, ErrorGates, Mode, Protect, RollbackPolicy, Rule, RuleSet, StabilityGates, Watch};

@@ -38,8 +38,8 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        AlarmName, AlarmReading, AlarmValue, CallError, Controller, EffectId, ErrorClass, Observation, Outcome, Scope,
-        ServiceKey, ServiceReading, ServiceStatus, TargetCounts, TargetGroupArn, Traffic,
+        AlarmName, AlarmReading, AlarmValue, Ask, CallError, Controller, EffectId, ErrorClass, Observation, Outcome,
+        Scope, ServiceKey, ServiceReading, ServiceStatus, TargetCounts, TargetGroupArn, Traffic,
     };
     use crate::rules::RuleSet;
 
@@ -53,6 +53,14 @@ mod tests {
             message: "gone".into(),
         };
         let observation = Observation {
+            ask: Ask {
+                service: service.clone(),
+                tasks: Vec::new(),
+                find_stopped: true,
+                alarms: BTreeSet::from([AlarmName::new("5xx")]),
+                find_alarms: false,
+                twice: true,
+            },
             read_at: Timestamp::from_millis(7),
             service: ServiceReading {
                 scope: Scope::default(),
@@ -66,13 +74,13 @@ mod tests {
             traffic: Traffic::NoLoadBalancer,
             targets: BTreeMap::from([(TargetGroupArn::new("arn:tg"), TargetCounts::default())]),
             tasks: Vec::new(),
-            alarms: vec![AlarmReading {
+            alarms: Some(vec![AlarmReading {
                 name: AlarmName::new("5xx"),
                 value: AlarmValue::InsufficientData,
                 since: Timestamp::EPOCH,
                 reason: "r".into(),
                 target_groups: BTreeSet::new(),
-            }],
+            }]),
         };
         for input in [
             Input::Swept(BTreeSet::from([service.clone()])),

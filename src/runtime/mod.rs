@@ -19,6 +19,7 @@ mod observe;
 mod pump;
 mod receipts;
 mod reload;
+pub mod rule_files;
 mod sweep;
 mod turn;
 mod worker;

@@ -248,6 +248,19 @@ pub trait Backend: Send {
     fn call(&mut self, call: Call) -> Result<Reply, ApiError>;
 }
 
+/// A backend that lives in virtual time.
+pub trait Timed: Backend + 'static {
+    /// Lets everything happen that is due until `now`. Afterwards [`Timed::next_event`] lies later than `now`.
+    fn advance_to(&mut self, now: Timestamp);
+
+    /// How far it has come.
+    fn now(&self) -> Timestamp;
+
+    /// When something will happen without being asked, if anything. A message that becomes visible again counts, for
+    /// only events wake a client that waits for messages.
+    fn next_event(&self) -> Option<Timestamp>;
+}
+
 /// One PutEvents entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventEntry {

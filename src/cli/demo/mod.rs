@@ -81,7 +81,12 @@ pub(super) fn demo(args: &DemoArgs, output: Output) -> anyhow::Result<ExitCode> 
 }
 
 /// One scenario, told as it happens.
-async fn one(args: &DemoArgs, scenario: &'static Scenario, output: Output, out: &mut dyn Write) -> anyhow::Result<Ended> {
+async fn one(
+    args: &DemoArgs,
+    scenario: &'static Scenario,
+    output: Output,
+    out: &mut dyn Write,
+) -> anyhow::Result<Ended> {
     let speed = args.speed.unwrap_or(SPEED);
     let text = output == Output::Text;
     if text {

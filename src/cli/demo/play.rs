@@ -123,7 +123,8 @@ impl Play {
         let queue_url = format!("http://sandbox/queue/{}", setup.queue);
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::start(BEGIN, speed));
         let world = World::new(seed, BEGIN, setup);
-        let sandbox = Sandbox::start(world, clock.clone(), WireSettings::default()).await.context("start the sandbox")?;
+        let sandbox =
+            Sandbox::start(world, clock.clone(), WireSettings::default()).await.context("start the sandbox")?;
 
         let metrics = Arc::new(Metrics::new()?);
         let endpoint = Endpoint::Local { url: sandbox.endpoint(), region: REGION.to_owned() };
@@ -153,7 +154,20 @@ impl Play {
         };
         let worker = tokio::spawn(worker.run(stop.clone()));
         let shown = Split { blue: 1.0, green: 0.0 };
-        Ok(Self { scenario, seed, service, clock, sandbox, journal, reports, worker, serving, stop, lines: Vec::new(), shown })
+        Ok(Self {
+            scenario,
+            seed,
+            service,
+            clock,
+            sandbox,
+            journal,
+            reports,
+            worker,
+            serving,
+            stop,
+            lines: Vec::new(),
+            shown,
+        })
     }
 
     /// Tells each line as it happens, until the deployment has ended or its time is over.
@@ -213,7 +227,8 @@ impl Play {
             let violations = world.violations().iter().map(ToString::to_string).collect();
             (world.traffic(&service).unwrap_or_default(), violations)
         });
-        let told = |line: &Line| Told { t_ms: u64::try_from(line.t.as_millis()).unwrap_or(u64::MAX), what: line.what.clone() };
+        let told =
+            |line: &Line| Told { t_ms: u64::try_from(line.t.as_millis()).unwrap_or(u64::MAX), what: line.what.clone() };
         Ok(Ended {
             scenario: self.scenario.name,
             outcome,
@@ -226,7 +241,11 @@ impl Play {
             weights: traffic.configured,
             failed_requests: traffic.failed(),
             requests: traffic.requests(),
-            evidence: incident.iter().flat_map(|incident| &incident.evidence).flat_map(|e| [e.to_string()].into_iter().chain(e.facts.clone())).collect(),
+            evidence: incident
+                .iter()
+                .flat_map(|incident| &incident.evidence)
+                .flat_map(|e| [e.to_string()].into_iter().chain(e.facts.clone()))
+                .collect(),
             violations,
         })
     }

@@ -28,7 +28,9 @@ const YELLOW: Style = AnsiColor::Yellow.on_default();
 
 fn columns() -> usize {
     let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
-    said.or_else(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))).unwrap_or(COLUMNS).clamp(40, 140)
+    said.or_else(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)))
+        .unwrap_or(COLUMNS)
+        .clamp(40, 140)
 }
 
 /// Words, on lines of at most `width` columns. A longer word gets a line of its own.
@@ -156,9 +158,7 @@ pub(super) fn table(all: &[Ended], out: &mut dyn Write) -> io::Result<()> {
 /// What there is to play.
 pub(super) fn list(all: &[Scenario], output: Output, out: &mut dyn Write) -> io::Result<()> {
     if output == Output::Json {
-        let scenario = |s: &Scenario| {
-            serde_json::json!({ "name": s.name, "title": s.title, "story": s.story, "expected": s.expected.as_str() })
-        };
+        let scenario = |s: &Scenario| serde_json::json!({ "name": s.name, "title": s.title, "story": s.story, "expected": s.expected.as_str() });
         let all: Vec<_> = all.iter().map(scenario).collect();
         return writeln!(out, "{}", serde_json::Value::from(all));
     }

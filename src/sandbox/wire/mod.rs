@@ -43,7 +43,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::shared::Shared;
-use super::api::{ApiError, Backend};
+use super::api::{ApiError, Timed};
 use crate::model::Timestamp;
 use crate::ports::Clock;
 
@@ -53,19 +53,6 @@ const BODY_LIMIT: usize = 2 * 1024 * 1024;
 /// How long a shutdown waits, in real time, for answers under way. They take milliseconds; only a client that never
 /// finishes its request takes longer, and is not waited for.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// A backend that lives in virtual time.
-pub trait Timed: Backend + 'static {
-    /// Lets everything happen that is due until `now`. Afterwards [`Timed::next_event`] lies later than `now`.
-    fn advance_to(&mut self, now: Timestamp);
-
-    /// How far it has come.
-    fn now(&self) -> Timestamp;
-
-    /// When something will happen without being asked, if anything. A message that becomes visible again counts, for
-    /// only events wake a client that waits for messages.
-    fn next_event(&self) -> Option<Timestamp>;
-}
 
 /// How the sandbox listens and answers.
 #[derive(Clone, Copy, Debug)]

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::api::{ApiError, EventEntry};
+use super::api::{ApiError, EventEntry, Timed};
 use crate::model::{Action, Moment, ServiceKey, Timestamp};
 
 pub use invariants::Violation;
@@ -200,5 +200,19 @@ impl World {
     /// What happened in the world, in plain words, since this was last asked.
     pub fn drain_story(&mut self) -> Vec<Moment> {
         std::mem::take(&mut self.story)
+    }
+}
+
+impl Timed for World {
+    fn advance_to(&mut self, now: Timestamp) {
+        Self::advance_to(self, now);
+    }
+
+    fn now(&self) -> Timestamp {
+        Self::now(self)
+    }
+
+    fn next_event(&self) -> Option<Timestamp> {
+        Self::next_event(self)
     }
 }

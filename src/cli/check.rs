@@ -1,0 +1,95 @@
+//! `check`: all that is wrong with the rule files, or what they protect.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anstream::{AutoStream, ColorChoice};
+use serde::Serialize;
+
+use crate::model::{AlarmName, humane};
+use crate::rules::{Diagnostics, Protect, Rule, RuleSet, compile};
+use crate::runtime::rule_files::read_rule_files;
+
+/// All rules are right.
+const FINE: u8 = 0;
+/// At least one is wrong, or there is none.
+const WRONG: u8 = 1;
+/// The files can't be read.
+const UNREADABLE: u8 = 2;
+
+/// Columns of a diagnostic: enough for a rule file's lines, and readable in the log of a build.
+const COLUMNS: usize = 100;
+
+/// Checks the rule files of a directory (or one file) and says the result to `out`. Returns the exit code: 0 fine, 1 an
+/// error in a rule, 2 unreadable.
+///
+/// # Errors
+/// When the result can't be written.
+pub fn check(dir: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
+    let colored = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
+    let (result, code) = examine(dir);
+    if json {
+        serde_json::to_writer_pretty(&mut *out, &result)?;
+        writeln!(out)?;
+        return Ok(code);
+    }
+    match &result {
+        Examined::Fine { rules } => write_summary(rules, out)?,
+        Examined::Wrong { diagnostics } => {
+            writeln!(out, "{}", diagnostics.render(colored, COLUMNS))?;
+            let count = diagnostics.0.len();
+            writeln!(err, "{count} {} in {}", if count == 1 { "error" } else { "errors" }, dir.display())?;
+        }
+        Examined::Impossible { error } => writeln!(err, "error: {error}")?,
+    }
+    Ok(code)
+}
+
+/// The JSON document.
+#[derive(Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+enum Examined {
+    Fine { rules: RuleSet },
+    Wrong { diagnostics: Diagnostics },
+    Impossible { error: String },
+}
+
+fn examine(dir: &Path) -> (Examined, u8) {
+    let files = match read_rule_files(dir) {
+        Ok(files) => files,
+        Err(error) => return (Examined::Impossible { error: error.to_string() }, UNREADABLE),
+    };
+    if files.is_empty() {
+        // A guardian that protects nothing is a mistake in a path, most likely.
+        return (Examined::Impossible { error: format!("no *.toml in {}", dir.display()) }, WRONG);
+    }
+    match compile(&files) {
+        Ok(rules) => (Examined::Fine { rules }, FINE),
+        Err(diagnostics) => (Examined::Wrong { diagnostics }, WRONG),
+    }
+}
+
+fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
+    let count = rules.rules.len();
+    writeln!(out, "{count} {}, no errors", if count == 1 { "rule" } else { "rules" })?;
+    for rule in &rules.rules {
+        let Rule { name, mode, protect, watch, stability, errors, rollback: _ } = &**rule;
+        writeln!(out, "\n{name} ({})", mode.as_str())?;
+        for Protect { cluster, service } in protect {
+            writeln!(out, "  protects {cluster}/{service}")?;
+        }
+        if let Some(failures) = stability.task_failures {
+            writeln!(out, "  breach at {failures} failed tasks in {}", humane(stability.window))?;
+        }
+        if let Some(within) = stability.steady_within {
+            writeln!(out, "  breach when green is not steady after {}", humane(within))?;
+        }
+        let alarms: Vec<_> =
+            errors.alarms.iter().map(AlarmName::as_str).chain(["those of green's target group"]).collect();
+        let long =
+            if errors.alarm_for.is_zero() { String::new() } else { format!(" for {}", humane(errors.alarm_for)) };
+        writeln!(out, "  breach when an alarm is red{long}: {}", alarms.join(", "))?;
+        writeln!(out, "  guards green for {} after its promotion", humane(watch.bake))?;
+    }
+    Ok(())
+}

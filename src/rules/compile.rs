@@ -1,0 +1,107 @@
+//! From texts to a [`RuleSet`]: first every file by itself, then what only shows in all of them together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::diagnostic::{Code, Diagnostic, Diagnostics, Place, Source};
+use super::file::{Draft, draft};
+use super::glob::Specificity;
+use super::rule::{Protect, RuleSet};
+use super::value::Walk;
+
+/// Bytes of one file. A rule is a screenful; this is a thousand of them.
+pub const LARGEST_FILE: usize = 256 * 1024;
+
+/// Files in a directory: one for each service of a large account.
+pub const MOST_FILES: usize = 1_000;
+
+/// `[[protect]]` entries over all rules. Every one is compared with every other.
+const MOST_ENTRIES_OVERALL: usize = 2_000;
+
+/// One rule file, as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleFile {
+    /// As errors are to name it.
+    pub path: String,
+    /// All of it.
+    pub text: String,
+}
+
+/// Compiles all rule files. The rules come out in the order of their names.
+///
+/// # Errors
+/// All errors of all files.
+pub fn compile(files: &[RuleFile]) -> Result<RuleSet, Diagnostics> {
+    let mut errors = Vec::new();
+    let mut drafts = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        let source = Source::new(&file.path, if index < MOST_FILES { &file.text } else { "" });
+        if index >= MOST_FILES {
+            let said = format!("more than {MOST_FILES} rule files");
+            errors.push(
+                Diagnostic::new(Code::TooLarge, source.place(0..0), said).help("let globs cover several services"),
+            );
+            break;
+        }
+        let mut walk = Walk::new(source);
+        drafts.push(draft(&mut walk, &file.text));
+        walk.errors.sort_by_key(|error| (error.place.line, error.place.column));
+        errors.append(&mut walk.errors);
+    }
+    duplicate_names(&drafts, &mut errors);
+    overlaps(&drafts, &mut errors);
+    if !errors.is_empty() {
+        return Err(Diagnostics(errors));
+    }
+    let mut rules: Vec<_> = drafts.into_iter().filter_map(|draft| draft.rule).map(Arc::new).collect();
+    rules.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(RuleSet { rules })
+}
+
+fn duplicate_names(drafts: &[Draft], errors: &mut Vec<Diagnostic>) {
+    let mut known: BTreeMap<&str, &Place> = BTreeMap::new();
+    for (name, place) in drafts.iter().filter_map(|draft| draft.name.as_ref()) {
+        if let Some(first) = known.get(&**name) {
+            let error =
+                Diagnostic::new(Code::DuplicateName, place.clone(), format!("another rule is called {name:?} too"));
+            errors.push(error.help("names are unique over all files").related((*first).clone(), "the first one"));
+        } else {
+            known.insert(name, place);
+        }
+    }
+}
+
+/// Two entries of one rule may overlap: whichever wins, the rule is the same.
+fn overlaps(drafts: &[Draft], errors: &mut Vec<Diagnostic>) {
+    struct Entry<'d> {
+        rule: usize,
+        protect: &'d Protect,
+        specificity: Specificity,
+        place: &'d Place,
+    }
+    let entries: Vec<Entry<'_>> = drafts
+        .iter()
+        .enumerate()
+        .flat_map(|(rule, draft)| draft.protect.iter().map(move |(protect, place)| (rule, protect, place)))
+        .map(|(rule, protect, place)| Entry { rule, protect, specificity: protect.specificity(), place })
+        .collect();
+    if let Some(beyond) = entries.get(MOST_ENTRIES_OVERALL) {
+        let said = format!("{} [[protect]] entries in all rules together", entries.len());
+        let help = format!("there may be {MOST_ENTRIES_OVERALL}; use globs");
+        errors.push(Diagnostic::new(Code::TooLarge, beyond.place.clone(), said).help(help));
+        return;
+    }
+    for (index, entry) in entries.iter().enumerate() {
+        let ties = |other: &&Entry<'_>| {
+            entry.rule != other.rule && entry.specificity == other.specificity && entry.protect.overlaps(other.protect)
+        };
+        if let Some(first) = entries.iter().take(index).find(ties) {
+            let said = "two rules protect the same services, neither more specifically than the other";
+            let help = "make one of them more specific: of two patterns a name without wildcards wins, then the one with \
+                        more letters; the cluster decides first";
+            let there = format!("{}/{} here", first.protect.cluster, first.protect.service);
+            let error = Diagnostic::new(Code::Overlap, entry.place.clone(), said).help(help);
+            errors.push(error.related(first.place.clone(), there));
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What a rule says, checked and with its defaults filled in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::glob::{self, Specificity};
+use crate::model::{AlarmName, ServiceKey};
+
+/// All rules in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RuleSet {
+    /// In the order of their names.
+    pub rules: Vec<Arc<Rule>>,
+}
+
+/// One rule file, checked and with its defaults filled in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Unique over all files.
+    pub name: Arc<str>,
+    /// Act, or only say what would be done.
+    pub mode: Mode,
+    /// Which services it protects.
+    pub protect: Vec<Protect>,
+    /// How long and with what evidence.
+    pub watch: Watch,
+    /// Gates on tasks.
+    pub stability: StabilityGates,
+    /// Gates on alarms.
+    pub errors: ErrorGates,
+    /// What a rollback does.
+    pub rollback: RollbackPolicy,
+}
+
+/// `mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Roll back.
+    #[default]
+    Enforce,
+    /// Decide, report and announce, but never act.
+    Observe,
+}
+
+/// One `[[protect]]`: two globs, `*` and `?`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protect {
+    /// Cluster name.
+    pub cluster: Arc<str>,
+    /// Service name.
+    pub service: Arc<str>,
+}
+
+/// `[watch]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Keep guarding this long after green became PRIMARY with all the weight. Default 15 min.
+    pub bake: Duration,
+    /// Older evidence updates windows but can't trigger. Default 10 min.
+    pub freshness: Duration,
+}
+
+/// `[stability]`. A gate that is `None` is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StabilityGates {
+    /// Span over which failures are counted. Default 5 min.
+    pub window: Duration,
+    /// Breach at this many distinct tasks whose stop speaks against the version. Default 3.
+    pub task_failures: Option<u32>,
+    /// Breach when green is not steady this long after its creation. Default 10 min.
+    pub steady_within: Option<Duration>,
+}
+
+/// `[errors]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorGates {
+    /// By name; alarms whose dimensions name green's target group bind by themselves.
+    pub alarms: Vec<AlarmName>,
+    /// How long an alarm must have been red. Default 0.
+    pub alarm_for: Duration,
+}
+
+/// `[rollback]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackPolicy {
+    /// Between proven shift and delete. Default 60 s.
+    pub drain: Duration,
+    /// What happens to green after the drain.
+    pub delete: DeletePolicy,
+}
+
+/// `rollback.delete`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeletePolicy {
+    /// `DeleteTaskSet` with force.
+    #[default]
+    Force,
+    /// Weights only; green is left for inspection.
+    Keep,
+}
+
+impl RuleSet {
+    /// The rule that protects the service, if any: of all matching `[[protect]]` entries the most specific one.
+    pub fn rule_for(&self, service: &ServiceKey) -> Option<&Arc<Rule>> {
+        let mut best: Option<(Specificity, &Arc<Rule>)> = None;
+        for rule in &self.rules {
+            for protect in rule.protect.iter().filter(|protect| protect.matches(service)) {
+                let specificity = protect.specificity();
+                // Rules that compiled have no ties; without that, the first by name wins.
+                if best.is_none_or(|(known, _)| specificity > known) {
+                    best = Some((specificity, rule));
+                }
+            }
+        }
+        best.map(|(_, rule)| rule)
+    }
+}
+
+impl Protect {
+    /// Whether both globs match.
+    pub fn matches(&self, service: &ServiceKey) -> bool {
+        glob::matches(&self.cluster, &service.cluster) && glob::matches(&self.service, &service.service)
+    }
+
+    /// Of two entries that match the same service, the greater one wins: the cluster decides, then the service.
+    pub(super) fn specificity(&self) -> Specificity {
+        Specificity::of(&self.cluster, &self.service)
+    }
+
+    /// Whether some service can match both.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        glob::overlap(&self.cluster, &other.cluster) && glob::overlap(&self.service, &other.service)
+    }
+}
+
+impl Mode {
+    /// As written in rule files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Reading rule files: a directory's `*.toml`, or one file.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::rules::{LARGEST_FILE, MOST_FILES, RuleFile};
+
+/// Reads the rule files of a directory (not of its subdirectories) in the order of their names, or one file.
+///
+/// What is too large or too many is read as far as is needed to see that, and left to the compiler to report.
+///
+/// # Errors
+/// When the directory or one of the files can't be read, or is not UTF-8. The error names it.
+pub fn read_rule_files(path: &Path) -> io::Result<Vec<RuleFile>> {
+    let paths = if path.is_dir() { listed(path).map_err(|error| named(path, &error))? } else { vec![path.to_owned()] };
+    paths.iter().take(MOST_FILES + 1).map(|path| read(path).map_err(|error| named(path, &error))).collect()
+}
+
+fn listed(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        // Editors leave hidden files such as `.#web.toml` beside the ones that they edit.
+        let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        let is_rule = path.extension().is_some_and(|extension| extension == "toml");
+        if is_rule && !is_hidden && !path.is_dir() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn read(path: &Path) -> io::Result<RuleFile> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(LARGEST_FILE).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    let text = if bytes.len() > LARGEST_FILE {
+        // It is refused for its size: the text, cut anywhere, is not going to be read.
+        String::from_utf8_lossy(&bytes).into_owned()
+    } else {
+        String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))?
+    };
+    Ok(RuleFile { path: path.display().to_string(), text })
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
