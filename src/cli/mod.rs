@@ -63,14 +63,16 @@ pub enum Verb {
 /// Parses, begins to log, runs the verb.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = crate::telemetry::init(cli.log_format).map_err(anyhow::Error::from).and_then(|()| match cli.verb {
-        Verb::Run(args) => run::run(&args),
-        Verb::Demo(args) => demo::demo(&args, cli.output),
-        Verb::Check { rules } => {
-            let json = cli.output == Output::Json;
-            check::check(&rules, json, &mut anstream::stdout(), &mut anstream::stderr()).map(ExitCode::from)
-        }
-    });
+    let quiet = !matches!(cli.verb, Verb::Run(_));
+    let result =
+        crate::telemetry::init(cli.log_format, quiet).map_err(anyhow::Error::from).and_then(|()| match cli.verb {
+            Verb::Run(args) => run::run(&args),
+            Verb::Demo(args) => demo::demo(&args, cli.output),
+            Verb::Check { rules } => {
+                let json = cli.output == Output::Json;
+                check::check(&rules, json, &mut anstream::stdout(), &mut anstream::stderr()).map(ExitCode::from)
+            }
+        });
     result.unwrap_or_else(|error| {
         // Nobody reads stderr any more: the exit code says it.
         let _ = writeln!(io::stderr(), "error: {error:#}");

@@ -163,13 +163,16 @@ fn send(key: &ServiceKey, rollback: &mut Rollback, writes: Vec<Write>, out: &mut
     for write in writes {
         let (operation, rule, what) = match &write {
             Write::SetActions { rule: rule @ TrafficRuleId::Rule(_), .. } => {
-                (Operation::ModifyRule, Some(rule.clone()), format!("ModifyRule: {rule} to blue"))
+                (Operation::ModifyRule, Some(rule.clone()), format!("ModifyRule: all of {} to blue", rule.short()))
             }
-            Write::SetActions { rule, .. } => {
-                (Operation::ModifyListener, Some(rule.clone()), format!("ModifyListener: {rule} to blue"))
-            }
+            Write::SetActions { rule, .. } => (
+                Operation::ModifyListener,
+                Some(rule.clone()),
+                format!("ModifyListener: all of {} to blue", rule.short()),
+            ),
             Write::DeleteTaskSet { task_set, .. } => {
-                (Operation::DeleteTaskSet, None, format!("DeleteTaskSet with force: {task_set}"))
+                let id = task_set.id().map_or_else(|| task_set.to_string(), |id| id.to_string());
+                (Operation::DeleteTaskSet, None, format!("DeleteTaskSet with force: green, {id}"))
             }
         };
         rollback.log(out.now, &*what);

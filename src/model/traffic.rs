@@ -50,6 +50,17 @@ impl fmt::Display for TrafficRuleId {
     }
 }
 
+impl TrafficRuleId {
+    /// For people: the ARN's last part tells rules of one load balancer apart.
+    pub fn short(&self) -> String {
+        let last = |arn: &str| arn.rsplit('/').next().unwrap_or_default().to_owned();
+        match self {
+            Self::Rule(arn) => format!("rule {}", last(arn.as_str())),
+            Self::DefaultOf(arn) => format!("the default action of listener {}", last(arn.as_str())),
+        }
+    }
+}
+
 /// One action of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Action {

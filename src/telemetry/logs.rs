@@ -46,14 +46,15 @@ pub enum LogError {
     Twice,
 }
 
-/// Begins to log, once a process.
-pub fn init(format: LogFormat) -> Result<(), LogError> {
+/// Begins to log, once a process. `quiet`: complaints only, for verbs whose result is on stdout; the environment wins.
+pub fn init(format: LogFormat, quiet: bool) -> Result<(), LogError> {
     let set =
         FILTER_VARIABLES.iter().find_map(|name| Some((*name, std::env::var(name).ok().filter(|v| !v.is_empty())?)));
     let filter = match set {
         Some((variable, value)) => {
             EnvFilter::try_new(&value).map_err(|cause| LogError::Filter { variable, value, cause })?
         }
+        None if quiet => EnvFilter::new("warn"),
         None => EnvFilter::new(DEFAULT_FILTER),
     };
     let terminal = io::stderr().is_terminal();

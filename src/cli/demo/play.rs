@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::{Aws, Endpoint};
 use crate::cli::wiring::{self, Wiring};
-use crate::engine::{self, Note, Report};
+use crate::engine::{self, Note, Report, Stage};
 use crate::http;
 use crate::journal::RedbJournal;
-use crate::model::{Incident, IncidentOutcome, Moment, ServiceKey, Split, Timestamp};
+use crate::model::{Incident, IncidentOutcome, Moment, Outcome, Phase, ServiceKey, Split, Step, Timestamp, Verdict};
 use crate::ports::{Clock, Journal};
 use crate::runtime::{Hook, Settings, Worker, WorkerError};
 use crate::sandbox::clock::ScaledClock;
@@ -35,7 +35,13 @@ const SWEEP: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A change of the traffic smaller than this is noise of the users' own dice.
-const VISIBLE: f64 = 0.04;
+const VISIBLE: f64 = 0.06;
+
+/// Weight of the newest second in the smoothed split.
+const SMOOTHING: f64 = 0.4;
+
+/// Seconds without anybody on green until it counts as left.
+const QUIET: u32 = 2;
 
 /// Who tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +113,12 @@ pub(super) struct Play {
     serving: Option<JoinHandle<std::io::Result<()>>>,
     stop: CancellationToken,
     lines: Vec<Line>,
-    shown: Split,
+    /// When the traffic was looked at last.
+    traffic_at: Duration,
+    /// Green's share, smoothed, and as shown last.
+    smooth: f64,
+    shown: f64,
+    quiet_seconds: u32,
 }
 
 impl Play {
@@ -153,7 +164,6 @@ impl Play {
             None => None,
         };
         let worker = tokio::spawn(worker.run(stop.clone()));
-        let shown = Split { blue: 1.0, green: 0.0 };
         Ok(Self {
             scenario,
             seed,
@@ -166,7 +176,10 @@ impl Play {
             serving,
             stop,
             lines: Vec::new(),
-            shown,
+            traffic_at: Duration::ZERO,
+            smooth: 0.0,
+            shown: 0.0,
+            quiet_seconds: 0,
         })
     }
 
@@ -203,17 +216,27 @@ impl Play {
         outcome
     }
 
+    /// A line when the users have visibly moved: their own dice are smoothed away over some seconds.
     fn traffic_moved(&mut self, view: &TrafficView) -> Option<Line> {
-        let now = view.effective;
-        let settled = (now.green <= 0.0 || now.blue <= 0.0) && (now.green - self.shown.green).abs() > 0.0;
-        if now.blue + now.green <= 0.0 || !(settled || (now.green - self.shown.green).abs() >= VISIBLE) {
+        let t = self.clock.now().since(BEGIN);
+        if t.as_secs() == self.traffic_at.as_secs() || view.effective.blue + view.effective.green <= 0.0 {
             return None;
         }
-        self.shown = now;
-        let percent = |share: f64| format!("{:.0} %", share * 100.0);
-        let what = format!("users: {} on blue, {} on green", percent(now.blue), percent(now.green));
-        let t = self.clock.now().since(BEGIN);
-        Some(Line { t, teller: Teller::Traffic, what, split: Some(now), loud: false })
+        self.traffic_at = t;
+        let green = view.effective.green;
+        self.quiet_seconds = if green > 0.0 { 0 } else { self.quiet_seconds.saturating_add(1) };
+        self.smooth = self.smooth.mul_add(1.0 - SMOOTHING, green * SMOOTHING);
+        let gone = self.quiet_seconds >= QUIET && self.shown > 0.0;
+        if !gone && (self.smooth - self.shown).abs() < VISIBLE {
+            return None;
+        }
+        if gone {
+            self.smooth = 0.0;
+        }
+        self.shown = self.smooth;
+        let split = Split { blue: 1.0 - self.shown, green: self.shown };
+        let what = format!("users: {:.0} % on blue, {:.0} % on green", split.blue * 100.0, split.green * 100.0);
+        Some(Line { t, teller: Teller::Traffic, what, split: Some(split), loud: false })
     }
 
     async fn ended(&self, outcome: &'static str) -> anyhow::Result<Ended> {
@@ -268,20 +291,28 @@ fn from_world(moment: Moment) -> Line {
     Line { t: at.since(BEGIN), teller: Teller::World, what, split: None, loud: false }
 }
 
-/// What a newcomer wants to hear from the guardian: decisions and acts, not every signal.
+/// What a newcomer wants to hear from the guardian: decisions and acts, not every signal. Logs say more, in other words.
 fn from_guardian(note: &Note, at: Timestamp) -> Option<Line> {
     let loud = matches!(note, Note::Decided { .. } | Note::Closed { .. } | Note::Graduated { .. });
-    let heard = loud
-        || matches!(
-            note,
-            Note::DeploymentBegan { .. }
-                | Note::Judged { news: true, .. }
-                | Note::Phase { .. }
-                | Note::Sent { .. }
-                | Note::Unread { .. }
-                | Note::NotReady { .. }
-        );
-    let (_, what) = narrate(note).filter(|_| heard)?;
+    let what = match note {
+        Note::DeploymentBegan { .. } => "green appeared beside blue: watching it".to_owned(),
+        Note::Judged { verdict: Verdict::Healthy, news: true, .. } => "every gate is clear so far".to_owned(),
+        Note::Decided { held, evidence, .. } => {
+            let what = if *held { "would roll back" } else { "rolls back" };
+            let evidence: Vec<_> = evidence.iter().map(ToString::to_string).collect();
+            format!("{what}: {}", evidence.join("; "))
+        }
+        Note::Reached { stage: Stage::Shift, .. } => "read the rules again: none sends anything to green".to_owned(),
+        Note::Phase { to: Phase::RollingBack(Step::Drain | Step::VerifyGone), why, .. } | Note::Closed { why, .. } => {
+            why.clone()
+        }
+        Note::Sent { what, .. } => what.clone(),
+        Note::Returned { outcome: Outcome::Failed(_) | Outcome::Expired, .. }
+        | Note::Unread { .. }
+        | Note::NotReady { .. }
+        | Note::Graduated { .. } => narrate(note)?.1,
+        _ => return None,
+    };
     Some(Line { t: at.since(BEGIN), teller: Teller::Guardian, what, split: None, loud })
 }
 
