@@ -74,6 +74,13 @@ pub fn main() -> ExitCode {
             }
         });
     result.unwrap_or_else(|error| {
+        let cut_off = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe)
+        };
+        if error.chain().any(cut_off) {
+            // The reader has seen enough, as `head` does: nothing went wrong.
+            return ExitCode::SUCCESS;
+        }
         // Nobody reads stderr any more: the exit code says it.
         let _ = writeln!(io::stderr(), "error: {error:#}");
         ExitCode::from(2)

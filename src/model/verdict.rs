@@ -164,12 +164,11 @@ impl fmt::Display for Evidence {
                 seconds(*value),
                 seconds(*threshold)
             ),
-            Gate::Alarm(name) => write!(
-                f,
-                "alarm {name} has been red for {}, since green ({task_set}) was there (breach: {comparator} {})",
-                seconds(*value),
-                seconds(*threshold)
-            ),
+            Gate::Alarm(name) => {
+                let red = seconds(*value);
+                write!(f, "alarm {name} turned red after {role} ({task_set}) was created, {red} ago")?;
+                if *threshold > 0.0 { write!(f, " (breach: {comparator} {})", seconds(*threshold)) } else { Ok(()) }
+            }
         }
     }
 }

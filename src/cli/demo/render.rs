@@ -10,7 +10,7 @@ use crate::cli::Output;
 use crate::model::{Split, humane};
 use crate::sandbox::scenario::Scenario;
 
-/// Columns of the traffic bar.
+/// Columns of the traffic bar, at most.
 const BAR: u16 = 30;
 
 /// Columns before the text of a timeline line.
@@ -86,7 +86,9 @@ pub(super) fn line(line: &Line, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn bar(split: Split, out: &mut dyn Write) -> io::Result<()> {
-    let cells = (1..=BAR).map(|cell| (f64::from(cell) - 0.5) / f64::from(BAR) < split.blue);
+    // The numbers behind the bar take 24 columns.
+    let room = u16::try_from(columns().saturating_sub(MARGIN + 24)).unwrap_or(BAR).clamp(5, BAR);
+    let cells = (1..=room).map(|cell| (f64::from(cell) - 0.5) / f64::from(room) < split.blue);
     let blue: String = cells.clone().filter(|blue| *blue).map(|_| '█').collect();
     let green: String = cells.filter(|blue| !*blue).map(|_| '▒').collect();
     let percent = |share: f64| share * 100.0;
