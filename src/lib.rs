@@ -1,4 +1,30 @@
 //! taskset-guardian: rolls ECS task sets back when green goes bad.
+//!
+//! Data falls through the rooms in one direction:
+//!
+//! ```text
+//! SQS -> events -> journal -> engine -> effects -> aws
+//!                               ^  |
+//!          sweep observations --+  +-> incidents, metrics, announcements
+//! ```
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`model`] | pure: the vocabulary that every room speaks |
+//! | [`rules`] | pure: rule files, their checks and diagnostics |
+//! | [`events`] | pure: EventBridge JSON in, signals out |
+//! | [`engine`] | pure: the state machine that decides |
+//! | [`ports`] | what the shell needs from the outside, in the domain's words |
+//! | [`aws`] | the ports against AWS; the only room that names an SDK |
+//! | [`journal`] | durable inputs and incidents |
+//! | [`telemetry`] | metrics and logs, rendered from the engine's reports |
+//! | [`runtime`] | everything that waits: pump, engine loop, executor, sweep |
+//! | [`http`] | metrics, health and status |
+//! | [`sandbox`] | an AWS twin: a simulated world behind the real protocols |
+//! | [`cli`] | one file per verb |
+//!
+//! Dependency rule, held by a test: `model <- {rules, events} <- engine`; `model <- ports <- {aws, journal, sandbox}`;
+//! `{engine, ports} <- telemetry <- runtime <- http <- cli <- main`.
 #![forbid(unsafe_code)]
 
 pub mod aws;
