@@ -5,20 +5,23 @@
 //! announce both on EventBridge, leave the queue empty, count it, and end in order.
 //!
 //! `tests/moto/launcher.py` adds to moto what a rollback can't do without:
-//! - task sets run tasks of their own, as many as their scale says, with `startedBy` and `group` as in ECS, and replace
+//! - a task set runs tasks of its own, as many as its scale says, with `startedBy` and `group` as in ECS, and replaces
 //!   those that end (moto starts tasks that belong to nobody);
-//! - task sets count them: `runningCount`, `computedDesiredCount` (moto says nothing, which reads as 0);
-//! - tasks have a `version`, and `StopTask` makes a task look as if its container had exited: `stopCode`, `stoppedAt`,
-//!   exit code (moto's stopped tasks have only a reason);
-//! - tasks stay as they are until they are stopped (in moto every `DescribeTasks` brings them nearer to their end).
+//! - a task set counts them: `runningCount`, `computedDesiredCount` (moto says nothing, which reads as 0);
+//! - a task has a `version`, and `StopTask` makes it look as if its container had exited by itself: `stopCode`,
+//!   `stoppedAt`, exit code (a task stopped in moto has only a reason);
+//! - a task stays as it is until it is stopped (in moto every `DescribeTasks` brings it nearer to its end), and its
+//!   containers' `cpu` and `memory` are texts, as the SDK demands (moto sends numbers);
+//! - an event that EventBridge delivers names its `account` (moto leaves it out).
 //!
-//! CloudWatch is the sandbox's, for moto does not speak its present protocol; it has no alarms. ECS's events are put by the
-//! test, for moto emits none.
+//! CloudWatch is the sandbox's, without alarms, for moto does not speak its present protocol. ECS's events are put by the
+//! test, for moto emits none, and lets anyone put events of AWS's sources.
 //!
-//! What this can't show, because moto does it at once or does not check: a task set that is DRAINING, the PRIMARY that must
-//! not be deleted, instability of a task set, targets that are unhealthy or not yet registered, rules that take time to
-//! propagate, throttling, and refusals by IAM. The sandbox does these.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+//! What this can't show, because moto does it at once or does not check: a task set that is DRAINING, a PRIMARY that must
+//! not be deleted (moto deletes it), a task set that is not steady, targets that are unhealthy or not yet registered,
+//! weights that take time to arrive at the load balancer, requests that are lost meanwhile, throttling, and what IAM
+//! refuses. Those are the sandbox's.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tell why")]
 
 #[path = "moto/account.rs"]
 mod account;
@@ -29,6 +32,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use taskset_guardian::model::Timestamp;
 use taskset_guardian::runtime::SystemClock;
@@ -40,6 +44,9 @@ use process::{Process, eventually, free_address, get, launch_moto};
 
 /// Long enough that only the events can have told of the failures, not a sweep.
 const SWEEP: &str = "5m";
+
+/// The rule's, as below.
+const DRAIN: Duration = Duration::from_secs(2);
 
 const RULE: &str = r#"
 name = "checkout"
@@ -114,35 +121,39 @@ async fn green_fails_on_moto_and_the_program_brings_the_traffic_back_to_blue_and
     let (_moto, network) = launch_moto(directory.path());
     let cloudwatch = Sandbox::start(NoAlarms, Arc::new(SystemClock), WireSettings::default()).await.unwrap();
     let account = Account::set_up(&network).await;
-    let before = account.rules().await;
+    let others = account.other_rules().await;
     assert_eq!(account.forward().await, Forward::new([(&account.blue, 90), (&account.green, 10)]), "as set up");
 
     let address = free_address();
     let mut guardian = start_guardian(directory.path(), &account, &cloudwatch.endpoint(), &address);
     eventually("the guardian is ready", async || get(&address, "/readyz").filter(|(status, _)| *status == 200)).await;
 
-    for task in account.tasks_of(&account.green).await {
-        account.fail_task(&task).await;
-    }
+    account.fail_tasks_of(&account.green).await;
 
     let told = account.announcements(2).await;
     let kinds: BTreeSet<_> = told.iter().map(|event| event["detail-type"].as_str().unwrap()).collect();
     assert_eq!(kinds, BTreeSet::from(["Rollback Started", "Rollback Completed"]));
     for event in &told {
-        assert_eq!(event["detail"]["green"], account.green.id.as_str());
-        assert_eq!(event["detail"]["blue"], account.blue.id.as_str());
+        assert_eq!(event["detail"]["green"], *account.green.id, "{event}");
+        assert_eq!(event["detail"]["blue"], *account.blue.id, "{event}");
     }
 
-    assert_eq!(account.task_sets().await, [account.blue.id.clone()], "green is gone");
+    assert_eq!(account.task_sets().await, [&*account.blue.id], "green is gone");
+    // A sticky rule must not name green at all: its cookie outranks a weight of 0.
     assert_eq!(account.forward().await, Forward::new([(&account.blue, 100)]));
-    let others =
-        |rules: Vec<(String, String)>| rules.into_iter().filter(|(arn, _)| *arn != account.rule).collect::<Vec<_>>();
-    assert_eq!(others(account.rules().await), others(before), "nobody else's traffic was touched");
-    eventually("the queue is empty", async || (account.waiting_events().await == 0).then_some(())).await;
+    assert_eq!(account.other_rules().await, others, "nobody else's traffic was touched");
 
+    eventually("the queue is empty", async || (account.waiting_events().await == 0).then_some(())).await;
     let (_, exposed) = get(&address, "/metrics").unwrap();
     let rolled_back = r#"taskset_guardian_rollbacks_total{cluster="prod",outcome="rolled_back",service="checkout"}"#;
     assert_eq!(metric(&exposed, rolled_back), Some(1.0), "{exposed}");
+    assert_eq!(metric(&exposed, r#"taskset_guardian_messages_total{outcome="signal"}"#), Some(2.0), "{exposed}");
+    let until_deleted = metric(&exposed, r#"taskset_guardian_rollback_duration_seconds_sum{stage="delete"}"#).unwrap();
+    assert!(until_deleted >= DRAIN.as_secs_f64(), "green was deleted {until_deleted} s after the shift");
+    let failed =
+        |line: &&str| line.starts_with("taskset_guardian_aws_requests_total") && !line.contains("outcome=\"ok\"");
+    let failed: Vec<_> = exposed.lines().filter(failed).filter(|line| !line.ends_with(" 0")).collect();
+    assert!(failed.is_empty(), "calls that moto refused: {failed:#?}");
 
     guardian.terminate();
     let ended = eventually("the guardian ends", async || guardian.ended()).await;

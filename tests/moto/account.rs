@@ -43,9 +43,9 @@ pub(crate) struct Account {
     pub(crate) events_url: String,
     pub(crate) blue: TaskSet,
     pub(crate) green: TaskSet,
-    /// The rule that splits the traffic between them.
-    pub(crate) rule: String,
     listener: String,
+    /// The one of the listener's rules that splits the traffic between blue and green.
+    rule: String,
     announcements_url: String,
     clients: Clients,
 }
@@ -193,51 +193,25 @@ impl Account {
             events_url,
             blue: TaskSet { id: blue_id, group: blue },
             green: TaskSet { id: green_id, group: green },
-            rule,
             listener,
+            rule,
             announcements_url,
             clients,
         }
     }
 
-    pub(crate) async fn tasks_of(&self, task_set: &TaskSet) -> Vec<String> {
+    /// Lets the containers of all its tasks exit, and puts the events that ECS would.
+    pub(crate) async fn fail_tasks_of(&self, task_set: &TaskSet) {
         let list = self.clients.ecs.list_tasks().cluster(CLUSTER).started_by(&task_set.id);
         let tasks = list.send().await.unwrap().task_arns.unwrap();
         assert_eq!(tasks.len(), usize::try_from(DESIRED).unwrap());
-        tasks
-    }
-
-    /// Lets a task's container exit, and puts the event that ECS would.
-    pub(crate) async fn fail_task(&self, task: &str) {
-        let stop = self.clients.ecs.stop_task().cluster(CLUSTER).task(task);
-        let stopped = stop.reason("Essential container in task exited").send().await.unwrap().task.unwrap();
-        let at = |time: Option<&DateTime>| time.unwrap().fmt(DateTimeFormat::DateTime).unwrap();
-        let containers = stopped.containers().iter().map(|container| {
-            json!({ "name": container.name(), "lastStatus": container.last_status(), "exitCode": container.exit_code() })
-        });
-        let detail = json!({
-            "clusterArn": stopped.cluster_arn(),
-            "taskArn": stopped.task_arn(),
-            "taskDefinitionArn": stopped.task_definition_arn(),
-            "group": stopped.group(),
-            "startedBy": stopped.started_by(),
-            "lastStatus": stopped.last_status(),
-            "desiredStatus": stopped.desired_status(),
-            "version": stopped.version(),
-            "stopCode": stopped.stop_code().unwrap().as_str(),
-            "stoppedReason": stopped.stopped_reason(),
-            "stoppingAt": at(stopped.stopping_at()),
-            "stoppedAt": at(stopped.stopped_at()),
-            "containers": containers.collect::<Vec<_>>(),
-        });
-        let entry = events::PutEventsRequestEntry::builder()
-            .source("aws.ecs")
-            .detail_type("ECS Task State Change")
-            .resources(task)
-            .time(*stopped.stopped_at().unwrap())
-            .detail(detail.to_string())
-            .build();
-        let put = self.clients.events.put_events().entries(entry).send().await.unwrap();
+        let mut entries = Vec::new();
+        for task in tasks {
+            let stop = self.clients.ecs.stop_task().cluster(CLUSTER).task(task);
+            let stopped = stop.reason("Essential container in task exited").send().await.unwrap().task.unwrap();
+            entries.push(stopped_event(&stopped));
+        }
+        let put = self.clients.events.put_events().set_entries(Some(entries)).send().await.unwrap();
         assert_eq!(put.failed_entry_count(), 0, "{put:?}");
     }
 
@@ -248,11 +222,13 @@ impl Account {
         services[0].task_sets().iter().map(|task_set| task_set.id().unwrap().to_owned()).collect()
     }
 
-    /// All rules of the listener, its default included, as ARN and everything they do.
-    pub(crate) async fn rules(&self) -> Vec<(String, String)> {
+    /// The listener's other rules, its default included, with everything they do.
+    pub(crate) async fn other_rules(&self) -> Vec<elb::Rule> {
         let describe = self.clients.elb.describe_rules().listener_arn(&self.listener);
         let rules = describe.send().await.unwrap().rules.unwrap();
-        rules.iter().map(|rule| (rule.rule_arn().unwrap().to_owned(), format!("{rule:?}"))).collect()
+        let others: Vec<_> = rules.into_iter().filter(|rule| rule.rule_arn() != Some(&self.rule)).collect();
+        assert!(!others.is_empty());
+        others
     }
 
     /// What the rule between blue and green does.
@@ -297,4 +273,34 @@ impl Account {
         .await;
         told
     }
+}
+
+/// What ECS says about a task that has stopped. The times are the task's, as texts.
+fn stopped_event(task: &ecs::Task) -> events::PutEventsRequestEntry {
+    let at = |time: Option<&DateTime>| time.unwrap().fmt(DateTimeFormat::DateTime).unwrap();
+    let containers = task.containers().iter().map(|container| {
+        json!({ "name": container.name(), "lastStatus": container.last_status(), "exitCode": container.exit_code() })
+    });
+    let detail = json!({
+        "clusterArn": task.cluster_arn(),
+        "taskArn": task.task_arn(),
+        "taskDefinitionArn": task.task_definition_arn(),
+        "group": task.group(),
+        "startedBy": task.started_by(),
+        "lastStatus": task.last_status(),
+        "desiredStatus": task.desired_status(),
+        "version": task.version(),
+        "stopCode": task.stop_code().unwrap().as_str(),
+        "stoppedReason": task.stopped_reason(),
+        "stoppingAt": at(task.stopping_at()),
+        "stoppedAt": at(task.stopped_at()),
+        "containers": containers.collect::<Vec<_>>(),
+    });
+    events::PutEventsRequestEntry::builder()
+        .source("aws.ecs")
+        .detail_type("ECS Task State Change")
+        .resources(task.task_arn().unwrap())
+        .time(*task.stopped_at().unwrap())
+        .detail(detail.to_string())
+        .build()
 }

@@ -36,6 +36,7 @@ def start_tasks(ecs, task_set, count):
     )
     for task in tasks:
         task.version = 1
+        # Numbers where AWS has texts: the Rust SDK refuses the whole answer.
         for container in task.containers:
             container.cpu, container.memory = str(container.cpu), str(container.memory)
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-/// How long anything may take. All of it together takes some ten seconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take. On an idle machine nothing takes longer than one long poll, ten seconds.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const HOW_TO_GET_MOTO: &str = "MOTO_SERVER must name the moto_server of a Python environment, as in\n\
     \x20   python3 -m venv target/moto && target/moto/bin/pip install \"moto[server]==5.2.1\"\n\
