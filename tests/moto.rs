@@ -1,0 +1,162 @@
+//! The real binary against a third party's AWS: moto_server, set up through the real SDK clients.
+//!
+//! An EXTERNAL service has a blue and a green task set behind a weighted, sticky rule of an ALB. Two of green's tasks die;
+//! their events go through EventBridge and SQS to `taskset-guardian run`. It must give all traffic to blue, delete green,
+//! announce both on EventBridge, leave the queue empty, count it, and end in order.
+//!
+//! `tests/moto/launcher.py` adds to moto what a rollback can't do without:
+//! - a task set runs tasks of its own, as many as its scale says, with `startedBy` and `group` as in ECS, and replaces
+//!   those that end (moto starts tasks that belong to nobody);
+//! - a task set counts them: `runningCount`, `computedDesiredCount` (moto says nothing, which reads as 0);
+//! - a task has a `version`, and `StopTask` makes it look as if its container had exited by itself: `stopCode`,
+//!   `stoppedAt`, exit code (a task stopped in moto has only a reason);
+//! - a task stays as it is until it is stopped (in moto every `DescribeTasks` brings it nearer to its end), and its
+//!   containers' `cpu` and `memory` are texts, as the SDK demands (moto sends numbers);
+//! - an event that EventBridge delivers names its `account` (moto leaves it out).
+//!
+//! CloudWatch is the sandbox's, without alarms, for moto does not speak its present protocol. ECS's events are put by the
+//! test, for moto emits none, and lets anyone put events of AWS's sources.
+//!
+//! What this can't show, because moto does it at once or does not check: a task set that is DRAINING, a PRIMARY that must
+//! not be deleted (moto deletes it), a task set that is not steady, targets that are unhealthy or not yet registered,
+//! weights that take time to arrive at the load balancer, requests that are lost meanwhile, throttling, and what IAM
+//! refuses. Those are the sandbox's.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tell why")]
+
+#[path = "moto/account.rs"]
+mod account;
+#[path = "moto/process.rs"]
+mod process;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use taskset_guardian::model::Timestamp;
+use taskset_guardian::runtime::SystemClock;
+use taskset_guardian::sandbox::api::{ApiError, Backend, Call, Reply, Timed};
+use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
+
+use account::{Account, Forward, REGION};
+use process::{Process, eventually, free_address, get, launch_moto};
+
+/// Long enough that only the events can have told of the failures, not a sweep.
+const SWEEP: &str = "5m";
+
+/// The rule's, as below.
+const DRAIN: Duration = Duration::from_secs(2);
+
+const RULE: &str = r#"
+name = "checkout"
+
+[[protect]]
+cluster = "prod"
+service = "checkout"
+
+[stability]
+task_failures = 2
+
+[rollback]
+drain = "2s"
+"#;
+
+/// A CloudWatch without alarms.
+struct NoAlarms;
+
+impl Backend for NoAlarms {
+    fn call(&mut self, call: Call) -> Result<Reply, ApiError> {
+        match call {
+            Call::DescribeAlarms { .. } => Ok(Reply::Alarms(Vec::new())),
+            other => Err(ApiError::client("InvalidAction", format!("only DescribeAlarms is expected here: {other:?}"))),
+        }
+    }
+}
+
+impl Timed for NoAlarms {
+    fn advance_to(&mut self, _now: Timestamp) {}
+
+    fn now(&self) -> Timestamp {
+        Timestamp::EPOCH
+    }
+
+    fn next_event(&self) -> Option<Timestamp> {
+        None
+    }
+}
+
+/// Starts the program, with nothing of this process's environment.
+fn start_guardian(directory: &Path, account: &Account, cloudwatch: &str, address: &str) -> Process {
+    let rules = directory.join("rules");
+    std::fs::create_dir(&rules).unwrap();
+    std::fs::write(rules.join("checkout.toml"), RULE).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taskset-guardian"));
+    command
+        .env_clear()
+        .env("AWS_REGION", REGION)
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_ENDPOINT_URL", &account.endpoint)
+        .env("AWS_ENDPOINT_URL_CLOUDWATCH", cloudwatch)
+        .args(["run", "--sweep", SWEEP, "--event-bus", "default"])
+        .args(["--listen", address, "--queue-url", &account.events_url])
+        .arg("--rules")
+        .arg(rules)
+        .arg("--state")
+        .arg(directory.join("state.redb"));
+    Process::start("taskset-guardian", command, directory)
+}
+
+/// The value of a metric, by its name and labels as exposed.
+fn metric(exposed: &str, series: &str) -> Option<f64> {
+    exposed.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs moto"]
+async fn green_fails_on_moto_and_the_program_brings_the_traffic_back_to_blue_and_deletes_green() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_moto, network) = launch_moto(directory.path());
+    let cloudwatch = Sandbox::start(NoAlarms, Arc::new(SystemClock), WireSettings::default()).await.unwrap();
+    let account = Account::set_up(&network).await;
+    let others = account.other_rules().await;
+    assert_eq!(account.forward().await, Forward::new([(&account.blue, 90), (&account.green, 10)]), "as set up");
+
+    let address = free_address();
+    let mut guardian = start_guardian(directory.path(), &account, &cloudwatch.endpoint(), &address);
+    eventually("the guardian is ready", async || get(&address, "/readyz").filter(|(status, _)| *status == 200)).await;
+
+    account.fail_tasks_of(&account.green).await;
+
+    let told = account.announcements(2).await;
+    let kinds: BTreeSet<_> = told.iter().map(|event| event["detail-type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, BTreeSet::from(["Rollback Started", "Rollback Completed"]));
+    for event in &told {
+        assert_eq!(event["detail"]["green"], *account.green.id, "{event}");
+        assert_eq!(event["detail"]["blue"], *account.blue.id, "{event}");
+    }
+
+    assert_eq!(account.task_sets().await, [&*account.blue.id], "green is gone");
+    // A sticky rule must not name green at all: its cookie outranks a weight of 0.
+    assert_eq!(account.forward().await, Forward::new([(&account.blue, 100)]));
+    assert_eq!(account.other_rules().await, others, "nobody else's traffic was touched");
+
+    eventually("the queue is empty", async || (account.waiting_events().await == 0).then_some(())).await;
+    let (_, exposed) = get(&address, "/metrics").unwrap();
+    let rolled_back = r#"taskset_guardian_rollbacks_total{cluster="prod",outcome="rolled_back",service="checkout"}"#;
+    assert_eq!(metric(&exposed, rolled_back), Some(1.0), "{exposed}");
+    assert_eq!(metric(&exposed, r#"taskset_guardian_messages_total{outcome="signal"}"#), Some(2.0), "{exposed}");
+    let until_deleted = metric(&exposed, r#"taskset_guardian_rollback_duration_seconds_sum{stage="delete"}"#).unwrap();
+    assert!(until_deleted >= DRAIN.as_secs_f64(), "green was deleted {until_deleted} s after the shift");
+    let failed =
+        |line: &&str| line.starts_with("taskset_guardian_aws_requests_total") && !line.contains("outcome=\"ok\"");
+    let failed: Vec<_> = exposed.lines().filter(failed).filter(|line| !line.ends_with(" 0")).collect();
+    assert!(failed.is_empty(), "calls that moto refused: {failed:#?}");
+
+    guardian.terminate();
+    let ended = eventually("the guardian ends", async || guardian.ended()).await;
+    assert_eq!(ended.code(), Some(0));
+    cloudwatch.shutdown().await.unwrap();
+}

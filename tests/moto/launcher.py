@@ -1,0 +1,98 @@
+"""Serves moto on a free port, with ECS tasks that belong to their task sets and can fail.
+
+Prints one line of JSON: the endpoint, and the network that moto's default VPC offers. Ends when its stdin ends, so it
+never outlives the test. What it adds to moto, and why, is listed in ../moto.rs.
+"""
+
+import json
+import math
+import sys
+
+from moto.core.utils import utcnow
+from moto.ec2.models import ec2_backends
+from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskSet
+from moto.events.utils import EventTemplateParser
+from moto.moto_api import state_manager
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+ACCOUNT = "123456789012"
+REGION = "eu-west-1"
+
+create_task_set = EC2ContainerServiceBackend.create_task_set
+stop_task = EC2ContainerServiceBackend.stop_task
+
+
+def start_tasks(ecs, task_set, count):
+    tasks = ecs.run_task(
+        cluster_str=task_set.cluster,
+        task_definition_str=task_set.task_definition,
+        count=count,
+        overrides=None,
+        started_by=task_set.id,
+        tags=None,
+        launch_type=task_set.launch_type,
+        networking_configuration=task_set.network_configuration,
+        group=f"service:{task_set.service}",
+    )
+    for task in tasks:
+        task.version = 1
+        # Numbers where AWS has texts: the Rust SDK refuses the whole answer.
+        for container in task.containers:
+            container.cpu, container.memory = str(container.cpu), str(container.memory)
+
+
+def running(ecs, task_set):
+    tasks = ecs.list_tasks(started_by=task_set.id, desiredStatus="RUNNING")
+    return len(tasks)
+
+
+def create_task_set_with_tasks(ecs, service, cluster_str, task_definition, scale, **options):
+    """Without a scale moto starts no tasks, so those it would start for nobody are not there."""
+    task_set = create_task_set(ecs, service, cluster_str, task_definition, **options)
+    task_set.scale = scale
+    desired = ecs.services[f"{cluster_str}:{service}"].desired_count
+    task_set.computed_desired_count = math.ceil(desired * scale["value"] / 100)
+    task_set.backend = ecs
+    start_tasks(ecs, task_set, task_set.computed_desired_count)
+    return task_set
+
+
+def stop_task_as_failed(ecs, cluster_str, task_str, reason):
+    """The task ends by itself, and its task set starts another."""
+    task = stop_task(ecs, cluster_str, task_str, reason)
+    task.version += 1
+    task.stop_code = "EssentialContainerExited"
+    task.stopping_at = task.stopped_at = utcnow()
+    for container in task.containers:
+        container.last_status = "STOPPED"
+        container.exitCode = 1
+    for service in ecs.services.values():
+        for task_set in service.task_sets:
+            if task_set.id == task.started_by:
+                start_tasks(ecs, task_set, 1)
+    return task
+
+
+def main():
+    EC2ContainerServiceBackend.create_task_set = create_task_set_with_tasks
+    EC2ContainerServiceBackend.stop_task = stop_task_as_failed
+    TaskSet.running_count = property(lambda task_set: running(task_set.backend, task_set))
+    template = EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE
+    EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE = template.replace("{", '{"account": "<account>", ', 1)
+    # Left alone, every DescribeTasks brings a task one step nearer to its end.
+    state_manager.set_transition("ecs::task", {"progression": "manual", "times": sys.maxsize})
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    ec2 = ec2_backends[ACCOUNT][REGION]
+    vpc = ec2.get_default_vpc()
+    subnets = [subnet.id for subnet in ec2.describe_subnets() if subnet.vpc_id == vpc.id]
+    groups = [group.id for group in ec2.describe_security_groups() if group.vpc_id == vpc.id]
+    endpoint = f"http://{host}:{port}"
+    print(json.dumps({"endpoint": endpoint, "vpc": vpc.id, "subnets": subnets, "security_groups": groups}), flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
