@@ -25,7 +25,7 @@
 
 #[path = "moto/account.rs"]
 mod account;
-#[path = "moto/process.rs"]
+#[path = "support/process.rs"]
 mod process;
 
 use std::collections::BTreeSet;

@@ -1,4 +1,5 @@
 //! The processes of the test, and waiting for what they do.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

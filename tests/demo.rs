@@ -1,0 +1,48 @@
+//! `demo` and `check` as their users call them.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn guardian(words: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("taskset-guardian").unwrap();
+    command.args(words).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+#[test]
+fn a_demo_ends_with_one_document_that_says_how_it_went() {
+    let done = guardian(&["demo", "--speed", "20", "--seed", "3", "--output", "json"]).assert().success();
+    let ended: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    assert_eq!((&ended["scenario"], &ended["seed"]), (&"crash-at-start".into(), &3.into()));
+    assert_eq!((&ended["outcome"], &ended["expected"]), (&"rolled_back".into(), &"rolled_back".into()));
+    assert_eq!((&ended["weights"]["blue"], &ended["weights"]["green"]), (&1.0.into(), &0.0.into()));
+    for time in ["detection_ms", "traffic_safe_ms", "deleted_ms", "failed_requests"] {
+        assert!(ended[time].is_u64(), "{time}: {}", ended[time]);
+    }
+    assert!(ended["detection_ms"].as_u64() <= ended["traffic_safe_ms"].as_u64());
+    assert!(ended["traffic_safe_ms"].as_u64() <= ended["deleted_ms"].as_u64());
+    assert!(ended["evidence"].as_array().unwrap().len() > 3, "the gate and its failed tasks");
+    let timeline = ended["timeline"].as_array().unwrap();
+    assert!(timeline.iter().all(|line| line["t_ms"].is_u64() && line["what"].is_string()));
+    assert_eq!(ended["violations"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn the_list_and_a_wrong_name_both_name_every_scenario() {
+    let list = guardian(&["demo", "--list"]).assert().success();
+    let list = String::from_utf8(list.get_output().stdout.clone()).unwrap();
+    let wrong = guardian(&["demo", "--scenario", "nonsense"]).assert().code(2);
+    let wrong = String::from_utf8(wrong.get_output().stderr.clone()).unwrap();
+    for name in ["crash-at-start", "elb-health-checks", "http-5xx-alarm", "never-steady", "healthy", "spot-noise"] {
+        assert!(list.contains(name) && wrong.contains(name), "{name} is missing");
+    }
+}
+
+#[test]
+fn the_shipped_rules_pass_their_check_and_bad_ones_do_not() {
+    guardian(&["check", "rules"]).assert().success();
+    guardian(&["check", "rules/examples"]).assert().success();
+    guardian(&["check", "tests/fixtures/rules/bad"]).assert().code(1);
+    guardian(&["check", "no/such/directory"]).assert().code(2);
+}
