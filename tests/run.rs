@@ -143,9 +143,7 @@ impl Stage {
     }
 
     fn metric(&self, line: &str) -> Option<f64> {
-        let (_, text) = get(&self.address, "/metrics")?;
-        let found = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
-        found
+        get(&self.address, "/metrics")?.1.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
     }
 }
 
