@@ -15,7 +15,7 @@ use taskset_guardian::ports::Clock as _;
 use taskset_guardian::runtime::SystemClock;
 use taskset_guardian::sandbox::api::{ApiError, Backend as _, Call, Reply};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
-use taskset_guardian::sandbox::world::{Act, Crash, Delivery, ServiceSetup, Setup, Timing, Version, World};
+use taskset_guardian::sandbox::world::{Act, Crash, Delivery, RouteSetup, ServiceSetup, Setup, Timing, Version, World};
 
 use process::{Process, eventually, free_address, get};
 
@@ -36,7 +36,7 @@ task_failures = 2
 drain = "3s"
 "#;
 
-/// A green that crashes, with `spare` of its tasks left running so that there is something to drain.
+/// A green whose every task crashes a second after its start.
 fn crashing() -> Setup {
     let crash = Crash { after: Duration::from_secs(1), exit_code: 1, out_of_memory: false };
     let fast = Version { start_delay: Duration::from_secs(1), crash: Some(crash), ..Version::default() };
@@ -44,8 +44,10 @@ fn crashing() -> Setup {
         (Duration::from_secs(1), Act::CreateTaskSet { version: "checkout:88".to_owned(), scale: 100.0 }),
         (Duration::from_millis(1100), Act::SetWeights { blue: 90, green: 10 }),
     ];
+    let route = RouteSetup { sticky: Some(Duration::from_hours(1)), authenticated: true, ..RouteSetup::default() };
     Setup {
-        services: vec![ServiceSetup { script, ..ServiceSetup::default() }],
+        // A login before the forward, and a cookie: both must survive the shift.
+        services: vec![ServiceSetup { script, routes: vec![route], ..ServiceSetup::default() }],
         versions: BTreeMap::from([("checkout:88".to_owned(), fast)]),
         timing: Timing { deregistration: Duration::from_secs(1), ..Timing::default() },
         delivery: Delivery {

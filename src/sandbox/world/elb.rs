@@ -255,7 +255,8 @@ impl World {
         let named = |service: &super::ecs::Service| {
             let share = |group: &str| {
                 let group = TargetGroupArn::new(group);
-                forwards(&rule.in_force).map(|forward| forward.share(&group)).sum::<f64>() * 100.0
+                // An empty sum is -0, which would be shown.
+                (0.0 + forwards(&rule.in_force).map(|forward| forward.share(&group)).sum::<f64>()) * 100.0
             };
             format!(
                 "the load balancer now sends {:.0} % to blue and {:.0} % to green",
@@ -322,31 +323,40 @@ fn route_actions(route: &RouteSetup, groups: &[String; 2]) -> Vec<Action> {
     });
     let mut actions = Vec::new();
     if route.authenticated {
-        actions.push(kept("authenticate-oidc", &login));
+        actions.push(kept("authenticate-oidc", OIDC, login));
     }
     actions.push(ActionKind::Forward(forward));
     (1..).zip(actions).map(|(order, kind)| Action { order: Some(order), kind }).collect()
 }
 
 fn not_found() -> Vec<Action> {
-    vec![Action { order: Some(1), kind: kept("fixed-response", &json!({ "StatusCode": "404" })) }]
+    vec![Action { order: Some(1), kind: kept("fixed-response", "FixedResponseConfig", json!({ "StatusCode": "404" })) }]
 }
 
-fn kept(kind: &str, config: &Value) -> ActionKind {
-    ActionKind::Kept(KeptAction { kind: kind.into(), config: config.as_object().cloned().unwrap_or_default() })
+/// The member of an action that holds its login.
+const OIDC: &str = "AuthenticateOidcConfig";
+
+/// An action whose configuration is one member, by the API's name.
+fn kept(kind: &str, member: &str, config: Value) -> ActionKind {
+    ActionKind::Kept(KeptAction { kind: kind.into(), config: Map::from_iter([(member.to_owned(), config)]) })
 }
 
 fn has_secret(config: &Map<String, Value>) -> bool {
-    let reused = config.get("UseExistingClientSecret");
-    config.contains_key("ClientSecret")
-        || reused.is_some_and(|v| v.as_bool() == Some(true) || v.as_str() == Some("true"))
+    let login = config.get(OIDC).and_then(Value::as_object);
+    login.is_some_and(|login| {
+        let reused = login.get("UseExistingClientSecret");
+        login.contains_key("ClientSecret")
+            || reused.is_some_and(|v| v.as_bool() == Some(true) || v.as_str() == Some("true"))
+    })
 }
 
 /// ELB never answers with the secret, nor with the order to keep it.
 pub(super) fn hide_secret(action: &mut Action) {
-    if let ActionKind::Kept(kept) = &mut action.kind {
-        kept.config.remove("ClientSecret");
-        kept.config.remove("UseExistingClientSecret");
+    if let ActionKind::Kept(kept) = &mut action.kind
+        && let Some(login) = kept.config.get_mut(OIDC).and_then(Value::as_object_mut)
+    {
+        login.remove("ClientSecret");
+        login.remove("UseExistingClientSecret");
     }
 }
 

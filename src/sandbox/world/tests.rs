@@ -103,7 +103,9 @@ impl Stage {
                     forward.groups = groups.iter().map(weighted).collect();
                 }
                 ActionKind::Kept(kept) => {
-                    kept.config.insert("UseExistingClientSecret".to_owned(), Value::Bool(true));
+                    if let Some(login) = kept.config.get_mut("AuthenticateOidcConfig").and_then(Value::as_object_mut) {
+                        login.insert("UseExistingClientSecret".to_owned(), Value::Bool(true));
+                    }
                 }
             }
         }
