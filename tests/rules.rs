@@ -12,7 +12,8 @@ use proptest::prelude::*;
 use taskset_guardian::cli::check::check;
 use taskset_guardian::model::ServiceKey;
 use taskset_guardian::rules::{
-    Code, DeletePolicy, Diagnostics, LARGEST_FILE, MOST_FILES, Mode, Protect, Rule, RuleFile, RuleSet, compile,
+    AfterPromotion, BlueCapacity, Code, DeletePolicy, Diagnostics, LARGEST_FILE, MOST_FILES, Mode, Protect, Rule,
+    RuleFile, RuleSet, compile,
 };
 use taskset_guardian::runtime::rule_files::read_rule_files;
 
@@ -64,7 +65,7 @@ fn the_shipped_rule_watches_everything_touches_nothing_and_spells_out_the_defaul
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let rules = compile(&[protecting("bare", &["prod/web"])]).unwrap();
-    let Rule { watch, stability, errors, rollback, .. } = &*rules.rules[0];
+    let Rule { watch, stability, errors, compare, rollback, limits, .. } = &*rules.rules[0];
     let minutes = Duration::from_mins;
     assert_eq!((watch.bake, watch.freshness), (minutes(15), minutes(10)));
     assert_eq!(
@@ -72,7 +73,12 @@ fn the_defaults_are_those_of_the_contract() {
         (minutes(5), Some(3), Some(minutes(10)))
     );
     assert_eq!((errors.alarms.len(), errors.alarm_for), (0, Duration::ZERO));
+    assert_eq!((stability.unhealthy_targets, compare.against_blue), (Some(0.5), true));
     assert_eq!((rollback.drain, rollback.delete), (minutes(1), DeletePolicy::Force));
+    assert_eq!(
+        (rollback.blue_capacity, rollback.after_promotion, limits.rollbacks_per_day),
+        (BlueCapacity::Restore, AfterPromotion::Rollback, 3)
+    );
 }
 
 #[test]

@@ -12,6 +12,8 @@ use crate::ports::Actuator;
 
 const MODIFY_RULE: Operation = Operation::new("elasticloadbalancing", "ModifyRule");
 const MODIFY_LISTENER: Operation = Operation::new("elasticloadbalancing", "ModifyListener");
+const UPDATE_TASK_SET: Operation = Operation::new("ecs", "UpdateTaskSet");
+const SET_PRIMARY: Operation = Operation::new("ecs", "UpdateServicePrimaryTaskSet");
 const DELETE_TASK_SET: Operation = Operation::new("ecs", "DeleteTaskSet");
 
 /// Sends writes, each once. Whether to send again is decided by who reads what became of it.
@@ -48,6 +50,31 @@ impl Writer {
         Ok(())
     }
 
+    async fn scale_task_set(&self, service: &ServiceKey, task_set: &TaskSetArn, percent: u8) -> Result<(), CallError> {
+        let scale = ecs::types::Scale::builder().unit(ecs::types::ScaleUnit::Percent).value(f64::from(percent)).build();
+        let call = self
+            .ecs
+            .update_task_set()
+            .cluster(&*service.cluster)
+            .service(&*service.service)
+            .task_set(task_set.as_str())
+            .scale(scale);
+        self.calls.send(UPDATE_TASK_SET, call.customize().config_override(ecs_once()).send()).await?;
+        Ok(())
+    }
+
+    /// By ARN: an id is accepted too, but not everywhere understood.
+    async fn set_primary(&self, service: &ServiceKey, task_set: &TaskSetArn) -> Result<(), CallError> {
+        let call = self
+            .ecs
+            .update_service_primary_task_set()
+            .cluster(&*service.cluster)
+            .service(&*service.service)
+            .primary_task_set(task_set.as_str());
+        self.calls.send(SET_PRIMARY, call.customize().config_override(ecs_once()).send()).await?;
+        Ok(())
+    }
+
     async fn delete_task_set(&self, service: &ServiceKey, task_set: &TaskSetArn) -> Result<(), CallError> {
         let call = self
             .ecs
@@ -56,10 +83,14 @@ impl Writer {
             .service(&*service.service)
             .task_set(task_set.as_str())
             .force(true);
-        let once = ecs::config::Builder::new().retry_config(RetryConfig::disabled());
-        self.calls.send(DELETE_TASK_SET, call.customize().config_override(once).send()).await?;
+        self.calls.send(DELETE_TASK_SET, call.customize().config_override(ecs_once()).send()).await?;
         Ok(())
     }
+}
+
+/// Whether a write is sent again is for its reader to say, not for the client.
+fn ecs_once() -> ecs::config::Builder {
+    ecs::config::Builder::new().retry_config(RetryConfig::disabled())
 }
 
 #[async_trait]
@@ -67,6 +98,10 @@ impl Actuator for Writer {
     async fn apply(&self, write: &Write) -> Result<(), CallError> {
         match write {
             Write::SetActions { rule, actions, found: _ } => self.set_actions(rule, actions).await,
+            Write::ScaleTaskSet { service, task_set, percent } => {
+                self.scale_task_set(service, task_set, *percent).await
+            }
+            Write::SetPrimary { service, task_set } => self.set_primary(service, task_set).await,
             Write::DeleteTaskSet { service, task_set } => self.delete_task_set(service, task_set).await,
         }
     }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
-use aws_sdk_cloudwatch::types::{AlarmType, CompositeAlarm, Dimension, Metric, MetricAlarm, StateValue};
+use aws_sdk_cloudwatch::types::{
+    AlarmType, CompositeAlarm, Dimension, EvaluationState, Metric, MetricAlarm, StateValue,
+};
 use aws_smithy_types::DateTime;
 
 use super::calls::{Calls, Operation};
 use super::timestamp;
 
-use crate::model::{AlarmName, AlarmReading, AlarmValue, CallError, Timestamp, cut};
+use crate::model::{AlarmName, AlarmReading, AlarmValue, CallError, Timestamp, cut, suppressed};
 use crate::ports::Alarms;
 
 const DESCRIBE_ALARMS: Operation = Operation::new("cloudwatch", "DescribeAlarms");
@@ -92,6 +94,7 @@ fn metric_alarm(alarm: &MetricAlarm) -> Option<AlarmReading> {
         value: value(alarm.state_value()),
         since: since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp())?,
         reason: cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
+        doubt: unevaluated(alarm.evaluation_state()),
         target_groups: target_groups(dimensions),
     })
 }
@@ -102,8 +105,19 @@ fn composite_alarm(alarm: &CompositeAlarm) -> Option<AlarmReading> {
         value: value(alarm.state_value()),
         since: since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp())?,
         reason: cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
+        doubt: alarm.actions_suppressed_by().map(|by| suppressed(by.as_str())),
         target_groups: BTreeSet::new(),
     })
+}
+
+/// CloudWatch keeps the last state of an alarm that it can't evaluate. Partial data is data.
+fn unevaluated(state: Option<&EvaluationState>) -> Option<Arc<str>> {
+    match state {
+        Some(state @ (EvaluationState::EvaluationError | EvaluationState::EvaluationFailure)) => {
+            Some(format!("CloudWatch can't evaluate it ({})", state.as_str()).into())
+        }
+        _ => None,
+    }
 }
 
 /// A state that we do not know is no evidence in either direction.

@@ -247,6 +247,7 @@ fn counts(states: impl Iterator<Item = TargetHealthStateEnum>) -> TargetCounts {
             TargetHealthStateEnum::Unhealthy
             | TargetHealthStateEnum::UnhealthyDraining
             | TargetHealthStateEnum::Unavailable => &mut counts.unhealthy,
+            TargetHealthStateEnum::Initial => &mut counts.initial,
             _ => &mut counts.other,
         };
         *one = one.saturating_add(1);
@@ -291,7 +292,7 @@ mod tests {
             State::Draining,
             State::from("new"),
         ];
-        let expected = TargetCounts { healthy: 2, unhealthy: 3, other: 4 };
+        let expected = TargetCounts { healthy: 2, unhealthy: 3, initial: 1, other: 3 };
         assert_eq!(counts(states.into_iter()), expected);
     }
 

@@ -73,7 +73,7 @@ fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
     let count = rules.rules.len();
     writeln!(out, "{count} {}, no errors", if count == 1 { "rule" } else { "rules" })?;
     for rule in &rules.rules {
-        let Rule { name, mode, protect, watch, stability, errors, rollback: _ } = &**rule;
+        let Rule { name, mode, protect, watch, stability, errors, compare: _, rollback: _, limits: _ } = &**rule;
         writeln!(out, "\n{name} ({})", mode.as_str())?;
         for Protect { cluster, service } in protect {
             writeln!(out, "  protects {cluster}/{service}")?;
@@ -83,6 +83,9 @@ fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
         }
         if let Some(within) = stability.steady_within {
             writeln!(out, "  breach when green is not steady after {}", humane(within))?;
+        }
+        if let Some(share) = stability.unhealthy_targets {
+            writeln!(out, "  breach when more than {:.0} % of green's targets are unhealthy", share * 100.0)?;
         }
         let alarms: Vec<_> =
             errors.alarms.iter().map(AlarmName::as_str).chain(["those of green's target group"]).collect();

@@ -177,6 +177,10 @@ pub(super) enum Operation {
     ModifyRule,
     /// A default action.
     ModifyListener,
+    /// Blue's scale.
+    UpdateTaskSet,
+    /// Blue.
+    UpdateServicePrimaryTaskSet,
     /// Green.
     DeleteTaskSet,
 }
@@ -187,6 +191,8 @@ impl Operation {
         match self {
             Self::ModifyRule => "ModifyRule",
             Self::ModifyListener => "ModifyListener",
+            Self::UpdateTaskSet => "UpdateTaskSet",
+            Self::UpdateServicePrimaryTaskSet => "UpdateServicePrimaryTaskSet",
             Self::DeleteTaskSet => "DeleteTaskSet",
         }
     }

@@ -170,6 +170,12 @@ fn send(key: &ServiceKey, rollback: &mut Rollback, writes: Vec<Write>, out: &mut
                 Some(rule.clone()),
                 format!("ModifyListener: all of {} to blue", rule.short()),
             ),
+            Write::ScaleTaskSet { task_set, percent, .. } => {
+                (Operation::UpdateTaskSet, None, format!("UpdateTaskSet: {task_set} to {percent} %"))
+            }
+            Write::SetPrimary { task_set, .. } => {
+                (Operation::UpdateServicePrimaryTaskSet, None, format!("UpdateServicePrimaryTaskSet: {task_set}"))
+            }
             Write::DeleteTaskSet { task_set, .. } => {
                 let id = task_set.id().map_or_else(|| task_set.to_string(), |id| id.to_string());
                 (Operation::DeleteTaskSet, None, format!("DeleteTaskSet with force: green, {id}"))

@@ -65,7 +65,7 @@ pub(super) fn addressed(writes: &[Write]) -> BTreeSet<&TrafficRuleId> {
         .iter()
         .filter_map(|write| match write {
             Write::SetActions { rule, .. } => Some(rule),
-            Write::DeleteTaskSet { .. } => None,
+            Write::ScaleTaskSet { .. } | Write::SetPrimary { .. } | Write::DeleteTaskSet { .. } => None,
         })
         .collect()
 }

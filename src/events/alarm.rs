@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::envelope::{Envelope, Text, name, timestamp};
 use super::{DecodeError, IgnoredReason, NoSignal};
-use crate::model::{AlarmChange, AlarmDeleted, AlarmName, AlarmReading, AlarmValue, Fact, Signal, cut};
+use crate::model::{AlarmChange, AlarmDeleted, AlarmName, AlarmReading, AlarmValue, Fact, Signal, cut, suppressed};
 
 /// More target groups than the metrics of one sensible alarm name.
 const MOST_TARGET_GROUPS: usize = 20;
@@ -48,6 +48,8 @@ struct State<'a> {
     timestamp: Option<Text<'a>>,
     #[serde(borrow)]
     reason: Option<Text<'a>>,
+    #[serde(borrow, rename = "actionsSuppressedBy")]
+    suppressed_by: Option<Text<'a>>,
 }
 
 /// Composite alarms have no metrics, and an entry that is an expression has no `metricStat`.
@@ -131,6 +133,7 @@ fn changed<D>(
         value,
         since,
         reason: cut(state.reason.as_ref().map(Text::as_str).unwrap_or_default(), 512),
+        doubt: state.suppressed_by.as_ref().map(|by| suppressed(&cut(by.as_str(), 64))),
         target_groups: metrics.iter().filter_map(target_group).take(MOST_TARGET_GROUPS).collect(),
     };
     event.signal(Fact::Alarm(AlarmChange { alarm: reading }))

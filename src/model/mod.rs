@@ -24,7 +24,7 @@ pub use ids::{
 pub use incident::{Incident, IncidentOutcome, Moment};
 pub use observation::{
     AlarmReading, AlarmValue, Ask, Controller, Observation, ServiceReading, ServiceStatus, Stability, TargetCounts,
-    TaskReading, TaskSet, TaskSetStatus,
+    TaskReading, TaskSet, TaskSetStatus, suppressed,
 };
 pub use plan::{Outcome, Phase, Step, Write};
 pub use signal::{AlarmChange, AlarmDeleted, ContainerExit, Fact, ServiceAction, Signal, Stop, StopClass, TaskChange};

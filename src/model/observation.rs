@@ -165,7 +165,9 @@ pub struct TargetCounts {
     pub healthy: u32,
     /// `unhealthy`, `unhealthy.draining`, `unavailable`.
     pub unhealthy: u32,
-    /// `initial`, `unused`, `draining`.
+    /// `initial`: not checked often enough yet.
+    pub initial: u32,
+    /// `unused`, `draining`, and states that we do not know.
     pub other: u32,
 }
 
@@ -193,8 +195,16 @@ pub struct AlarmReading {
     pub since: Timestamp,
     /// CloudWatch's words, cut at 512 bytes.
     pub reason: Arc<str>,
+    /// Why its state says nothing, if so: its actions are suppressed, or CloudWatch could not evaluate it.
+    pub doubt: Option<Arc<str>>,
     /// `TargetGroup` dimensions of its metrics: `targetgroup/<name>/<id>`. Empty for composite and service-wide alarms.
     pub target_groups: BTreeSet<Arc<str>>,
+}
+
+/// [`AlarmReading::doubt`] of an alarm whose actions are suppressed. It still changes its state and sends its events, but
+/// somebody said that nothing is to be done about them.
+pub fn suppressed(by: &str) -> Arc<str> {
+    Arc::from(format!("its actions are suppressed ({by})"))
 }
 
 /// An alarm's state.

@@ -59,6 +59,10 @@ impl fmt::Display for Phase {
 pub enum Step {
     /// Read everything anew.
     Observe,
+    /// Give blue back the capacity that it needs for all the traffic.
+    RestoreBlue,
+    /// Make blue PRIMARY again.
+    PromoteBlue,
     /// Put every rule's weight on blue.
     ShiftTraffic,
     /// Read the rules again: all must agree.
@@ -90,6 +94,22 @@ pub enum Write {
         /// The whole new list.
         actions: Vec<Action>,
     },
+    /// `UpdateTaskSet`.
+    ScaleTaskSet {
+        /// Its service.
+        service: ServiceKey,
+        /// Blue.
+        task_set: TaskSetArn,
+        /// Percent of the service's desired count, 0 to 100.
+        percent: u8,
+    },
+    /// `UpdateServicePrimaryTaskSet`.
+    SetPrimary {
+        /// Its service.
+        service: ServiceKey,
+        /// Blue.
+        task_set: TaskSetArn,
+    },
     /// `DeleteTaskSet` with force.
     DeleteTaskSet {
         /// Its service.
@@ -105,6 +125,8 @@ impl Write {
         match self {
             Self::SetActions { rule: TrafficRuleId::Rule(_), .. } => "ModifyRule",
             Self::SetActions { rule: TrafficRuleId::DefaultOf(_), .. } => "ModifyListener",
+            Self::ScaleTaskSet { .. } => "UpdateTaskSet",
+            Self::SetPrimary { .. } => "UpdateServicePrimaryTaskSet",
             Self::DeleteTaskSet { .. } => "DeleteTaskSet",
         }
     }

@@ -57,6 +57,8 @@ pub enum Gate {
     TaskFailures,
     /// `stability.steady_within`.
     SteadyWithin,
+    /// `stability.unhealthy_targets`.
+    UnhealthyTargets,
     /// `errors.alarms`, or an alarm that watches green's target group.
     Alarm(super::AlarmName),
 }
@@ -66,6 +68,7 @@ impl fmt::Display for Gate {
         match self {
             Self::TaskFailures => f.write_str("stability.task_failures"),
             Self::SteadyWithin => f.write_str("stability.steady_within"),
+            Self::UnhealthyTargets => f.write_str("stability.unhealthy_targets"),
             Self::Alarm(name) => write!(f, "alarm {name:?}", name = name.as_str()),
         }
     }
@@ -119,6 +122,8 @@ pub enum Unit {
     Tasks,
     /// Seconds.
     Seconds,
+    /// A share of the whole, 0 to 1.
+    Share,
 }
 
 /// What one gate found: number, comparator, threshold, time span, and the single facts behind the number.
@@ -163,6 +168,12 @@ impl fmt::Display for Evidence {
                 "{role} ({task_set}) is not steady {} after its creation (breach: {comparator} {})",
                 seconds(*value),
                 seconds(*threshold)
+            ),
+            Gate::UnhealthyTargets => write!(
+                f,
+                "{:.0} % of the targets of {role} ({task_set}) are unhealthy, and have been for {span} (breach: {comparator} {:.0} %)",
+                value * 100.0,
+                threshold * 100.0
             ),
             Gate::Alarm(name) => {
                 let red = seconds(*value);

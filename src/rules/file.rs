@@ -9,7 +9,10 @@ use toml::de::{DeTable, DeValue};
 use super::compile::LARGEST_FILE;
 use super::diagnostic::{Code, Diagnostic, Place};
 use super::duration::written;
-use super::rule::{DeletePolicy, ErrorGates, Mode, Protect, RollbackPolicy, Rule, StabilityGates, Watch};
+use super::rule::{
+    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, RollbackPolicy, Rule,
+    StabilityGates, Watch,
+};
 use super::value::{Bounds, Section, Setting, Walk, shortened, type_of};
 use crate::model::AlarmName;
 
@@ -32,15 +35,20 @@ const SOME_TIME: Bounds = Bounds { least: Duration::from_secs(1), most: UP_TO_A_
 /// A drain holds the whole rollback open: an hour is more than any target group's deregistration delay.
 const UP_TO_AN_HOUR: Bounds = Bounds { least: Duration::ZERO, most: HOUR };
 
-const TOP: [&str; 7] = ["name", "mode", "protect", "watch", "stability", "errors", "rollback"];
+/// Rollbacks a day that may be allowed: one in a quarter of an hour, and nobody could call it a limit any more.
+const MOST_ROLLBACKS: u32 = 100;
+
+const TOP: [&str; 9] = ["name", "mode", "protect", "watch", "stability", "errors", "compare", "rollback", "limits"];
 const PROTECT: [&str; 2] = ["cluster", "service"];
 const WATCH: [&str; 2] = ["bake", "freshness"];
-const STABILITY: [&str; 3] = ["window", "task_failures", "steady_within"];
+const STABILITY: [&str; 4] = ["window", "task_failures", "steady_within", "unhealthy_targets"];
 const ERRORS: [&str; 2] = ["alarms", "alarm_for"];
-const ROLLBACK: [&str; 2] = ["drain", "delete"];
+const COMPARE: [&str; 1] = ["against_blue"];
+const ROLLBACK: [&str; 4] = ["drain", "blue_capacity", "after_promotion", "delete"];
+const LIMITS: [&str; 1] = ["rollbacks_per_day"];
 
 /// Every key inside of a table, to tell where a misplaced one belongs.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 16] = [
     "protect.cluster",
     "protect.service",
     "watch.bake",
@@ -48,10 +56,15 @@ const PATHS: [&str; 11] = [
     "stability.window",
     "stability.task_failures",
     "stability.steady_within",
+    "stability.unhealthy_targets",
     "errors.alarms",
     "errors.alarm_for",
+    "compare.against_blue",
     "rollback.drain",
+    "rollback.blue_capacity",
+    "rollback.after_promotion",
     "rollback.delete",
+    "limits.rollbacks_per_day",
 ];
 
 /// What is known of a file, even when something in it is wrong.
@@ -87,13 +100,16 @@ pub(super) fn draft(walk: &mut Walk, text: &str) -> Draft {
     let protect = protect(walk, &root);
     let watch_and_stability = watch_and_stability(walk, &root);
     let errors = error_gates(walk, &root);
+    let compare = compare(walk, &root);
     let rollback = rollback(walk, &root);
+    let limits = limits(walk, &root);
 
     let rule = || {
         let (watch, stability) = watch_and_stability?;
         let name = Arc::clone(&name.as_ref()?.0);
         let protect = protect.iter().map(|(protect, _)| protect.clone()).collect();
-        Some(Rule { name, mode: mode?, protect, watch, stability, errors: errors?, rollback: rollback? })
+        let (errors, compare, rollback, limits) = (errors?, compare?, rollback?, limits?);
+        Some(Rule { name, mode: mode?, protect, watch, stability, errors, compare, rollback, limits })
     };
     let rule = if walk.errors.is_empty() { rule() } else { None };
     Draft { name, protect, rule }
@@ -199,12 +215,14 @@ fn watch_and_stability(walk: &mut Walk, root: &Section<'_>) -> Option<(Watch, St
     let window = walk.duration(&section, "window", SOME_TIME, 5 * MINUTE);
     let task_failures = walk.count_or_off(&section, "task_failures", 1..=MOST_FAILURES, 3);
     let steady_within = walk.duration_or_off(&section, "steady_within", SOME_TIME, 10 * MINUTE);
+    let unhealthy_targets = walk.share_or_off(&section, "unhealthy_targets", 0.5);
     if let (Some(freshness), Some(window)) = (&freshness, &window) {
         stale_window(walk, freshness, window);
     }
     let watch = Watch { bake: bake?.value, freshness: freshness?.value };
     let (window, task_failures, steady_within) = (window?.value, task_failures?.value, steady_within?.value);
-    Some((watch, StabilityGates { window, task_failures, steady_within }))
+    let unhealthy_targets = unhealthy_targets?;
+    Some((watch, StabilityGates { window, task_failures, steady_within, unhealthy_targets }))
 }
 
 /// Failures at the far end of a window that is longer than the freshness could be counted and yet never trigger.
@@ -282,7 +300,25 @@ fn rollback(walk: &mut Walk, root: &Section<'_>) -> Option<RollbackPolicy> {
     let section = walk.section(root, "rollback");
     walk.unknown_keys(&section, &ROLLBACK, &PATHS);
     let drain = walk.duration(&section, "drain", UP_TO_AN_HOUR, MINUTE);
+    let capacities =
+        [("restore", BlueCapacity::Restore), ("require", BlueCapacity::Require), ("ignore", BlueCapacity::Ignore)];
+    let blue_capacity = walk.choice(&section, "blue_capacity", &capacities, BlueCapacity::default());
+    let promotions = [("rollback", AfterPromotion::Rollback), ("page", AfterPromotion::Page)];
+    let after_promotion = walk.choice(&section, "after_promotion", &promotions, AfterPromotion::default());
     let policies = [("force", DeletePolicy::Force), ("keep", DeletePolicy::Keep)];
     let delete = walk.choice(&section, "delete", &policies, DeletePolicy::default());
-    Some(RollbackPolicy { drain: drain?.value, delete: delete? })
+    let (drain, blue_capacity, after_promotion) = (drain?.value, blue_capacity?, after_promotion?);
+    Some(RollbackPolicy { drain, blue_capacity, after_promotion, delete: delete? })
+}
+
+fn compare(walk: &mut Walk, root: &Section<'_>) -> Option<Compare> {
+    let section = walk.section(root, "compare");
+    walk.unknown_keys(&section, &COMPARE, &PATHS);
+    Some(Compare { against_blue: walk.flag(&section, "against_blue", true)? })
+}
+
+fn limits(walk: &mut Walk, root: &Section<'_>) -> Option<Limits> {
+    let section = walk.section(root, "limits");
+    walk.unknown_keys(&section, &LIMITS, &PATHS);
+    Some(Limits { rollbacks_per_day: walk.count(&section, "rollbacks_per_day", 1..=MOST_ROLLBACKS, 3)?.value })
 }

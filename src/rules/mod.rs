@@ -15,4 +15,7 @@ mod value;
 
 pub use compile::{LARGEST_FILE, MOST_FILES, RuleFile, compile};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Place, Related};
-pub use rule::{DeletePolicy, ErrorGates, Mode, Protect, RollbackPolicy, Rule, RuleSet, StabilityGates, Watch};
+pub use rule::{
+    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, RollbackPolicy, Rule,
+    RuleSet, StabilityGates, Watch,
+};

@@ -30,8 +30,12 @@ pub struct Rule {
     pub stability: StabilityGates,
     /// Gates on alarms.
     pub errors: ErrorGates,
+    /// Whose fault a breach is.
+    pub compare: Compare,
     /// What a rollback does.
     pub rollback: RollbackPolicy,
+    /// How often it may.
+    pub limits: Limits,
 }
 
 /// `mode`.
@@ -64,7 +68,7 @@ pub struct Watch {
 }
 
 /// `[stability]`. A gate that is `None` is off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StabilityGates {
     /// Span over which failures are counted. Default 5 min.
     pub window: Duration,
@@ -72,6 +76,8 @@ pub struct StabilityGates {
     pub task_failures: Option<u32>,
     /// Breach when green is not steady this long after its creation. Default 10 min.
     pub steady_within: Option<Duration>,
+    /// Breach when more than this share of green's targets is unhealthy in two sweeps in a row, 0 to 1. Default 0.5.
+    pub unhealthy_targets: Option<f64>,
 }
 
 /// `[errors]`.
@@ -83,13 +89,48 @@ pub struct ErrorGates {
     pub alarm_for: Duration,
 }
 
+/// `[compare]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {
+    /// Blue is the control group: what also hits blue is not green's fault. Default true.
+    pub against_blue: bool,
+}
+
 /// `[rollback]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollbackPolicy {
     /// Between proven shift and delete. Default 60 s.
     pub drain: Duration,
+    /// What is done about a blue that is too small to carry all the traffic.
+    pub blue_capacity: BlueCapacity,
+    /// What is done when green is PRIMARY already.
+    pub after_promotion: AfterPromotion,
     /// What happens to green after the drain.
     pub delete: DeletePolicy,
+}
+
+/// `rollback.blue_capacity`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlueCapacity {
+    /// Scale it back to 100 %, and shift once it can carry the traffic.
+    #[default]
+    Restore,
+    /// Wait for it; a person is called when it does not come back by itself.
+    Require,
+    /// Shift onto whatever there is, as long as something of it is healthy.
+    Ignore,
+}
+
+/// `rollback.after_promotion`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterPromotion {
+    /// Make blue PRIMARY again and go on.
+    #[default]
+    Rollback,
+    /// Call a person and change nothing.
+    Page,
 }
 
 /// `rollback.delete`.
@@ -101,6 +142,13 @@ pub enum DeletePolicy {
     Force,
     /// Weights only; green is left for inspection.
     Keep,
+}
+
+/// `[limits]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Rollbacks of one service within 24 hours; the next one is held. Default 3.
+    pub rollbacks_per_day: u32,
 }
 
 impl RuleSet {

@@ -179,25 +179,85 @@ impl Walk {
         bounds: RangeInclusive<u32>,
         default: u32,
     ) -> Option<Setting<Option<u32>>> {
-        let Some(value) = section.get(key) else { return Some(Setting { value: Some(default), span: None }) };
         if let Some(off) = off(section, key) {
             return Some(off);
         }
+        let or_off = format!("; {key} = \"off\" switches the gate off");
+        self.number(section, key, bounds, default, &or_off)
+            .map(|Setting { value, span }| Setting { value: Some(value), span })
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn count(
+        &mut self,
+        section: &Section<'_>,
+        key: &str,
+        bounds: RangeInclusive<u32>,
+        default: u32,
+    ) -> Option<Setting<u32>> {
+        self.number(section, key, bounds, default, "")
+    }
+
+    fn number(
+        &mut self,
+        section: &Section<'_>,
+        key: &str,
+        bounds: RangeInclusive<u32>,
+        default: u32,
+        instead: &str,
+    ) -> Option<Setting<u32>> {
+        let Some(value) = section.get(key) else { return Some(Setting { value: default, span: None }) };
         let (span, path) = (value.span(), section.path(key));
         let DeValue::Integer(number) = value.get_ref() else {
             let said = format!("`{path}` is a whole number, not {}", type_of(value.get_ref()));
-            self.error(Code::WrongType, span, said, format!("as in {key} = {default}, or {key} = \"off\""));
+            self.error(Code::WrongType, span, said, format!("as in {key} = {default}{instead}"));
             return None;
         };
         match u32::from_str_radix(number.as_str(), number.radix()) {
-            Ok(count) if bounds.contains(&count) => Some(Setting { value: Some(count), span: Some(span) }),
+            Ok(count) if bounds.contains(&count) => Some(Setting { value: count, span: Some(span) }),
             _ => {
                 let (least, most) = bounds.into_inner();
-                let help = format!("it goes from {least} to {most}; {key} = \"off\" switches the gate off");
+                let help = format!("it goes from {least} to {most}{instead}");
                 self.error(Code::OutOfRange, span, format!("`{path}` is out of range"), help);
                 None
             }
         }
+    }
+
+    /// A share of the whole that something can be above of, or `"off"`.
+    pub(super) fn share_or_off(&mut self, section: &Section<'_>, key: &str, default: f64) -> Option<Option<f64>> {
+        let Some(value) = section.get(key) else { return Some(Some(default)) };
+        if let Some(off) = off(section, key) {
+            return Some(off.value);
+        }
+        let (span, path) = (value.span(), section.path(key));
+        let number = match value.get_ref() {
+            DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
+            DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
+            other => {
+                let said = format!("`{path}` is a share from 0 to 1, not {}", type_of(other));
+                self.error(Code::WrongType, span, said, format!("as in {key} = {default}, or {key} = \"off\""));
+                return None;
+            }
+        };
+        let share = number.filter(|share| (0.0..1.0).contains(share));
+        if share.is_none() {
+            let help =
+                format!("it goes from 0 to less than 1, as in 0.5 for a half; {key} = \"off\" switches the gate off");
+            self.error(Code::OutOfRange, span, format!("`{path}` is out of range"), help);
+        }
+        share.map(Some)
+    }
+
+    /// True or false.
+    pub(super) fn flag(&mut self, section: &Section<'_>, key: &str, default: bool) -> Option<bool> {
+        let Some(value) = section.get(key) else { return Some(default) };
+        let DeValue::Boolean(flag) = value.get_ref() else {
+            let said = format!("`{}` is true or false, not {}", section.path(key), type_of(value.get_ref()));
+            self.error(Code::WrongType, value.span(), said, format!("write {key} = {default}, without quotes"));
+            return None;
+        };
+        Some(*flag)
     }
 
     /// Complains about every key of the section that is not `known`. `elsewhere` are all paths that there are.

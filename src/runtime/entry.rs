@@ -79,6 +79,7 @@ mod tests {
                 value: AlarmValue::InsufficientData,
                 since: Timestamp::EPOCH,
                 reason: "r".into(),
+                doubt: None,
                 target_groups: BTreeSet::new(),
             }]),
         };

@@ -384,6 +384,7 @@ mod tests {
                 value: AlarmValue::Ok,
                 since: Timestamp::EPOCH,
                 reason: "".into(),
+                doubt: None,
                 target_groups: BTreeSet::new(),
             };
             Ok(names.iter().map(reading).collect())

@@ -13,7 +13,10 @@ use super::{Handle, Ports, Settings, Worker, WorkerError, entry};
 use crate::engine::{self, Input, Step};
 use crate::model::{ErrorClass, Outcome, ServiceKey, Timestamp};
 use crate::ports::{Clock, Recovered};
-use crate::rules::{DeletePolicy, ErrorGates, Mode, Protect, RollbackPolicy, Rule, RuleSet, StabilityGates, Watch};
+use crate::rules::{
+    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, RollbackPolicy, Rule,
+    RuleSet, StabilityGates, Watch,
+};
 use crate::telemetry::Metrics;
 
 /// A worker that runs, and what its machine was given.
@@ -113,9 +116,21 @@ fn rules(protect: &[(&str, &str)]) -> RuleSet {
             mode: Mode::Enforce,
             protect: protect.iter().map(entry).collect(),
             watch: Watch { bake: seconds(900), freshness: seconds(600) },
-            stability: StabilityGates { window: seconds(300), task_failures: Some(3), steady_within: None },
+            stability: StabilityGates {
+                window: seconds(300),
+                task_failures: Some(3),
+                steady_within: None,
+                unhealthy_targets: None,
+            },
             errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },
-            rollback: RollbackPolicy { drain: seconds(60), delete: DeletePolicy::Force },
+            compare: Compare { against_blue: true },
+            rollback: RollbackPolicy {
+                drain: seconds(60),
+                blue_capacity: BlueCapacity::Restore,
+                after_promotion: AfterPromotion::Rollback,
+                delete: DeletePolicy::Force,
+            },
+            limits: Limits { rollbacks_per_day: 3 },
         })],
     }
 }

@@ -45,9 +45,21 @@ pub fn rule() -> Rule {
         mode: Mode::Enforce,
         protect: vec![Protect { cluster: Arc::from("prod"), service: Arc::from("checkout") }],
         watch: Watch { bake: secs(900), freshness: secs(600) },
-        stability: StabilityGates { window: secs(300), task_failures: Some(3), steady_within: Some(secs(600)) },
+        stability: StabilityGates {
+            window: secs(300),
+            task_failures: Some(3),
+            steady_within: Some(secs(600)),
+            unhealthy_targets: Some(0.5),
+        },
         errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },
-        rollback: RollbackPolicy { drain: secs(60), delete: DeletePolicy::Force },
+        compare: Compare { against_blue: true },
+        rollback: RollbackPolicy {
+            drain: secs(60),
+            blue_capacity: BlueCapacity::Restore,
+            after_promotion: AfterPromotion::Rollback,
+            delete: DeletePolicy::Force,
+        },
+        limits: Limits { rollbacks_per_day: 3 },
     }
 }
 
@@ -169,6 +181,17 @@ impl Aws {
                 Write::SetActions { rule, actions, .. } => {
                     for known in self.rules.iter_mut().filter(|known| known.id == rule) {
                         known.actions.clone_from(&actions);
+                    }
+                }
+                Write::ScaleTaskSet { task_set, percent, .. } => {
+                    let desired = self.service.desired_count;
+                    let set = self.service.task_sets.iter_mut().find(|set| set.arn == task_set).unwrap();
+                    set.computed_desired = (desired * u32::from(percent)).div_ceil(100);
+                }
+                Write::SetPrimary { task_set, .. } => {
+                    for set in &mut self.service.task_sets {
+                        let primary = set.arn == task_set;
+                        set.status = if primary { TaskSetStatus::Primary } else { TaskSetStatus::Active };
                     }
                 }
                 Write::DeleteTaskSet { task_set, .. } => self.service.task_sets.retain(|set| set.arn != task_set),
@@ -368,6 +391,7 @@ pub fn red(name: &str, since: Timestamp, groups: &[&str]) -> AlarmReading {
         value: AlarmValue::Alarm,
         since,
         reason: Arc::from("Threshold Crossed"),
+        doubt: None,
         target_groups: groups.iter().map(|name| Arc::from(group(name).dimension())).collect(),
     }
 }
