@@ -27,6 +27,9 @@ const SWEEP: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Durat
 /// How long a receive waits. With the calls in flight an orderly end stays within 30 s, ECS's default `stopTimeout`.
 const WAIT: Duration = Duration::from_secs(10);
 
+/// Three teams may deploy something bad within ten minutes; four at once is the network, a region, or a base image.
+pub(super) const FLEET_BRAKE: u16 = 3;
+
 /// Flags of `run`. Region, credentials and endpoints come from the usual AWS environment.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -49,6 +52,11 @@ pub struct RunArgs {
     /// How often every protected service is read, whatever the events say
     #[arg(long, value_name = "DURATION", env = "TASKSET_GUARDIAN_SWEEP", default_value = "30s", value_parser = sweep)]
     pub sweep: Duration,
+
+    /// Begin no rollback while more services than this breach within ten minutes: then the cause is shared
+    #[arg(long, value_name = "N", env = "TASKSET_GUARDIAN_FLEET_BRAKE", default_value_t = FLEET_BRAKE,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub fleet_brake: u16,
 
     /// EventBridge bus for the guardian's own events
     #[arg(long, value_name = "NAME", env = "TASKSET_GUARDIAN_EVENT_BUS", default_value = "default",
@@ -95,7 +103,7 @@ async fn guard(args: &RunArgs) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new()?);
     let ports = connect(args, journal, &metrics).await?;
     let settings = Settings {
-        engine: engine::Settings { dry_run: args.dry_run, sweep: args.sweep },
+        engine: engine::Settings { dry_run: args.dry_run, sweep: args.sweep, fleet_brake: args.fleet_brake.into() },
         receivers: args.receivers.into(),
     };
     let log: crate::runtime::Hook = Arc::new(|report, _| telemetry::log_report(report));

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::partition::Unhealthy;
 use super::roles::Roles;
 use super::{Finding, GateState};
 use crate::model::{
     AlarmName, AlarmReading, AlarmValue, Comparator, ContainerExit, Evidence, Gate, Observation, Role, Stability,
-    Standing, Stop, TargetGroupArn, TaskArn, TaskRecord, Timestamp, Unit, Verdict, Window, humane,
+    Standing, Stop, TargetCounts, TargetGroupArn, TaskArn, TaskRecord, TaskSet, Timestamp, Unit, Verdict, Window,
+    humane,
 };
 use crate::rules::Rule;
 
@@ -22,10 +24,14 @@ const FACTS: usize = 10;
 pub(super) struct Known<'a> {
     /// Green's window.
     pub(super) window: Option<&'a Window>,
+    /// Blue's.
+    pub(super) blue_window: Option<&'a Window>,
     /// Green was once steady.
     pub(super) was_steady: bool,
     /// Since when every observation found it unsteady.
     pub(super) unsteady_since: Option<Timestamp>,
+    /// Sweeps in a row that found too many of its targets unhealthy, this one included.
+    pub(super) unhealthy: Option<Unhealthy>,
     /// Alarms that bind by their dimensions.
     pub(super) bound: &'a BTreeSet<AlarmName>,
     /// Span between two sweeps.
@@ -44,9 +50,20 @@ pub(super) struct Judgement {
 }
 
 impl Judgement {
-    /// Evidence of the breached gates.
+    /// Evidence of the gates whose threshold is reached.
     pub(super) fn breaches(&self) -> Vec<Evidence> {
-        self.findings.iter().filter(|f| f.state == GateState::Breached).filter_map(|f| f.evidence.clone()).collect()
+        self.over().filter_map(|finding| finding.evidence.clone()).collect()
+    }
+
+    /// What the gates say whose threshold is reached.
+    pub(super) fn why(&self) -> String {
+        self.over().map(|finding| format!("{}: {}", finding.gate, finding.why)).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The breached gates, and if none is, those that blue shares.
+    fn over(&self) -> impl Iterator<Item = &Finding> {
+        let wanted = if self.verdict == Verdict::NotAttributable { GateState::Shared } else { GateState::Breached };
+        self.findings.iter().filter(move |finding| finding.state == wanted)
     }
 }
 
@@ -58,12 +75,22 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
 
     findings.extend(rule.stability.task_failures.map(|limit| task_failures(now, rule, limit, roles, known)));
     findings.extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, known, &mut later)));
+    findings
+        .extend(rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known)));
     let names: BTreeSet<&AlarmName> = rule.errors.alarms.iter().chain(known.bound).collect();
     findings.extend(names.into_iter().map(|name| alarm(now, rule, name, roles, seen, &mut later)));
+    if !rule.compare.against_blue {
+        // Without a control group every breach is green's.
+        for finding in findings.iter_mut().filter(|finding| finding.state == GateState::Shared) {
+            finding.state = GateState::Breached;
+        }
+    }
 
     let any = |state| findings.iter().any(|finding| finding.state == state);
     let verdict = if any(GateState::Breached) {
         Verdict::Breached
+    } else if any(GateState::Shared) {
+        Verdict::NotAttributable
     } else if any(GateState::Pending) {
         Verdict::Watching
     } else if any(GateState::Blind) {
@@ -81,7 +108,8 @@ fn task_failures(now: Timestamp, rule: &Rule, limit: u32, roles: Roles<'_>, know
     let failed: Vec<_> = all.iter().filter(|(_, record)| record.standing == Standing::Confirmed).collect();
     let claimed = all.iter().filter(|(_, record)| record.standing == Standing::Claimed).count();
     let count = u32::try_from(failed.len()).unwrap_or(u32::MAX);
-    let breached = count >= limit;
+    let control = Control::of(roles, known.blue_window, from, now);
+    let own = f64::from(count) - control.expected;
     let evidence = Evidence {
         gate: Gate::TaskFailures,
         role: Role::Green,
@@ -92,16 +120,56 @@ fn task_failures(now: Timestamp, rule: &Rule, limit: u32, roles: Roles<'_>, know
         unit: Unit::Tasks,
         from: failed.first().map_or(from, |(_, record)| record.stop.at),
         to: failed.last().map_or(now, |(_, record)| record.stop.at.max(from)),
-        facts: failed.iter().take(FACTS).map(|(task, record)| fact(task, record)).collect(),
+        facts: failed.iter().take(FACTS - 1).map(|(task, record)| fact(task, record)).chain(control.fact()).collect(),
     };
     let unsure = if claimed > 0 { format!(", {claimed} more to be confirmed by ECS") } else { String::new() };
-    let why = format!("{count} of {limit} failed tasks within {}{unsure}", humane(span));
-    let state = match (breached, count + u32::try_from(claimed).unwrap_or(0)) {
+    let why = format!("{count} of {limit} failed tasks within {}{unsure}{}", humane(span), control.clause());
+    let state = match (count >= limit, count.saturating_add(u32::try_from(claimed).unwrap_or(0))) {
+        (true, _) if own < f64::from(limit) => GateState::Shared,
         (true, _) => GateState::Breached,
         (false, 0) if known.was_steady || roles.green.stability == Stability::Steady => GateState::Clear,
         (false, _) => GateState::Pending,
     };
     Finding { gate: Gate::TaskFailures, state, evidence: Some(evidence), why }
+}
+
+/// Blue as the control group: what befalls its tasks in the same span would have befallen as many of green's.
+struct Control {
+    /// Blue's failed tasks,
+    failed: usize,
+    /// of so many.
+    tasks: u32,
+    /// Failures that green would have had from the same cause.
+    expected: f64,
+}
+
+impl Control {
+    fn of(roles: Roles<'_>, window: Option<&Window>, from: Timestamp, now: Timestamp) -> Self {
+        let tasks = |set: &TaskSet| set.computed_desired.max(set.running);
+        let all = window.map(|window| window.failures(from, now.plus(SKEW))).unwrap_or_default();
+        let failed = all.iter().filter(|(_, record)| record.standing == Standing::Confirmed).count();
+        let (blue, green) = (tasks(roles.blue), tasks(roles.green));
+        let expected = match blue {
+            0 => 0.0,
+            blue => f64::from(u32::try_from(failed).unwrap_or(u32::MAX)) * f64::from(green) / f64::from(blue),
+        };
+        Self { failed, tasks: blue, expected }
+    }
+
+    fn clause(&self) -> String {
+        let Self { failed, tasks, expected } = self;
+        match failed {
+            0 => String::new(),
+            _ => format!(
+                "; blue lost {failed} of its {tasks} tasks in the same time, so {expected:.1} of green's say nothing"
+            ),
+        }
+    }
+
+    fn fact(&self) -> Option<String> {
+        let Self { failed, tasks, expected: _ } = self;
+        (*failed > 0).then(|| format!("in the same time {failed} tasks of blue failed, which has {tasks}"))
+    }
 }
 
 /// One failed task, as people read it.
@@ -136,7 +204,12 @@ fn steady_within(
     // A green that was first seen late may have been steady before, and be scaling now: one look is not enough.
     let watched_from = known.unsteady_since.unwrap_or(now);
     let due = if watched_from > due { watched_from.plus(known.sweep) } else { due };
-    let state = if now >= due { GateState::Breached } else { GateState::Pending };
+    let blue_is_steady = roles.blue.stability == Stability::Steady;
+    let state = match now >= due {
+        true if blue_is_steady => GateState::Breached,
+        true => GateState::Shared,
+        false => GateState::Pending,
+    };
     if state == GateState::Pending {
         later(due);
     }
@@ -155,8 +228,62 @@ fn steady_within(
             green.running, green.computed_desired, green.pending
         )],
     };
-    let why = format!("not steady {} after its creation, {} are allowed", humane(age), humane(limit));
+    let shared = if state == GateState::Shared { "; blue is not steady either" } else { "" };
+    let why = format!("not steady {} after its creation, {} are allowed{shared}", humane(age), humane(limit));
     Finding { gate, state, evidence: Some(evidence), why }
+}
+
+/// `None` where there is no load balancer.
+fn unhealthy_targets(
+    now: Timestamp,
+    limit: f64,
+    roles: Roles<'_>,
+    seen: &Observation,
+    known: Known<'_>,
+) -> Option<Finding> {
+    let gate = Gate::UnhealthyTargets;
+    let green = roles.green;
+    let group = green.target_group.as_ref()?;
+    let answer = |state, why: &str| Finding { gate: gate.clone(), state, evidence: None, why: why.to_owned() };
+    let Some(share) = unhealthy_share(group, seen) else {
+        return Some(answer(GateState::Pending, "no targets are registered yet"));
+    };
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let why = format!("{} of its targets are unhealthy, {} are allowed", percent(share), percent(limit));
+    let used = seen.traffic.split(roles.blue.target_group.as_ref(), Some(group)).is_some_and(|split| split.green > 0.0);
+    if !known.was_steady && !used {
+        // Targets fail their checks while a version starts, which hurts nobody until users come.
+        return Some(answer(GateState::Pending, &format!("{why}; not judged before it is steady or has users")));
+    }
+    let control = roles.blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
+    let Unhealthy { sweeps, since } = known.unhealthy.unwrap_or(Unhealthy { sweeps: 0, since: now });
+    let state = match (share > limit, sweeps) {
+        (false, _) => GateState::Clear,
+        (true, 0 | 1) => GateState::Pending,
+        (true, _) if share - control > limit => GateState::Breached,
+        (true, _) => GateState::Shared,
+    };
+    let shared = if control > 0.0 { format!("; of blue's {}", percent(control)) } else { String::new() };
+    let evidence = Evidence {
+        gate: gate.clone(),
+        role: Role::Green,
+        task_set: green.id.clone(),
+        value: share,
+        comparator: Comparator::MoreThan,
+        threshold: limit,
+        unit: Unit::Share,
+        from: since,
+        to: now.max(since),
+        facts: vec![format!("{} of green's targets and {} of blue's are unhealthy", percent(share), percent(control))],
+    };
+    Some(Finding { gate, state, evidence: Some(evidence), why: format!("{why}{shared}") })
+}
+
+/// The share of a group's targets that fail their checks; those that leave don't count. `None` without any.
+pub(super) fn unhealthy_share(group: &TargetGroupArn, seen: &Observation) -> Option<f64> {
+    let TargetCounts { healthy, unhealthy, initial, other: _ } = *seen.targets.get(group)?;
+    let all = healthy.saturating_add(unhealthy).saturating_add(initial);
+    (all > 0).then(|| f64::from(unhealthy) / f64::from(all))
 }
 
 fn alarm(
@@ -175,7 +302,10 @@ fn alarm(
     let Some(alarm) = alarms.iter().find(|alarm| alarm.name == *name) else {
         return answer(GateState::Blind, "CloudWatch knows no alarm of this name");
     };
-    if !speaks_of_green(alarm, roles) {
+    if let Some(doubt) = &alarm.doubt {
+        return answer(GateState::Blind, &format!("its state says nothing: {doubt}"));
+    }
+    if !speaks_of(alarm, roles.green) && speaks_of(alarm, roles.blue) {
         return match alarm.value {
             AlarmValue::Alarm => answer(GateState::Blind, "red, but it watches blue's target group, not green's"),
             _ => answer(GateState::Clear, "watches blue's target group, not green's"),
@@ -206,20 +336,26 @@ fn alarm(
                 to: now.max(alarm.since),
                 facts: vec![alarm.reason.to_string()],
             };
-            Finding {
-                gate: gate.clone(),
-                state: if breached { GateState::Breached } else { GateState::Pending },
-                evidence: Some(evidence),
-                why: format!("red for {}, breach from {} on", humane(red), humane(allowed)),
-            }
+            let twin = alarms.iter().find(|alarm| is_red_for_blue(alarm, roles));
+            let state = match (breached, twin) {
+                (false, _) => GateState::Pending,
+                (true, None) => GateState::Breached,
+                (true, Some(_)) => GateState::Shared,
+            };
+            let shared = twin.map(|twin| format!("; alarm {} of blue is red too", twin.name)).unwrap_or_default();
+            let why = format!("red for {}, breach from {} on{shared}", humane(red), humane(allowed));
+            Finding { gate: gate.clone(), state, evidence: Some(evidence), why }
         }
     }
 }
 
-/// Target groups swap roles with every deployment, so an alarm's role is read from its dimensions, not from its name.
-fn speaks_of_green(alarm: &AlarmReading, roles: Roles<'_>) -> bool {
-    let names = |group: &Option<TargetGroupArn>| {
-        group.as_ref().is_some_and(|group| alarm.target_groups.contains(group.dimension()))
-    };
-    names(&roles.green.target_group) || !names(&roles.blue.target_group)
+/// Target groups swap roles with every deployment, so an alarm's role is read from its dimensions, not from its name. One
+/// that names no group of the two watches the service as a whole.
+pub(super) fn speaks_of(alarm: &AlarmReading, set: &TaskSet) -> bool {
+    set.target_group.as_ref().is_some_and(|group| alarm.target_groups.contains(group.dimension()))
+}
+
+fn is_red_for_blue(alarm: &AlarmReading, roles: Roles<'_>) -> bool {
+    let blues = speaks_of(alarm, roles.blue) && !speaks_of(alarm, roles.green);
+    blues && alarm.value == AlarmValue::Alarm && alarm.doubt.is_none()
 }

@@ -18,6 +18,8 @@ pub struct Settings {
     pub dry_run: bool,
     /// How often every service is read. Watched deployments are read at this pace too.
     pub sweep: Duration,
+    /// The fleet brake: when more services than this breach within ten minutes, no rollback is begun.
+    pub fleet_brake: usize,
 }
 
 /// One thing that happened.

@@ -4,7 +4,9 @@
 //! sweep's pace and deadlines ask for a read (`reads`); only a fresh observation decides (`observed`): roles, then
 //! gates, then, once breached, the plan (`roles`, `gates`, `plan`, `rollback`).
 
+mod brakes;
 mod gates;
+mod hold;
 mod index;
 mod input;
 mod observed;
@@ -27,6 +29,7 @@ pub use input::{Effect, Input, Settings, Step};
 pub use report::{Finding, GateState, Note, Report, Stage, Use};
 pub use status::{DeploymentView, GateView, ServiceView, StatusView};
 
+use self::brakes::Brakes;
 use self::index::Index;
 use self::out::{Out, Outbox};
 use self::partition::{Kept, Partition, Soft};
@@ -50,6 +53,7 @@ struct State {
     #[serde(with = "pairs")]
     services: BTreeMap<ServiceKey, Partition>,
     outbox: Outbox,
+    brakes: Brakes,
     next_effect: u64,
 }
 
@@ -61,8 +65,8 @@ impl Engine {
 
     /// Takes one input.
     pub fn step(&mut self, now: Timestamp, input: Input) -> Step {
-        let State { rules, services, outbox, next_effect } = &mut self.state;
-        let mut out = Out { now, settings: self.settings, step: Step::default(), next_effect, outbox };
+        let State { rules, services, outbox, brakes, next_effect } = &mut self.state;
+        let mut out = Out { now, settings: self.settings, step: Step::default(), next_effect, outbox, brakes };
         match input {
             Input::Signal(signal) => signals::take(services, &self.index, &signal, &mut out),
             Input::Swept(found) => swept(services, rules, &found, &mut out),
@@ -149,6 +153,7 @@ impl Engine {
         StatusView {
             at: now,
             dry_run: self.settings.dry_run,
+            fleet_brake: self.state.brakes.held(),
             rules: self.state.rules.rules.iter().map(|rule| rule.name.clone()).collect(),
             services: self.state.services.iter().map(|(key, partition)| status::view(key, partition, now)).collect(),
         }
@@ -166,6 +171,7 @@ fn swept(
     for key in gone {
         if let Some(mut partition) = services.remove(&key) {
             rollback::let_go(&key, &mut partition, "the service is not protected any more", out);
+            out.brakes.forget(&key);
             out.touch(&key);
             out.step.changed = true;
         }
@@ -230,6 +236,9 @@ fn restarted(services: &mut BTreeMap<ServiceKey, Partition>, out: &mut Out<'_>) 
             out.step.changed = true;
         }
         out.touch(key);
+    }
+    if let Some(why) = out.brakes.held() {
+        out.note(Note::Brake { engaged: true, why });
     }
     let undelivered = out.outbox.restarted();
     out.step.effects.extend(undelivered);

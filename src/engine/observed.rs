@@ -1,15 +1,14 @@
 //! A fresh observation: the only thing that decides. Windows are confirmed, roles told, gates judged, plans advanced.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::gates::{self, Judgement, Known};
 use super::out::Out;
-use super::partition::{Deployment, Kept, Partition};
+use super::partition::{Deployment, Kept, Partition, Unhealthy};
 use super::roles::{Roles, roles};
 use super::signals::BOUND_ALARMS;
-use super::{Note, plan, rollback};
+use super::traffic::NotUnderstood;
+use super::{Note, hold, plan, rollback, traffic};
 use crate::model::{
     CallError, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability, TargetGroupArn,
     TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
@@ -17,6 +16,9 @@ use crate::model::{
 
 /// Reads in a row that must say that a service does not exist. One may come from a replica that lags.
 const MISSING_READS: u8 = 2;
+
+/// No deployment takes longer, and no bake can be set longer.
+const LONGEST_DEPLOYMENT: Duration = Duration::from_hours(24);
 
 /// How long the window of a task set that no read has shown is kept: an event can be faster than a read.
 const UNSEEN_WINDOW: Duration = Duration::from_mins(1);
@@ -52,7 +54,8 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     confirm_windows(out.now, kept, seen);
 
     track(key, kept, seen, out);
-    if let Some(judgement) = judge(out.now, out.settings.sweep, kept, seen) {
+    if let Some(mut judgement) = kept.undecided().and_then(|_| judge(out.now, out.settings.sweep, kept, seen)) {
+        decide(key, kept, &mut judgement, seen, out);
         let news = soft.verdict != Some(judgement.verdict) || soft.findings.len() != judgement.findings.len();
         out.note(Note::Judged {
             service: key.clone(),
@@ -65,9 +68,6 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         if let Some(at) = judgement.look_again_at {
             soft.want(at);
         }
-        if judgement.verdict == Verdict::Breached {
-            rollback::decide(key, kept, judgement.breaches(), out);
-        }
     } else if kept.deployment.is_none() {
         soft.verdict = None;
         soft.findings.clear();
@@ -78,6 +78,26 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         partition.soft.want(out.now);
     }
     show(key, partition, seen, out);
+}
+
+/// What a judgement comes to: nothing, a rollback, or a hold. A breach that is not acted on is called Held.
+fn decide(key: &ServiceKey, kept: &mut Kept, judgement: &mut Judgement, seen: &Observation, out: &mut Out<'_>) {
+    let (evidence, why) = (judgement.breaches(), judgement.why());
+    let over = matches!(judgement.verdict, Verdict::Breached | Verdict::NotAttributable);
+    let cause = if over { hold::cause(key, kept, judgement.verdict, &why, out) } else { None };
+    let acts = cause.is_none() && rollback::held(kept.rule.mode, out).is_none();
+    let Some(deployment) = kept.deployment.as_mut() else { return };
+    if let Some((cause, why)) = cause {
+        hold::hold(key, deployment, cause, &why, evidence, out);
+    } else if over {
+        hold::release(key, deployment, "nothing speaks against acting any more", out);
+        rollback::decide(key, kept, evidence, seen, out);
+    } else {
+        hold::release(key, deployment, "no gate is breached any more", out);
+    }
+    if judgement.verdict == Verdict::Breached && !acts {
+        judgement.verdict = Verdict::Held;
+    }
 }
 
 /// ECS's word on the tasks that were asked for, and on those it lists as stopped.
@@ -102,7 +122,7 @@ fn confirm_windows(now: Timestamp, kept: &mut Kept, seen: &Observation) {
 /// Which deployment is going on: begins one, or ends the one that a person ended.
 fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_>) {
     let ours = seen.service.controller == Controller::External && seen.service.status == ServiceStatus::Active;
-    let roles = if ours { roles(&seen.service.task_sets) } else { None };
+    let roles = roles(&seen.service.task_sets).filter(|roles| ours && !took_over_long_ago(kept, *roles, seen));
     if let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended()) {
         overtaken(key, deployment, roles, seen, out);
     }
@@ -116,7 +136,22 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
         });
         kept.deployment = Some(Deployment::new(roles, seen.service.scope.clone()));
     }
+    let limit = kept.rule.stability.unhealthy_targets;
     let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended() && d.green == roles.green.id) else { return };
+    if deployment.rollback.is_none() && roles.blue.status == TaskSetStatus::Primary && deployment.blue != roles.blue.id
+    {
+        // Another of the older ones was promoted: that is where the deployer would go back to.
+        deployment.blue = roles.blue.id.clone();
+        deployment.blue_group.clone_from(&roles.blue.target_group);
+        deployment.alarms_searched = false;
+    }
+    if seen.ask.find_stopped {
+        let share = deployment.green_group.as_ref().and_then(|group| gates::unhealthy_share(group, seen));
+        let over = share.zip(limit).is_some_and(|(share, limit)| share > limit);
+        let before = deployment.unhealthy.unwrap_or(Unhealthy { sweeps: 0, since: out.now });
+        let sweeps = before.sweeps.saturating_add(1).min(2);
+        deployment.unhealthy = over.then_some(Unhealthy { sweeps, ..before });
+    }
     if roles.green.stability == Stability::Steady {
         deployment.was_steady = true;
         deployment.unsteady_since = None;
@@ -126,11 +161,12 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
     if seen.ask.find_alarms
         && let Some(alarms) = &seen.alarms
     {
-        let names_green = |groups: &BTreeSet<Arc<str>>| {
-            deployment.green_group.as_ref().is_some_and(|group| groups.contains(group.dimension()))
+        let of = |set: &TaskSet| {
+            let names = alarms.iter().filter(|alarm| gates::speaks_of(alarm, set)).map(|alarm| alarm.name.clone());
+            names.take(BOUND_ALARMS).collect::<Vec<_>>()
         };
-        let bound = alarms.iter().filter(|alarm| names_green(&alarm.target_groups)).map(|alarm| alarm.name.clone());
-        deployment.bound_alarms.extend(bound.take(BOUND_ALARMS).collect::<Vec<_>>());
+        deployment.bound_alarms.extend(of(roles.green));
+        deployment.blue_alarms = of(roles.blue).into_iter().collect();
         deployment.alarms_searched = true;
     }
 }
@@ -164,13 +200,25 @@ fn overtaken(
     }
 }
 
-/// The gates, while nothing was decided.
-fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observation) -> Option<Judgement> {
-    let deployment = kept.live().filter(|d| d.phase == Phase::Watching)?;
+/// A green that is PRIMARY with all the traffic, and older than any deployment takes: nobody knows since when, and blue is
+/// not what its deployer would go back to any more. Found when a service is protected that was never cleaned up.
+fn took_over_long_ago(kept: &Kept, roles: Roles<'_>, seen: &Observation) -> bool {
+    let Roles { green, blue } = roles;
+    let unknown = kept.deployment.as_ref().is_none_or(|deployment| deployment.green != green.id);
+    let alone = takes_all(blue.target_group.as_ref(), green.target_group.as_ref(), seen);
+    let old = seen.read_at.since(green.created_at) > LONGEST_DEPLOYMENT;
+    unknown && green.status == TaskSetStatus::Primary && alone && old
+}
+
+/// The gates.
+pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observation) -> Option<Judgement> {
+    let deployment = kept.live()?;
     let green = seen.service.task_sets.iter().find(|set| set.id == deployment.green)?;
     let blue = seen.service.task_sets.iter().find(|set| set.id == deployment.blue)?;
     let known = Known {
         window: kept.windows.get(&deployment.green),
+        blue_window: kept.windows.get(&deployment.blue),
+        unhealthy: deployment.unhealthy,
         was_steady: deployment.was_steady,
         unsteady_since: deployment.unsteady_since,
         bound: &deployment.bound_alarms,
@@ -202,13 +250,17 @@ fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out
 
 fn has_all(deployment: &Deployment, seen: &Observation) -> bool {
     let primary = |set: &TaskSet| set.id == deployment.green && set.status == TaskSetStatus::Primary;
-    let share = |group: &Option<TargetGroupArn>| {
-        let forwards = seen.traffic.rules().iter().flat_map(TrafficRule::forwards);
-        group.as_ref().map_or(0.0, |group| forwards.map(|forward| forward.share(group)).sum())
-    };
-    let all: bool = deployment.green_group.is_none()
-        || (share(&deployment.blue_group) <= 0.0 && share(&deployment.green_group) > 0.0);
+    let all = takes_all(deployment.blue_group.as_ref(), deployment.green_group.as_ref(), seen);
     seen.service.task_sets.iter().any(primary) && all
+}
+
+/// Green has all the traffic that the two share; so it has where there is no load balancer.
+fn takes_all(blue: Option<&TargetGroupArn>, green: Option<&TargetGroupArn>, seen: &Observation) -> bool {
+    let share = |group: Option<&TargetGroupArn>| {
+        let forwards = seen.traffic.rules().iter().flat_map(TrafficRule::forwards);
+        group.map_or(0.0, |group| forwards.map(|forward| forward.share(group)).sum())
+    };
+    green.is_none() || (share(blue) <= 0.0 && share(green) > 0.0)
 }
 
 fn end_well(key: &ServiceKey, deployment: &mut Deployment, why: &str, out: &mut Out<'_>) {
@@ -240,7 +292,7 @@ fn show(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &m
 /// Why a rollback would not work now.
 fn not_ready(kept: &Kept, seen: &Observation) -> Option<String> {
     if let Some(deployment) = kept.live() {
-        return plan::obstacle(deployment, seen);
+        return plan::obstacle(deployment, seen, false);
     }
     if seen.service.controller != Controller::External {
         return Some(format!("its deployment controller is {}, not EXTERNAL", seen.service.controller));
@@ -252,8 +304,11 @@ fn not_ready(kept: &Kept, seen: &Observation) -> Option<String> {
         return Some("no task set is PRIMARY".to_owned());
     };
     let group = primary.target_group.as_ref()?;
-    let named = seen.traffic.rules().iter().any(|rule| rule.names(group));
-    (!named).then(|| format!("no listener rule forwards to {}, the PRIMARY's target group", group.name()))
+    let mut named = seen.traffic.rules().iter().filter(|rule| rule.names(group)).peekable();
+    if named.peek().is_none() {
+        return Some(format!("no listener rule forwards to {}, the PRIMARY's target group", group.name()));
+    }
+    named.find_map(|rule| traffic::understood(rule).err()).map(|NotUnderstood(why)| why)
 }
 
 /// The service could not be read.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::partition::{Deployment, Rollback};
+use super::brakes::Brakes;
+use super::partition::Deployment;
 use super::{Effect, Note, Settings, Step};
 use crate::model::{
-    Announcement, AnnouncementKind, EffectId, Evidence, Outcome, SCHEMA_VERSION, ServiceKey, Timestamp, Write,
+    Announcement, AnnouncementKind, EffectId, Evidence, Incident, Outcome, SCHEMA_VERSION, ServiceKey, Timestamp, Write,
 };
 
 /// How long a write may wait for its turn. A pause of the process longer than this makes its reads too old.
@@ -27,6 +28,7 @@ pub(super) struct Out<'a> {
     pub(super) step: Step,
     pub(super) next_effect: &'a mut u64,
     pub(super) outbox: &'a mut Outbox,
+    pub(super) brakes: &'a mut Brakes,
 }
 
 impl Out<'_> {
@@ -58,13 +60,13 @@ impl Out<'_> {
         kind: AnnouncementKind,
         service: &ServiceKey,
         deployment: &Deployment,
-        rollback: &Rollback,
+        incident: &Incident,
         reason: &str,
         dry_run: bool,
     ) {
-        let evidence = rollback.incident.evidence.clone();
+        let evidence = incident.evidence.clone();
         let mut announcement = self.announcement(kind, service, deployment, reason, evidence);
-        announcement.incident = Some(rollback.incident.id.clone());
+        announcement.incident = Some(incident.id.clone());
         announcement.dry_run = dry_run;
         self.announce(announcement);
     }
@@ -103,8 +105,7 @@ impl Out<'_> {
 
     fn announce(&mut self, mut announcement: Announcement) {
         let id = self.id();
-        let digits = announcement.green.as_str().rsplit('/').next().unwrap_or_default();
-        announcement.id = format!("{digits}-{}", id.0);
+        announcement.id = format!("{}-{}", announcement.green.digits(), id.0);
         self.step.effects.push(Effect::Announce(id, announcement.clone()));
         self.outbox.pending.insert(id, Pending { announcement, tries: 0, retry_at: None });
     }

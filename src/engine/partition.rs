@@ -1,14 +1,17 @@
 //! The state of one service: what the journal must bring back, and what a restart may forget.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::traffic::Seats;
 use super::{Finding, roles::Roles};
 use crate::model::{
-    AlarmName, EffectId, Evidence, Incident, IncidentId, Moment, Phase, Scope, ServiceKey, Split, Step, TargetGroupArn,
-    TaskSetArn, TaskSetId, Timestamp, TrafficRuleId, Verdict, Window,
+    AlarmName, EffectId, Evidence, Incident, IncidentId, IncidentOutcome, Moment, Phase, Scope, ServiceKey, Split,
+    Step, TargetGroupArn, TaskSetArn, TaskSetId, Timestamp, TrafficRuleId, Verdict, Window, Write,
 };
 use crate::rules::Rule;
 
@@ -17,6 +20,9 @@ const WINDOWS: usize = 8;
 
 /// Decided task sets that are remembered. ECS allows five to live at a time.
 const DECIDED: usize = 16;
+
+/// Rollbacks whose times are remembered: the most that a rule can allow a day.
+const ROLLBACKS: usize = 100;
 
 /// Moments that an incident keeps.
 const MOMENTS: usize = 200;
@@ -42,6 +48,8 @@ pub(super) struct Kept {
     pub(super) deployment: Option<Deployment>,
     /// Task sets on which a rollback was decided once: never again. Oldest first.
     pub(super) decided: Vec<TaskSetId>,
+    /// When rollbacks were decided and begun, newest last.
+    pub(super) rollbacks: Vec<Timestamp>,
     /// Reads in a row that said the service does not exist.
     pub(super) missing: u8,
 }
@@ -115,8 +123,12 @@ pub(super) struct Deployment {
     pub(super) was_steady: bool,
     /// Since when every read found it unsteady.
     pub(super) unsteady_since: Option<Timestamp>,
+    /// Over how many sweeps in a row too many of green's targets were unhealthy, and since when.
+    pub(super) unhealthy: Option<Unhealthy>,
     /// Alarms whose dimensions name green's target group.
     pub(super) bound_alarms: BTreeSet<AlarmName>,
+    /// Those that name blue's: the control group's.
+    pub(super) blue_alarms: BTreeSet<AlarmName>,
     /// All alarms were searched for them.
     pub(super) alarms_searched: bool,
     /// Since when green is PRIMARY with all the traffic.
@@ -125,8 +137,38 @@ pub(super) struct Deployment {
     pub(super) phase: Phase,
     /// In plain words.
     pub(super) why: String,
+    /// A breach that is deliberately not acted on, while it lasts.
+    pub(super) hold: Option<Hold>,
+    /// How many there were.
+    pub(super) holds: u32,
     /// The rollback, once one was decided.
     pub(super) rollback: Option<Rollback>,
+}
+
+/// Sweeps in a row that found too many of green's targets unhealthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Unhealthy {
+    pub(super) sweeps: u32,
+    pub(super) since: Timestamp,
+}
+
+/// A breach that is not acted on, for a reason that may go away.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Hold {
+    pub(super) cause: Cause,
+    /// Its record.
+    pub(super) incident: Incident,
+}
+
+/// Why a breach is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Cause {
+    /// Blue suffers as well.
+    NotAttributable,
+    /// Too many services breach at a time.
+    FleetBrake,
+    /// `limits.rollbacks_per_day`.
+    DailyLimit,
 }
 
 /// One decided rollback.
@@ -140,17 +182,26 @@ pub(super) struct Rollback {
     pub(super) escalated: Option<String>,
     /// A person is needed and nothing may be written any more: somebody else writes the same rules.
     pub(super) frozen: bool,
+    /// The steps that a person was called for.
+    pub(super) called: BTreeSet<Step>,
+    /// When the gates last found the evidence.
+    pub(super) evidence_at: Timestamp,
+    /// Green was PRIMARY when the rollback was decided: blue is to be promoted again.
+    pub(super) promotes: bool,
+    /// A read showed blue as PRIMARY.
+    pub(super) blue_was_primary: bool,
     /// Writes sent and not yet answered.
-    pub(super) in_flight: BTreeMap<EffectId, InFlight>,
-    /// Times that AWS accepted a write of a rule. The second is the one re-assert.
+    pub(super) in_flight: BTreeMap<EffectId, Purpose>,
+    /// Writes that AWS accepted.
     #[serde(with = "super::pairs")]
-    pub(super) accepted: BTreeMap<TrafficRuleId, u32>,
-    /// When a write of a rule was last accepted.
-    pub(super) accepted_at: Option<Timestamp>,
+    pub(super) accepted: BTreeMap<Purpose, Accepted>,
+    /// Writes that AWS may have accepted: their answers were lost.
+    pub(super) unsure: BTreeSet<Purpose>,
+    /// Where green's group stood in sticky rules that it was taken out of.
+    #[serde(with = "super::pairs")]
+    pub(super) seats: Seats,
     /// Since when reads prove that no rule sends anything to green.
     pub(super) safe_since: Option<Timestamp>,
-    /// When the delete was accepted.
-    pub(super) deleted_at: Option<Timestamp>,
     /// Since when a read shows green on its way out.
     pub(super) draining_since: Option<Timestamp>,
     /// Since when blue lacks capacity.
@@ -161,39 +212,76 @@ pub(super) struct Rollback {
     pub(super) retry_at: Option<Timestamp>,
 }
 
-/// A write that was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct InFlight {
-    /// As in `ModifyRule`.
-    pub(super) operation: Operation,
-    /// The rule that it addresses; absent for a delete.
-    pub(super) rule: Option<TrafficRuleId>,
+/// What a write is for. How often it may be repeated is counted by it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Purpose {
+    /// Blue's group is named in a rule, with weight 0, so that its health is checked.
+    Introduce(TrafficRuleId),
+    /// Blue is scaled back.
+    Scale,
+    /// Blue is made PRIMARY.
+    Promote,
+    /// A rule goes to blue.
+    Shift(TrafficRuleId),
+    /// Green is deleted.
+    Delete,
+    /// A sticky rule gets its pair back.
+    Pair(TrafficRuleId),
 }
 
-/// The writes of a plan.
+/// A write that AWS accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Operation {
-    /// A rule.
-    ModifyRule,
-    /// A default action.
-    ModifyListener,
-    /// Blue's scale.
-    UpdateTaskSet,
-    /// Blue.
-    UpdateServicePrimaryTaskSet,
-    /// Green.
-    DeleteTaskSet,
+pub(super) struct Accepted {
+    /// How often.
+    pub(super) times: u32,
+    /// When last.
+    pub(super) at: Timestamp,
 }
 
-impl Operation {
-    /// The call's name.
-    pub(super) const fn as_str(self) -> &'static str {
+impl Purpose {
+    /// What a write is for; `of_rule` says it for those that address a rule.
+    pub(super) fn of(write: &Write, of_rule: fn(TrafficRuleId) -> Self) -> Self {
+        match write {
+            Write::SetActions { rule, .. } => of_rule(rule.clone()),
+            Write::ScaleTaskSet { .. } => Self::Scale,
+            Write::SetPrimary { .. } => Self::Promote,
+            Write::DeleteTaskSet { .. } => Self::Delete,
+        }
+    }
+
+    /// The step that it belongs to.
+    pub(super) const fn step(&self) -> Step {
         match self {
-            Self::ModifyRule => "ModifyRule",
-            Self::ModifyListener => "ModifyListener",
-            Self::UpdateTaskSet => "UpdateTaskSet",
-            Self::UpdateServicePrimaryTaskSet => "UpdateServicePrimaryTaskSet",
-            Self::DeleteTaskSet => "DeleteTaskSet",
+            Self::Introduce(_) | Self::Scale => Step::RestoreBlue,
+            Self::Promote => Step::PromoteBlue,
+            Self::Shift(_) => Step::ShiftTraffic,
+            Self::Delete => Step::DeleteGreen,
+            Self::Pair(_) => Step::VerifyGone,
+        }
+    }
+
+    /// The call's name.
+    pub(super) const fn operation(&self) -> &'static str {
+        match self {
+            Self::Introduce(rule) | Self::Shift(rule) | Self::Pair(rule) => rule.operation(),
+            Self::Scale => "UpdateTaskSet",
+            Self::Promote => "UpdateServicePrimaryTaskSet",
+            Self::Delete => "DeleteTaskSet",
+        }
+    }
+}
+
+impl fmt::Display for Purpose {
+    /// The call, as it is sent.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operation = self.operation();
+        match self {
+            Self::Introduce(rule) => write!(f, "{operation}: {} names blue too, with weight 0", rule.short()),
+            Self::Scale => write!(f, "{operation}: blue to 100 %"),
+            Self::Promote => write!(f, "{operation}: blue is PRIMARY again"),
+            Self::Shift(rule) => write!(f, "{operation}: all of {} to blue", rule.short()),
+            Self::Delete => write!(f, "{operation} with force: green"),
+            Self::Pair(rule) => write!(f, "{operation}: {} names green again, with weight 0", rule.short()),
         }
     }
 }
@@ -201,7 +289,14 @@ impl Operation {
 impl Kept {
     /// A service of which nothing is known yet.
     pub(super) fn new(rule: Arc<Rule>) -> Self {
-        Self { rule, windows: BTreeMap::new(), deployment: None, decided: Vec::new(), missing: 0 }
+        Self {
+            rule,
+            windows: BTreeMap::new(),
+            deployment: None,
+            decided: Vec::new(),
+            rollbacks: Vec::new(),
+            missing: 0,
+        }
     }
 
     /// The window of a task set. Ids that no read has shown can't push out those of the deployment.
@@ -222,13 +317,22 @@ impl Kept {
         self.deployment.as_ref().filter(|d| !d.ended())
     }
 
+    /// The deployment, while it is still to be judged: nothing was decided, or what was found is only held.
+    pub(super) fn undecided(&self) -> Option<&Deployment> {
+        self.live().filter(|d| d.phase == Phase::Watching || d.hold.is_some())
+    }
+
     /// The rollback that still has something to do.
     pub(super) fn open_rollback(&self) -> Option<&Rollback> {
         self.deployment.as_ref().and_then(|d| d.rollback.as_ref()).filter(|r| !r.closed)
     }
 
     /// S5: at most one decision per task set.
-    pub(super) fn remember_decided(&mut self, id: &TaskSetId) {
+    pub(super) fn remember_decided(&mut self, id: &TaskSetId, begun_at: Option<Timestamp>) {
+        self.rollbacks.extend(begun_at);
+        if self.rollbacks.len() > ROLLBACKS {
+            self.rollbacks.remove(0);
+        }
         self.decided.push(id.clone());
         if self.decided.len() > DECIDED {
             self.decided.remove(0);
@@ -258,34 +362,35 @@ impl Deployment {
             blue_group: blue.target_group.clone(),
             was_steady: false,
             unsteady_since: None,
+            unhealthy: None,
+            blue_alarms: BTreeSet::new(),
             bound_alarms: BTreeSet::new(),
             alarms_searched: false,
             promoted_at: None,
             phase: Phase::Watching,
             why: format!("watching green {} beside blue {}", green.id, blue.id),
+            hold: None,
+            holds: 0,
             rollback: None,
         }
     }
 
-    /// Nothing more will happen.
-    pub(super) fn ended(&self) -> bool {
-        matches!(self.phase, Phase::RolledBack | Phase::Graduated | Phase::Superseded)
-    }
-}
-
-impl Rollback {
-    /// A decision, with its record opened.
-    pub(super) fn new(now: Timestamp, service: &ServiceKey, deployment: &Deployment, evidence: Vec<Evidence>) -> Self {
+    /// A record, opened.
+    pub(super) fn incident(
+        &self,
+        now: Timestamp,
+        service: &ServiceKey,
+        id: String,
+        evidence: Vec<Evidence>,
+    ) -> Incident {
         let first_sign_at = evidence.iter().map(|e| e.from).min().unwrap_or(now);
-        let digits = deployment.green.as_str().rsplit('/').next().unwrap_or_default();
-        let incident = Incident {
-            // One decision per task set, so the task set's number makes the incident's name.
-            id: IncidentId::new(format!("rollback-{digits}")),
+        let mut incident = Incident {
+            id: IncidentId::new(id),
             service: service.clone(),
-            green: deployment.green.clone(),
-            blue: deployment.blue.clone(),
-            task_definition: deployment.task_definition.to_string(),
-            outcome: crate::model::IncidentOutcome::Open,
+            green: self.green.clone(),
+            blue: self.blue.clone(),
+            task_definition: self.task_definition.to_string(),
+            outcome: IncidentOutcome::Open,
             reason: None,
             first_sign_at,
             detected_at: now,
@@ -294,16 +399,51 @@ impl Rollback {
             evidence,
             timeline: Vec::new(),
         };
+        log(&mut incident, first_sign_at, "first sign of trouble");
+        let reason = incident.evidence.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        log(&mut incident, now, format!("breach: {reason}"));
+        incident
+    }
+
+    /// Nothing more will happen.
+    pub(super) fn ended(&self) -> bool {
+        matches!(self.phase, Phase::RolledBack | Phase::Graduated | Phase::Superseded)
+    }
+}
+
+/// Adds a line to a timeline.
+pub(super) fn log(incident: &mut Incident, at: Timestamp, what: impl Into<String>) {
+    if incident.timeline.len() < MOMENTS {
+        incident.timeline.push(Moment { at, what: what.into() });
+    }
+}
+
+impl Rollback {
+    /// A decision, with its record opened.
+    pub(super) fn new(
+        now: Timestamp,
+        service: &ServiceKey,
+        deployment: &Deployment,
+        evidence: Vec<Evidence>,
+        promotes: bool,
+    ) -> Self {
+        // One decision per task set, so the task set's number makes the incident's name.
+        let id = format!("rollback-{}", deployment.green.digits());
+        let incident = deployment.incident(now, service, id, evidence);
         Self {
             incident,
             closed: false,
+            called: BTreeSet::new(),
+            evidence_at: now,
+            promotes,
+            blue_was_primary: false,
+            unsure: BTreeSet::new(),
+            seats: Seats::new(),
             escalated: None,
             frozen: false,
             in_flight: BTreeMap::new(),
             accepted: BTreeMap::new(),
-            accepted_at: None,
             safe_since: None,
-            deleted_at: None,
             draining_since: None,
             blue_short_since: None,
             failures: 0,
@@ -313,18 +453,41 @@ impl Rollback {
 
     /// Adds a line to the timeline.
     pub(super) fn log(&mut self, at: Timestamp, what: impl Into<String>) {
-        if self.incident.timeline.len() < MOMENTS {
-            self.incident.timeline.push(Moment { at, what: what.into() });
-        }
+        log(&mut self.incident, at, what);
     }
 
     /// The step that a phase shows while the plan stands here.
     pub(super) fn step(&self) -> Step {
-        match (self.safe_since, self.deleted_at) {
-            (_, Some(_)) => Step::VerifyGone,
-            (Some(_), None) => Step::Drain,
-            (None, None) if self.accepted_at.is_some() => Step::VerifyTraffic,
-            (None, None) => Step::Observe,
+        let shifted = self.accepted.keys().any(|purpose| matches!(purpose, Purpose::Shift(_)));
+        if self.accepted(&Purpose::Delete).is_some() {
+            Step::VerifyGone
+        } else if self.safe_since.is_some() {
+            Step::Drain
+        } else if shifted {
+            Step::VerifyTraffic
+        } else {
+            Step::Observe
         }
+    }
+
+    /// When a write of this purpose was last accepted.
+    pub(super) fn accepted(&self, purpose: &Purpose) -> Option<Timestamp> {
+        self.accepted.get(purpose).map(|accepted| accepted.at)
+    }
+
+    /// When any write was last accepted.
+    pub(super) fn last_accepted(&self) -> Option<Timestamp> {
+        self.accepted.values().map(|accepted| accepted.at).max()
+    }
+
+    /// Nothing has been done yet, and what it was decided on is no longer fresh.
+    pub(super) fn is_stale(&self, now: Timestamp, freshness: Duration) -> bool {
+        self.accepted.is_empty() && now.since(self.evidence_at) > freshness
+    }
+
+    /// AWS accepted a write.
+    pub(super) fn accept(&mut self, now: Timestamp, purpose: Purpose) {
+        let accepted = self.accepted.entry(purpose).or_insert(Accepted { times: 0, at: now });
+        *accepted = Accepted { times: accepted.times.saturating_add(1), at: now };
     }
 }

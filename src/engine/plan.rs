@@ -1,28 +1,32 @@
 //! The rollback plan: from one fresh observation, the first goal that is not met and what to do about it.
 //!
-//! Level-triggered: nothing here remembers what was sent. A crash, a lost answer or another person's hand changes the
-//! next observation, and with it the next step; there is no other recovery.
+//! Level-triggered: a step is done when a read says so, not when its call was sent. A crash, a lost answer or another
+//! person's hand changes the next observation, and with it the next step; there is no other recovery. What is remembered
+//! of earlier calls only bounds how often one may be repeated.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::partition::{Deployment, Rollback};
-use super::traffic::{self, NotUnderstood};
+use super::partition::{Deployment, Purpose, Rollback};
+use super::traffic::{self, Cut, NotUnderstood, Pair};
 use crate::model::{
-    Controller, Observation, ServiceKey, ServiceStatus, Step, TargetGroupArn, TaskSet, TaskSetStatus, Timestamp,
-    TrafficRuleId, Write, humane,
+    Controller, Observation, ServiceKey, ServiceStatus, Stability, Step, TaskSet, TaskSetStatus, Timestamp, Write,
+    humane,
 };
-use crate::rules::{DeletePolicy, Rule};
+use crate::rules::{AfterPromotion, BlueCapacity, DeletePolicy, Rule};
 
 /// A decision is carried out on reads no older than this; else it is read again. A round of reads is given up after as
 /// long, so that a slow one still counts; a pause of the process does not fit in.
 const OBSERVATION_LIFE: Duration = Duration::from_secs(16);
 
-/// How long an accepted rule may read as before: ECS and ELB answer reads from replicas that lag by seconds.
+/// How long what AWS has accepted may read as before: ECS and ELB answer reads from replicas that lag by seconds.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// How long blue may lack capacity before a person is called: one task's replacement takes about this long.
+/// How long blue may lack capacity by itself before a person is called: one task's replacement takes about this long.
 const BLUE_PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long blue may take to come back once it is scaled up: a Fargate task pulls its image and passes its health checks
+/// within two minutes as a rule, and the call for a person must come within five minutes of the decision.
+const RESTORE_PATIENCE: Duration = Duration::from_mins(3);
 
 /// How long ECS may drain green. Deregistration takes 300 s by default, with traffic long safe: no reason to page.
 const DRAINING_PATIENCE: Duration = Duration::from_mins(2);
@@ -33,29 +37,35 @@ const POLL: Duration = Duration::from_secs(1);
 /// Pace of reads while time itself is awaited.
 const SLOW_POLL: Duration = Duration::from_secs(10);
 
-/// How often a write of one rule may be accepted: the shift, and one re-assert against a foreign writer.
+/// How often a write may be accepted: the first, and one re-assert against somebody who undid it.
 const ASSERTS: u32 = 2;
 
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Next {
-    /// Send these, now.
-    Write(Step, Vec<Write>),
+    /// Send these, now, at once.
+    Write(Step, Vec<(Purpose, Write)>),
     /// Read again at this time.
     Wait(Step, Timestamp, String),
     /// Read again now, the task sets twice.
     LookTwice,
-    /// A person is needed. `frozen`: and nothing may be written any more.
-    Escalate {
-        /// The step that can't be done.
-        step: Step,
-        /// In plain words.
-        why: String,
-        /// Trying on would fight a foreign writer.
-        frozen: bool,
-    },
+    /// A person is needed.
+    Escalate(Stuck),
+    /// Somebody else took over.
+    Superseded(String),
     /// Nothing more to do.
     Done(String),
+}
+
+/// What can't be done without a person.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Stuck {
+    /// The step that can't be done.
+    pub(super) step: Step,
+    /// In plain words.
+    pub(super) why: String,
+    /// Trying on would fight a foreign writer: nothing may be written any more.
+    pub(super) frozen: bool,
 }
 
 /// What an observation proves, for the record.
@@ -65,13 +75,35 @@ pub(super) struct Proven {
     pub(super) traffic_safe: bool,
     /// Blue is too small to carry the load.
     pub(super) blue_short: bool,
+    /// Blue is PRIMARY.
+    pub(super) blue_primary: bool,
     /// Green is gone or on its way out.
     pub(super) green_leaving: bool,
+}
+
+/// What a step of the plan looks at.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) now: Timestamp,
+    pub(super) service: &'a ServiceKey,
+    pub(super) rule: &'a Rule,
+    pub(super) deployment: &'a Deployment,
+    pub(super) rollback: &'a Rollback,
+    pub(super) seen: &'a Observation,
+}
+
+/// One goal, looked at.
+enum Goal {
+    Met,
+    Write(Vec<(Purpose, Write)>),
+    Wait(Step, String),
+    Stuck(Stuck),
 }
 
 /// The deployment's task sets, as the observation shows them.
 struct Sets<'a> {
     green: Option<&'a TaskSet>,
+    /// Living.
     blue: Option<&'a TaskSet>,
 }
 
@@ -82,19 +114,30 @@ fn sets<'a>(deployment: &Deployment, seen: &'a [TaskSet]) -> Sets<'a> {
     }
 }
 
+fn pair(deployment: &Deployment) -> Pair<'_> {
+    Pair { blue: deployment.blue_group.as_ref(), green: deployment.green_group.as_ref() }
+}
+
+/// Cookies matter as long as they lead to somebody.
+fn cut(green: Option<&TaskSet>) -> Cut {
+    if green.is_some_and(TaskSet::is_living) { Cut::Out } else { Cut::Weight }
+}
+
 /// What the observation proves.
-pub(super) fn proven(deployment: &Deployment, seen: &Observation) -> Proven {
+pub(super) fn proven(deployment: &Deployment, rule: &Rule, seen: &Observation) -> Proven {
     let Sets { green, blue } = sets(deployment, &seen.service.task_sets);
-    let shift = traffic::shift(&seen.traffic, deployment.blue_group.as_ref(), deployment.green_group.as_ref());
+    let shift = traffic::shift(&seen.traffic, pair(deployment), cut(green));
     Proven {
-        traffic_safe: shift.is_ok_and(|shift| shift.writes.is_empty()),
-        blue_short: blue.is_none_or(|blue| shortage(blue, seen).is_some()),
+        traffic_safe: shift.is_ok_and(|writes| writes.is_empty()),
+        blue_short: blue.is_none_or(|blue| shortage(rule.rollback.blue_capacity, blue, green, seen).is_some()),
+        blue_primary: blue.is_some_and(|blue| blue.status == TaskSetStatus::Primary),
         green_leaving: green.is_none_or(|green| !green.is_living()),
     }
 }
 
 /// Why the service could not be rolled back as it is: shapes only, no capacity.
-pub(super) fn obstacle(deployment: &Deployment, seen: &Observation) -> Option<String> {
+/// `promotes`: it is for the plan to make blue PRIMARY, so that nobody may be for a while.
+pub(super) fn obstacle(deployment: &Deployment, seen: &Observation, promotes: bool) -> Option<String> {
     if seen.service.controller != Controller::External {
         return Some(format!("its deployment controller is {}, not EXTERNAL", seen.service.controller));
     }
@@ -102,57 +145,69 @@ pub(super) fn obstacle(deployment: &Deployment, seen: &Observation) -> Option<St
         return Some("the service is being deleted".to_owned());
     }
     let Sets { green, blue } = sets(deployment, &seen.service.task_sets);
-    let Some(blue) = blue else {
+    if blue.is_none() {
         return Some(format!("blue ({}) does not live any more: there is nothing to go back to", deployment.blue));
-    };
-    if green.is_some_and(|green| green.status == TaskSetStatus::Primary) {
-        return Some("green is PRIMARY already, and promoting blue again is not supported yet".to_owned());
     }
-    if blue.status != TaskSetStatus::Primary {
-        return Some(format!("blue ({}) is not PRIMARY, and promoting it is not supported yet", deployment.blue));
-    }
-    traffic::shift(&seen.traffic, deployment.blue_group.as_ref(), deployment.green_group.as_ref())
+    traffic::shift(&seen.traffic, pair(deployment), cut(green))
+        .and_then(|_| traffic::introduce(&seen.traffic, pair(deployment)))
         .err()
         .map(|NotUnderstood(why)| why)
+        .or_else(|| foreign_primary(deployment, &seen.service.task_sets, promotes))
+}
+
+/// Neither blue nor green is PRIMARY: whose deployment it is, nobody can tell.
+fn foreign_primary(deployment: &Deployment, seen: &[TaskSet], promotes: bool) -> Option<String> {
+    match seen.iter().find(|set| set.status == TaskSetStatus::Primary) {
+        Some(set) if set.id == deployment.blue || set.id == deployment.green => None,
+        Some(other) => Some(format!("neither blue nor green is PRIMARY, but {}", other.id)),
+        None => (!promotes).then(|| "no task set is PRIMARY".to_owned()),
+    }
 }
 
 /// The first goal that is not met.
-pub(super) fn next(
-    now: Timestamp,
-    service: &ServiceKey,
-    rule: &Rule,
-    deployment: &Deployment,
-    rollback: &Rollback,
-    seen: &Observation,
-) -> Next {
+pub(super) fn next(view: View<'_>) -> Next {
+    let View { now, rule, deployment, rollback, seen, .. } = view;
     let step = rollback.step();
     if now.since(seen.read_at) > OBSERVATION_LIFE {
         return Next::Wait(step, now, "the last read is too old to act on".to_owned());
     }
     let Sets { green, blue } = sets(deployment, &seen.service.task_sets);
-    if let Some(why) = obstacle(deployment, seen) {
-        return Next::Escalate { step, why, frozen: false };
+    if let Some(why) = view.overtaken(green) {
+        return Next::Superseded(why);
     }
-    let (Some(blue), Ok(shift)) =
-        (blue, traffic::shift(&seen.traffic, deployment.blue_group.as_ref(), deployment.green_group.as_ref()))
-    else {
+    if let Some(why) = obstacle(deployment, seen, rollback.promotes) {
+        return Next::Escalate(Stuck { step: Step::Observe, why, frozen: false });
+    }
+    let (Some(blue), Ok(shift)) = (blue, traffic::shift(&seen.traffic, pair(deployment), cut(green))) else {
         // `obstacle` has named both already.
-        return Next::Escalate { step, why: "the service changed its shape".to_owned(), frozen: false };
+        let why = "the service changed its shape".to_owned();
+        return Next::Escalate(Stuck { step: Step::Observe, why, frozen: false });
     };
+    if let Some(stuck) = view.left_to_people(green) {
+        return Next::Escalate(stuck);
+    }
     if let Some(at) = rollback.retry_at.filter(|at| *at > now) {
         return Next::Wait(step, at, "waiting before the next try".to_owned());
     }
-
-    if !shift.writes.is_empty() {
-        return shift_traffic(now, rollback, blue, seen, shift.writes);
+    let deletes = rule.rollback.delete == DeletePolicy::Force;
+    let leaves = green.is_some_and(|green| green.is_living() && green.running > 0) && deletes;
+    // Blue takes over when traffic moves, or, without a load balancer, when green ends.
+    if (!shift.is_empty() || (deployment.green_group.is_none() && leaves))
+        && let Some(next) = first([view.capacity(blue, green)], now)
+    {
+        return next;
+    }
+    // Both at once: neither waits for the other's call, and the traffic moves even when the promotion is refused.
+    if let Some(next) = first([view.promoted(blue), view.shifted(shift)], now) {
+        return next;
     }
     let Some(green) = green.filter(|green| green.is_living()) else {
-        return verify_gone(now, rollback, green);
+        return view.gone(green);
     };
-    if rollback.deleted_at.is_some_and(|at| now.since(at) < SETTLE) {
+    if rollback.accepted(&Purpose::Delete).is_some_and(|at| now.since(at) < SETTLE) {
         return Next::Wait(Step::VerifyGone, now.plus(POLL), "waiting for ECS to take green away".to_owned());
     }
-    if rule.rollback.delete == DeletePolicy::Keep {
+    if !deletes {
         return Next::Done("traffic is on blue; green is kept, as the rule says".to_owned());
     }
     let drained_at = rollback.safe_since.unwrap_or(now).plus(rule.rollback.drain);
@@ -161,96 +216,191 @@ pub(super) fn next(
         let at = drained_at.min(now.plus(SLOW_POLL));
         return Next::Wait(Step::Drain, at, format!("letting requests in flight end, {left} left"));
     }
-    delete_green(now, service, deployment, green, blue, seen)
+    view.delete(green, blue)
 }
 
-fn shift_traffic(now: Timestamp, rollback: &Rollback, blue: &TaskSet, seen: &Observation, writes: Vec<Write>) -> Next {
-    let accepted = |rule: &TrafficRuleId| rollback.accepted.get(rule).copied().unwrap_or(0);
-    let wanted = traffic::addressed(&writes);
-    let again = wanted.iter().any(|rule| accepted(rule) > 0);
-    if again && rollback.safe_since.is_none() && rollback.accepted_at.is_some_and(|at| now.since(at) < SETTLE) {
-        return Next::Wait(Step::VerifyTraffic, now.plus(POLL), "waiting for all rules to read as written".to_owned());
+/// The first thing to do about several goals: what can be written is written at once, even when another one is stuck.
+fn first<const N: usize>(goals: [Goal; N], now: Timestamp) -> Option<Next> {
+    let (mut writes, mut waiting, mut stuck) = (Vec::new(), None, None);
+    for goal in goals {
+        match goal {
+            Goal::Met => {}
+            Goal::Write(more) => writes.extend(more),
+            Goal::Wait(step, why) => waiting = waiting.or(Some(Next::Wait(step, now.plus(POLL), why))),
+            Goal::Stuck(why) => stuck = stuck.or(Some(Next::Escalate(why))),
+        }
     }
-    if let Some(rule) = wanted.iter().find(|rule| accepted(rule) >= ASSERTS) {
-        let why =
-            format!("somebody else keeps writing {rule}: it was set to blue twice and sends traffic to green again");
-        return Next::Escalate { step: Step::VerifyTraffic, why, frozen: true };
-    }
-    if let Some(why) = shortage(blue, seen) {
-        let since = rollback.blue_short_since.unwrap_or(now);
-        return if now.since(since) < BLUE_PATIENCE {
-            Next::Wait(Step::ShiftTraffic, now.plus(POLL), format!("waiting for blue: {why}"))
-        } else {
-            let why = format!("blue can't carry the load ({why}), and scaling it back is not supported yet");
-            Next::Escalate { step: Step::ShiftTraffic, why, frozen: false }
-        };
-    }
-    Next::Write(Step::ShiftTraffic, writes)
+    // The last is the latest in the plan's order.
+    let step = writes.iter().map(|(purpose, _)| purpose.step()).next_back();
+    step.map(|step| Next::Write(step, writes)).or(stuck).or(waiting)
 }
 
-/// Two answers of two different calls must agree; AWS itself does not stop a forced delete of a PRIMARY.
-fn delete_green(
-    now: Timestamp,
-    service: &ServiceKey,
-    deployment: &Deployment,
-    green: &TaskSet,
-    blue: &TaskSet,
-    seen: &Observation,
-) -> Next {
-    let Some(again) = &seen.task_sets_again else {
-        return Next::LookTwice;
-    };
-    let second = sets(deployment, again);
-    let deletable = |set: &TaskSet| set.status == TaskSetStatus::Active && set.arn == deployment.green_arn;
-    let agreed = deletable(green)
-        && second.green.is_some_and(deletable)
-        && second.blue.is_some_and(|blue| blue.status == TaskSetStatus::Primary);
-    if !agreed {
-        let why = "DescribeServices and DescribeTaskSets do not agree yet that green may be deleted".to_owned();
-        return Next::Wait(Step::DeleteGreen, now.plus(POLL), why);
+impl View<'_> {
+    /// Green was made PRIMARY while the plan ran: a person wants it. What was so when the plan began is ours to undo,
+    /// once; a read that lags behind our own promotion proves nothing.
+    fn overtaken(&self, green: Option<&TaskSet>) -> Option<String> {
+        let rollback = self.rollback;
+        if green.is_none_or(|green| green.status != TaskSetStatus::Primary) {
+            return None;
+        }
+        let settled = rollback.accepted(&Purpose::Promote).is_none_or(|at| self.now.since(at) >= SETTLE);
+        let undone = rollback.blue_was_primary && settled;
+        undone.then(|| "green was made PRIMARY by somebody else while it was rolled back".to_owned())
     }
-    if blue.running == 0 || healthy(deployment.blue_group.as_ref(), seen) == Some(0) {
-        return Next::Escalate {
-            step: Step::DeleteGreen,
-            why: "blue has nothing healthy left: green is kept as the last resort".to_owned(),
+
+    /// The rule wants no promoted green to be touched.
+    fn left_to_people(&self, green: Option<&TaskSet>) -> Option<Stuck> {
+        let promoted = green.is_some_and(|green| green.status == TaskSetStatus::Primary);
+        let page = promoted && self.rule.rollback.after_promotion == AfterPromotion::Page;
+        page.then(|| Stuck {
+            step: Step::PromoteBlue,
+            why: "green is PRIMARY already, and the rule leaves that to people (after_promotion = \"page\")".to_owned(),
             frozen: false,
-        };
+        })
     }
-    let write = Write::DeleteTaskSet { service: service.clone(), task_set: deployment.green_arn.clone() };
-    Next::Write(Step::DeleteGreen, vec![write])
-}
 
-fn verify_gone(now: Timestamp, rollback: &Rollback, green: Option<&TaskSet>) -> Next {
-    let by = if rollback.deleted_at.is_some() { "" } else { " (deleted by somebody else)" };
-    let Some(green) = green else {
-        return Next::Done(format!("traffic is on blue, green is gone{by}"));
-    };
-    let left = green.running + green.pending;
-    if left == 0 {
-        return Next::Done(format!("traffic is on blue, green's last task has ended{by}"));
+    /// Blue can carry the load that it is about to get.
+    fn capacity(&self, blue: &TaskSet, green: Option<&TaskSet>) -> Goal {
+        let policy = self.rule.rollback.blue_capacity;
+        let Some(why) = shortage(policy, blue, green, self.seen) else { return Goal::Met };
+        let mut writes = traffic::introduce(&self.seen.traffic, pair(self.deployment)).map_or_else(
+            |_| Vec::new(),
+            |writes| writes.into_iter().map(|write| (Purpose::of(&write, Purpose::Introduce), write)).collect(),
+        );
+        let restores = policy == BlueCapacity::Restore;
+        if restores && blue.computed_desired < self.seen.service.desired_count {
+            let (service, task_set) = (self.service.clone(), blue.arn.clone());
+            writes.push((Purpose::Scale, Write::ScaleTaskSet { service, task_set, percent: 100 }));
+        }
+        let step = Step::RestoreBlue;
+        let foreign = "somebody else takes blue's capacity away";
+        match self.assert(step, writes, foreign, "waiting for blue to be scaled back") {
+            Goal::Stuck(stuck) => return Goal::Stuck(Stuck { frozen: false, ..stuck }),
+            write @ Goal::Write(_) => return write,
+            Goal::Met | Goal::Wait(..) => {}
+        }
+        let short = self.now.since(self.rollback.blue_short_since.unwrap_or(self.now));
+        if short < if restores { RESTORE_PATIENCE } else { BLUE_PATIENCE } {
+            return Goal::Wait(step, format!("waiting for blue: {why}"));
+        }
+        let why = format!("blue can't carry the load ({why}, for {} now)", humane(short));
+        Goal::Stuck(Stuck { step, why, frozen: false })
     }
-    if rollback.draining_since.is_some_and(|since| now.since(since) >= DRAINING_PATIENCE) {
-        return Next::Done(format!("traffic is on blue, green is deleted{by}; ECS still drains {left} of its tasks"));
+
+    /// Blue is PRIMARY.
+    fn promoted(&self, blue: &TaskSet) -> Goal {
+        if blue.status == TaskSetStatus::Primary {
+            return Goal::Met;
+        }
+        let write = Write::SetPrimary { service: self.service.clone(), task_set: blue.arn.clone() };
+        let foreign = "blue was made PRIMARY twice, and is not";
+        self.assert(Step::PromoteBlue, vec![(Purpose::Promote, write)], foreign, "waiting for blue to read as PRIMARY")
     }
-    Next::Wait(Step::VerifyGone, now.plus(POLL), format!("ECS is stopping green's tasks, {left} left"))
+
+    /// No rule sends anything to green.
+    fn shifted(&self, shift: Vec<Write>) -> Goal {
+        let writes = shift.into_iter().map(|write| (Purpose::of(&write, Purpose::Shift), write)).collect();
+        let foreign = "somebody else keeps writing the rules: set to blue twice, they send traffic to green again";
+        self.assert(Step::VerifyTraffic, writes, foreign, "waiting for all rules to read as written")
+    }
+
+    /// Writes that are still needed: sent, unless AWS has only just accepted them, and at most once more should somebody
+    /// have undone them.
+    fn assert(&self, step: Step, writes: Vec<(Purpose, Write)>, foreign: &str, settling: &str) -> Goal {
+        if writes.is_empty() {
+            return Goal::Met;
+        }
+        let times = |purpose: &Purpose| self.rollback.accepted.get(purpose).map_or(0, |accepted| accepted.times);
+        let fresh = |purpose: &Purpose| self.rollback.accepted(purpose).is_some_and(|at| self.now.since(at) < SETTLE);
+        let spent: Vec<_> = writes.iter().filter(|(purpose, _)| times(purpose) >= ASSERTS && !fresh(purpose)).collect();
+        if let Some((purpose, _)) = spent.first() {
+            return Goal::Stuck(Stuck { step, why: format!("{foreign} ({purpose})"), frozen: true });
+        }
+        let due: Vec<_> = writes.into_iter().filter(|(purpose, _)| !fresh(purpose)).collect();
+        if due.is_empty() { Goal::Wait(step, settling.to_owned()) } else { Goal::Write(due) }
+    }
+
+    /// Two answers of two different calls must agree; AWS itself does not stop a forced delete of a PRIMARY.
+    fn delete(&self, green: &TaskSet, blue: &TaskSet) -> Next {
+        let Some(again) = &self.seen.task_sets_again else { return Next::LookTwice };
+        let second = sets(self.deployment, again);
+        let deletable = |set: &TaskSet| set.status == TaskSetStatus::Active && set.arn == self.deployment.green_arn;
+        let agreed = deletable(green)
+            && second.green.is_some_and(deletable)
+            && second.blue.is_some_and(|blue| blue.status == TaskSetStatus::Primary);
+        if !agreed {
+            let why = "DescribeServices and DescribeTaskSets do not agree yet that green may be deleted".to_owned();
+            return Next::Wait(Step::DeleteGreen, self.now.plus(POLL), why);
+        }
+        if self.seen.service.desired_count > 0 && fit(blue, self.seen) == 0 {
+            return Next::Escalate(Stuck {
+                step: Step::DeleteGreen,
+                why: "blue has nothing healthy left: green is kept as the last resort".to_owned(),
+                frozen: false,
+            });
+        }
+        let (service, task_set) = (self.service.clone(), self.deployment.green_arn.clone());
+        Next::Write(Step::DeleteGreen, vec![(Purpose::Delete, Write::DeleteTaskSet { service, task_set })])
+    }
+
+    /// Green is gone, and sticky rules have their pair back.
+    fn gone(&self, green: Option<&TaskSet>) -> Next {
+        let by = if self.rollback.accepted(&Purpose::Delete).is_some() { "" } else { " (deleted by somebody else)" };
+        let left = green.map_or(0, |green| green.running + green.pending);
+        let drained = self.rollback.draining_since.is_some_and(|since| self.now.since(since) >= DRAINING_PATIENCE);
+        if left > 0 && !drained {
+            let why = format!("ECS is stopping green's tasks, {left} left");
+            return Next::Wait(Step::VerifyGone, self.now.plus(POLL), why);
+        }
+        let writes = traffic::restore(&self.seen.traffic, pair(self.deployment), &self.rollback.seats);
+        let writes = writes.into_iter().map(|write| (Purpose::of(&write, Purpose::Pair), write)).collect();
+        let settling = "waiting for the sticky rules to read as written";
+        let pair = match self.assert(Step::VerifyGone, writes, "", settling) {
+            Goal::Write(writes) => return Next::Write(Step::VerifyGone, writes),
+            Goal::Wait(step, why) => return Next::Wait(step, self.now.plus(POLL), why),
+            Goal::Stuck(_) => "; somebody else keeps green's target group out of a sticky rule",
+            Goal::Met => "",
+        };
+        Next::Done(match (green, left) {
+            (None, _) => format!("traffic is on blue, green is gone{by}{pair}"),
+            (Some(_), 0) => format!("traffic is on blue, green's last task has ended{by}{pair}"),
+            (Some(_), left) => {
+                format!("traffic is on blue, green is deleted{by}; ECS still drains {left} of its tasks{pair}")
+            }
+        })
+    }
 }
 
 /// Why blue can't carry the whole load.
-fn shortage(blue: &TaskSet, seen: &Observation) -> Option<String> {
+fn shortage(policy: BlueCapacity, blue: &TaskSet, green: Option<&TaskSet>, seen: &Observation) -> Option<String> {
     let needed = seen.service.desired_count;
+    let (what, fit_blue) = if blue.target_group.is_some() {
+        ("targets are healthy", fit(blue, seen))
+    } else {
+        ("tasks run", blue.running)
+    };
+    if needed == 0 {
+        return None;
+    }
+    if fit_blue == 0 {
+        return Some(format!("0 of {needed} {what}"));
+    }
+    // Whatever blue has is better than nothing.
+    if policy == BlueCapacity::Ignore || green.is_none_or(|green| fit(green, seen) == 0) {
+        return None;
+    }
     if blue.running < needed {
         return Some(format!("{} of {needed} tasks run", blue.running));
     }
-    (healthy(blue.target_group.as_ref(), seen) == Some(0)).then(|| "none of its targets is healthy".to_owned())
+    // ECS calls a task set steady when every health check passes, so one flapping target does not count then.
+    (blue.stability != Stability::Steady && fit_blue < needed).then(|| format!("{fit_blue} of {needed} {what}"))
 }
 
-/// Healthy targets; `None` without a load balancer. A group that was not read counts as none.
-fn healthy(group: Option<&TargetGroupArn>, seen: &Observation) -> Option<u32> {
-    group.map(|group| seen.targets.get(group).map_or(0, |counts| counts.healthy))
-}
-
-/// Rules that a set of accepted writes has touched, for the bound on re-asserts.
-pub(super) fn count_accepted(accepted: &mut BTreeMap<TrafficRuleId, u32>, rule: &TrafficRuleId) {
-    let count = accepted.entry(rule.clone()).or_default();
-    *count = count.saturating_add(1);
+/// How many can serve: healthy targets, or running tasks where there is no load balancer. A group that was not read
+/// counts as none.
+fn fit(set: &TaskSet, seen: &Observation) -> u32 {
+    match &set.target_group {
+        Some(group) => seen.targets.get(group).map_or(0, |counts| counts.healthy),
+        None => set.running,
+    }
 }

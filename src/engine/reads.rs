@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Settings;
-use super::partition::{Kept, Partition, Soft};
+use super::partition::{Kept, Partition, Purpose, Rollback, Soft};
 use crate::model::{Ask, ServiceKey, Standing, Timestamp};
 use crate::rules::DeletePolicy;
 
@@ -36,8 +36,11 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
     let live = kept.live();
     let tasks = live.map(|_| kept.windows.values().flat_map(|window| window.claims()).take(BATCH).cloned().collect());
     // Once decided, alarms have had their say; a CloudWatch that hangs must not slow the plan down.
-    let judged = live.filter(|d| d.rollback.is_none());
-    let alarms = judged.map(|d| kept.rule.errors.alarms.iter().chain(&d.bound_alarms).take(BATCH).cloned().collect());
+    let stale = |rollback: &Rollback| rollback.is_stale(now, kept.rule.watch.freshness);
+    let judged = live.filter(|d| d.rollback.as_ref().is_none_or(stale));
+    let named = &kept.rule.errors.alarms;
+    let alarms =
+        judged.map(|d| named.iter().chain(&d.bound_alarms).chain(&d.blue_alarms).take(BATCH).cloned().collect());
     Ask {
         service: key.clone(),
         tasks: tasks.unwrap_or_default(),
@@ -53,8 +56,8 @@ fn delete_is_next(now: Timestamp, kept: &Kept) -> bool {
     let policy = kept.rule.rollback;
     policy.delete == DeletePolicy::Force
         && kept.open_rollback().is_some_and(|rollback| {
-            let shifted_at = rollback.safe_since.or(rollback.accepted_at.filter(|_| policy.drain.is_zero()));
-            rollback.deleted_at.is_none() && shifted_at.is_some_and(|at| at.plus(policy.drain) <= now)
+            let shifted_at = rollback.safe_since.or(rollback.last_accepted().filter(|_| policy.drain.is_zero()));
+            rollback.accepted(&Purpose::Delete).is_none() && shifted_at.is_some_and(|at| at.plus(policy.drain) <= now)
         })
 }
 
@@ -77,8 +80,9 @@ pub(super) fn on_suspicion(now: Timestamp, kept: &Kept, soft: &mut Soft) {
     if claims == 0 || u32::try_from(total).unwrap_or(u32::MAX) < limit {
         return;
     }
-    // A claim that ECS has not been asked about can't wait; one that a read has missed can.
-    let fresh = standing(Standing::Claimed).any(|(_, record)| record.misses == 0);
+    // A claim that ECS has not been asked about can't wait; one that a read has missed can, and so can a breach that is
+    // held.
+    let fresh = deployment.hold.is_none() && standing(Standing::Claimed).any(|(_, record)| record.misses == 0);
     let gap = if fresh { Duration::ZERO } else { HINT_GAP };
     soft.want(soft.asked_at.map_or(now, |at| at.plus(gap).max(now)));
 }

@@ -138,6 +138,13 @@ pub enum Note {
         /// In plain words.
         why: String,
     },
+    /// The fleet brake turned.
+    Brake {
+        /// On, or off again.
+        engaged: bool,
+        /// In plain words, with the services that breach.
+        why: String,
+    },
     /// An announcement was delivered, or not.
     Announced {
         /// As in `Rollback Started`.
@@ -206,6 +213,8 @@ pub enum GateState {
     Pending,
     /// It can't judge.
     Blind,
+    /// At or above the threshold, and blue suffers as well.
+    Shared,
     /// At or above the threshold.
     Breached,
 }

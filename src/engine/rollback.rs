@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::out::Out;
-use super::partition::{Deployment, InFlight, Kept, Operation, Partition, Rollback};
-use super::plan::{self, Next};
-use super::{Effect, Note, Stage};
+use super::partition::{Deployment, Kept, Partition, Purpose, Rollback};
+use super::plan::{self, Next, Stuck, View};
+use super::{Effect, Note, Stage, observed, traffic};
 use crate::model::{
     AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, IncidentOutcome, Observation, Outcome, Phase,
-    ServiceKey, Step, TrafficRuleId, Write, humane,
+    ServiceKey, Step, TaskSet, TaskSetStatus, Timestamp, Verdict, Write, humane,
 };
-use crate::rules::Mode;
+use crate::rules::{Mode, Rule};
 
 /// A rollback that is neither done nor escalated this long after its decision, drain aside, calls a person: the promise
 /// is five minutes, one is left for the call.
@@ -27,16 +27,25 @@ pub(super) fn backoff(failures: u32) -> Duration {
     RETRY.saturating_mul(1_u32 << failures.saturating_sub(1).min(10)).min(RETRY_MAX)
 }
 
+/// Between two tries, or two looks, after a person was called: nobody waits for seconds any more.
+const SLOWLY: Duration = Duration::from_secs(15);
+
 /// A gate is breached: the one decision on this green. In observe mode and dry run it is only said.
-pub(super) fn decide(key: &ServiceKey, kept: &mut Kept, evidence: Vec<Evidence>, out: &mut Out<'_>) {
+pub(super) fn decide(
+    key: &ServiceKey,
+    kept: &mut Kept,
+    evidence: Vec<Evidence>,
+    seen: &Observation,
+    out: &mut Out<'_>,
+) {
     let Some(deployment) = kept.deployment.as_mut() else { return };
     let green = deployment.green.clone();
     let held = held(kept.rule.mode, out);
-    let mut rollback = Rollback::new(out.now, key, deployment, evidence.clone());
+    let is_primary = |set: &TaskSet| set.id == green && set.status == TaskSetStatus::Primary;
+    let promotes = seen.service.task_sets.iter().any(is_primary);
+    let mut rollback = Rollback::new(out.now, key, deployment, evidence.clone(), promotes);
     let incident = rollback.incident.id.clone();
     let reason = evidence.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    rollback.log(rollback.incident.first_sign_at, "first sign of trouble");
-    rollback.log(out.now, format!("breach: {reason}"));
     out.note(Note::Decided { service: key.clone(), incident, held: held.is_some(), evidence });
     let took = out.now.since(rollback.incident.first_sign_at);
     out.note(Note::Reached { service: key.clone(), stage: Stage::Detect, took });
@@ -45,13 +54,14 @@ pub(super) fn decide(key: &ServiceKey, kept: &mut Kept, evidence: Vec<Evidence>,
         close(key, deployment, &mut rollback, IncidentOutcome::Held, why, out);
     } else {
         enter(key, deployment, Phase::RollingBack(Step::Observe), &reason, out);
-        out.announce_rollback(AnnouncementKind::RollbackStarted, key, deployment, &rollback, &reason, false);
+        out.announce_rollback(AnnouncementKind::RollbackStarted, key, deployment, &rollback.incident, &reason, false);
     }
     deployment.rollback = Some(rollback);
-    kept.remember_decided(&green);
+    kept.remember_decided(&green, held.is_none().then_some(out.now));
 }
 
-fn held(mode: Mode, out: &Out<'_>) -> Option<&'static str> {
+/// Why breaches of this rule are said and not acted on, if they are not.
+pub(super) fn held(mode: Mode, out: &Out<'_>) -> Option<&'static str> {
     if out.settings.dry_run {
         Some("dry run: nothing is changed")
     } else if mode == Mode::Observe {
@@ -64,6 +74,7 @@ fn held(mode: Mode, out: &Out<'_>) -> Option<&'static str> {
 /// Does what the plan says next on this observation.
 pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &mut Out<'_>) {
     let Partition { kept, soft } = partition;
+    let doubted = doubted(out.now, out.settings.sweep, kept, seen);
     let Kept { rule, deployment, .. } = kept;
     let Some(deployment) = deployment.as_mut() else { return };
     let Some(mut rollback) = deployment.rollback.take_if(|rollback| !rollback.closed) else { return };
@@ -73,32 +84,45 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
         deployment.rollback = Some(rollback);
         return;
     }
-    let stale = rollback.accepted_at.into_iter().chain(rollback.deleted_at).any(|at| seen.read_at < at);
+    let stale = rollback.last_accepted().is_some_and(|at| seen.read_at < at);
     if !rollback.in_flight.is_empty() {
         // Their answers ask for the next read.
     } else if stale {
         soft.want(out.now);
     } else {
-        record(key, deployment, &mut rollback, seen, out);
-        match plan::next(out.now, key, rule, deployment, &rollback, seen) {
+        record(key, deployment, rule, &mut rollback, seen, out);
+        if doubted == Some(false) {
+            rollback.evidence_at = out.now;
+        }
+        let view = View { now: out.now, service: key, rule, deployment, rollback: &rollback, seen };
+        match plan::next(view) {
+            Next::Write(..) if rollback.frozen => {}
+            Next::Write(step, _) if doubted == Some(true) => {
+                let why = format!(
+                    "the evidence is older than {} and green is not breached now; nothing was changed yet",
+                    humane(rule.watch.freshness)
+                );
+                escalate(key, deployment, &mut rollback, Stuck { step, why, frozen: false }, out);
+            }
             Next::Write(step, writes) => {
-                if may_write(&rollback, rule.watch.freshness + rule.rollback.drain, out) {
-                    progress(key, deployment, &rollback, step, step_story(step), out);
-                    send(key, &mut rollback, writes, out);
-                }
+                progress(key, deployment, &rollback, step, step_story(step), out);
+                send(key, deployment, &mut rollback, writes, out);
             }
             Next::Wait(step, at, why) => {
                 progress(key, deployment, &rollback, step, &why, out);
-                soft.want(at);
+                soft.want(if rollback.escalated.is_some() { at.max(out.now.plus(SLOWLY)) } else { at });
             }
             Next::LookTwice => {
                 soft.twice = true;
                 soft.want(out.now);
             }
-            Next::Escalate { step, why, frozen } => {
-                let why = format!("{step}: {why}");
-                escalate(key, deployment, &mut rollback, &why, out);
-                rollback.frozen |= frozen;
+            Next::Escalate(stuck) => {
+                escalate(key, deployment, &mut rollback, stuck, out);
+                soft.want(out.now.plus(SLOWLY));
+            }
+            Next::Superseded(why) => {
+                enter(key, deployment, Phase::Superseded, &why, out);
+                close(key, deployment, &mut rollback, IncidentOutcome::Superseded, &why, out);
             }
             Next::Done(why) => done(key, deployment, &mut rollback, &why, out),
         }
@@ -107,20 +131,30 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
     deployment.rollback = Some(rollback);
 }
 
-/// After the call for a person the plan is tried on, but only while its evidence is fresh and nobody else interferes.
-fn may_write(rollback: &Rollback, fresh: Duration, out: &Out<'_>) -> bool {
-    let age = out.now.since(rollback.incident.detected_at);
-    rollback.escalated.is_none() || (!rollback.frozen && age <= fresh)
+/// Whether the evidence has become too old to begin on. `None` while it is fresh, or once the plan has begun: what is
+/// half done is finished.
+fn doubted(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observation) -> Option<bool> {
+    let rollback = kept.open_rollback().filter(|rollback| rollback.is_stale(now, kept.rule.watch.freshness))?;
+    let judgement = observed::judge(now, sweep, kept, seen);
+    let breached = judgement.is_some_and(|judgement| judgement.verdict == Verdict::Breached);
+    Some(!breached && rollback.accepted.is_empty())
 }
 
 /// Writes down what the observation proves.
-fn record(key: &ServiceKey, deployment: &Deployment, rollback: &mut Rollback, seen: &Observation, out: &mut Out<'_>) {
+fn record(
+    key: &ServiceKey,
+    deployment: &Deployment,
+    rule: &Rule,
+    rollback: &mut Rollback,
+    seen: &Observation,
+    out: &mut Out<'_>,
+) {
     let now = out.now;
-    let proven = plan::proven(deployment, seen);
+    let proven = plan::proven(deployment, rule, seen);
     match (proven.traffic_safe, rollback.safe_since) {
         (true, None) => {
             rollback.safe_since = Some(now);
-            rollback.log(now, "a read proves that all traffic is on blue");
+            rollback.log(now, "a read proves that no rule sends anything to green");
             if rollback.incident.traffic_safe_at.is_none() {
                 rollback.incident.traffic_safe_at = Some(now);
                 let took = now.since(rollback.incident.detected_at);
@@ -133,15 +167,31 @@ fn record(key: &ServiceKey, deployment: &Deployment, rollback: &mut Rollback, se
         }
         _ => {}
     }
+    // A read answers for those whose own answers were lost. From here on an undone one is somebody else's work.
+    let met = |purpose: &Purpose| match purpose {
+        Purpose::Shift(_) => proven.traffic_safe,
+        Purpose::Promote => proven.blue_primary,
+        Purpose::Delete => proven.green_leaving,
+        Purpose::Introduce(_) | Purpose::Scale | Purpose::Pair(_) => false,
+    };
+    let settled: Vec<_> = rollback.unsure.iter().filter(|purpose| met(purpose)).cloned().collect();
+    for purpose in settled {
+        rollback.unsure.remove(&purpose);
+        rollback.accept(now, purpose);
+    }
+    rollback.blue_was_primary |= proven.blue_primary;
     rollback.blue_short_since = proven.blue_short.then(|| rollback.blue_short_since.unwrap_or(now));
     rollback.draining_since = proven.green_leaving.then(|| rollback.draining_since.unwrap_or(now));
 }
 
 fn step_story(step: Step) -> &'static str {
     match step {
+        Step::RestoreBlue => "giving blue back what it needs to carry all the traffic",
+        Step::PromoteBlue => "making blue PRIMARY again",
         Step::ShiftTraffic => "setting every rule's weight to blue",
         Step::DeleteGreen => "two reads agree: deleting green",
-        _ => "acting",
+        Step::VerifyGone => "green is gone: giving sticky rules their pair back",
+        Step::Observe | Step::VerifyTraffic | Step::Drain => "acting",
     }
 }
 
@@ -159,32 +209,24 @@ fn progress(
     }
 }
 
-fn send(key: &ServiceKey, rollback: &mut Rollback, writes: Vec<Write>, out: &mut Out<'_>) {
-    for write in writes {
-        let (operation, rule, what) = match &write {
-            Write::SetActions { rule: rule @ TrafficRuleId::Rule(_), .. } => {
-                (Operation::ModifyRule, Some(rule.clone()), format!("ModifyRule: all of {} to blue", rule.short()))
-            }
-            Write::SetActions { rule, .. } => (
-                Operation::ModifyListener,
-                Some(rule.clone()),
-                format!("ModifyListener: all of {} to blue", rule.short()),
-            ),
-            Write::ScaleTaskSet { task_set, percent, .. } => {
-                (Operation::UpdateTaskSet, None, format!("UpdateTaskSet: {task_set} to {percent} %"))
-            }
-            Write::SetPrimary { task_set, .. } => {
-                (Operation::UpdateServicePrimaryTaskSet, None, format!("UpdateServicePrimaryTaskSet: {task_set}"))
-            }
-            Write::DeleteTaskSet { task_set, .. } => {
-                let id = task_set.id().map_or_else(|| task_set.to_string(), |id| id.to_string());
-                (Operation::DeleteTaskSet, None, format!("DeleteTaskSet with force: green, {id}"))
-            }
-        };
+fn send(
+    key: &ServiceKey,
+    deployment: &Deployment,
+    rollback: &mut Rollback,
+    writes: Vec<(Purpose, Write)>,
+    out: &mut Out<'_>,
+) {
+    for (purpose, write) in writes {
+        if let (Purpose::Shift(rule), Write::SetActions { found, actions, .. }) = (&purpose, &write)
+            && let Some(seat) = traffic::seat(deployment.green_group.as_ref(), found, actions)
+        {
+            rollback.seats.insert(rule.clone(), seat);
+        }
+        let what = purpose.to_string();
         rollback.log(out.now, &*what);
         out.note(Note::Sent { service: key.clone(), what });
         let id = out.write(key, write);
-        rollback.in_flight.insert(id, InFlight { operation, rule });
+        rollback.in_flight.insert(id, purpose);
     }
 }
 
@@ -199,32 +241,31 @@ pub(super) fn returned(
     let before = partition.kept.clone();
     let Some(deployment) = partition.kept.deployment.as_mut() else { return };
     let Some(mut rollback) = deployment.rollback.take() else { return };
-    if let Some(InFlight { operation, rule }) = rollback.in_flight.remove(&id) {
+    if let Some(purpose) = rollback.in_flight.remove(&id) {
         out.step.changed = true;
-        let name = operation.as_str();
-        out.note(Note::Returned { service: key.clone(), operation: name, outcome: outcome.clone() });
-        rollback.log(out.now, format!("{name} {outcome}"));
+        let operation = purpose.operation();
+        out.note(Note::Returned { service: key.clone(), operation, outcome: outcome.clone() });
+        rollback.log(out.now, format!("{operation} {outcome}"));
+        let step = purpose.step();
         match outcome {
             Outcome::Applied | Outcome::AlreadyDone => {
                 rollback.failures = 0;
-                rollback.retry_at = None;
-                match rule {
-                    Some(rule) => {
-                        plan::count_accepted(&mut rollback.accepted, &rule);
-                        rollback.accepted_at = Some(out.now);
-                    }
-                    None => rollback.deleted_at = Some(out.now),
-                }
+                rollback.accept(out.now, purpose);
             }
             Outcome::Expired => {}
             Outcome::Suppressed => {
-                escalate(key, deployment, &mut rollback, "this worker was started without the means to write", out);
+                let why = "this worker was started without the means to write".to_owned();
+                escalate(key, deployment, &mut rollback, Stuck { step, why, frozen: false }, out);
             }
             Outcome::Failed(error) => {
                 rollback.failures = rollback.failures.saturating_add(1);
+                if error.class == ErrorClass::Transient {
+                    rollback.unsure.insert(purpose);
+                }
                 rollback.retry_at = Some(out.now.plus(backoff(rollback.failures)));
                 if matches!(error.class, ErrorClass::Denied | ErrorClass::Rejected) {
-                    escalate(key, deployment, &mut rollback, &error.to_string(), out);
+                    let why = error.to_string();
+                    escalate(key, deployment, &mut rollback, Stuck { step, why, frozen: false }, out);
                 }
             }
         }
@@ -243,7 +284,8 @@ pub(super) fn unread(key: &ServiceKey, kept: &mut Kept, error: &CallError, out: 
     let Some(mut rollback) = deployment.rollback.take() else { return };
     if !rollback.closed {
         if error.class == ErrorClass::Denied {
-            escalate(key, deployment, &mut rollback, &error.to_string(), out);
+            let stuck = Stuck { step: Step::Observe, why: error.to_string(), frozen: false };
+            escalate(key, deployment, &mut rollback, stuck, out);
         }
         call_when_late(key, deployment, &mut rollback, drain, out);
     }
@@ -260,25 +302,29 @@ fn call_when_late(
     let open = out.now.since(rollback.incident.detected_at);
     if !rollback.closed && rollback.escalated.is_none() && open > PATIENCE.saturating_add(drain) {
         let why = format!("not done {} after the decision; last: {}", humane(open), deployment.why);
-        escalate(key, deployment, rollback, &why, out);
+        let stuck = Stuck { step: rollback.step(), why, frozen: false };
+        escalate(key, deployment, rollback, stuck, out);
     }
 }
 
-/// Calls a person: once for a rollback, however often the reason changes its numbers.
-fn escalate(key: &ServiceKey, deployment: &mut Deployment, rollback: &mut Rollback, why: &str, out: &mut Out<'_>) {
-    let first = rollback.escalated.is_none();
-    if rollback.escalated.as_deref() != Some(why) {
+/// Calls a person: once for each step that can't be done, however often the reason changes its numbers.
+fn escalate(key: &ServiceKey, deployment: &mut Deployment, rollback: &mut Rollback, stuck: Stuck, out: &mut Out<'_>) {
+    let Stuck { step, why, frozen } = stuck;
+    let why = format!("{step}: {why}");
+    if rollback.escalated.as_deref() != Some(&*why) {
         rollback.log(out.now, format!("a person is needed: {why}"));
     }
-    rollback.escalated = Some(why.to_owned());
+    rollback.frozen |= frozen;
+    rollback.escalated = Some(why.clone());
     rollback.incident.outcome = IncidentOutcome::Escalated;
-    rollback.incident.reason = Some(why.to_owned());
-    enter(key, deployment, Phase::Escalated, why, out);
-    if first {
+    rollback.incident.reason = Some(why.clone());
+    enter(key, deployment, Phase::Escalated, &why, out);
+    if rollback.called.insert(step) {
         let incident = rollback.incident.id.clone();
         let outcome = IncidentOutcome::Escalated;
-        out.note(Note::Closed { service: key.clone(), incident, outcome, why: why.to_owned() });
-        out.announce_rollback(AnnouncementKind::RollbackEscalated, key, deployment, rollback, why, false);
+        out.note(Note::Closed { service: key.clone(), incident, outcome, why: why.clone() });
+        let kind = AnnouncementKind::RollbackEscalated;
+        out.announce_rollback(kind, key, deployment, &rollback.incident, &why, false);
     }
 }
 
@@ -334,7 +380,7 @@ fn close(
         IncidentOutcome::Escalated => AnnouncementKind::RollbackEscalated,
         IncidentOutcome::Held | IncidentOutcome::Superseded | IncidentOutcome::Open => AnnouncementKind::RollbackHeld,
     };
-    out.announce_rollback(kind, key, deployment, rollback, why, outcome == IncidentOutcome::Held);
+    out.announce_rollback(kind, key, deployment, &rollback.incident, why, outcome == IncidentOutcome::Held);
     out.step.effects.push(Effect::Keep(rollback.incident.clone()));
 }
 
@@ -350,7 +396,12 @@ pub(super) fn enter(key: &ServiceKey, deployment: &mut Deployment, to: Phase, wh
 /// A process began: nobody will answer for what an earlier one sent. The next read tells.
 pub(super) fn forget_in_flight(partition: &mut Partition) -> bool {
     let rollback = partition.kept.deployment.as_mut().and_then(|d| d.rollback.as_mut());
-    rollback.is_some_and(|rollback| !std::mem::take(&mut rollback.in_flight).is_empty())
+    let lost = rollback.map(|rollback| {
+        let lost = std::mem::take(&mut rollback.in_flight);
+        rollback.unsure.extend(lost.values().cloned());
+        lost
+    });
+    lost.is_some_and(|lost| !lost.is_empty())
 }
 
 /// Keeps the record of an open incident when this step changed it. `close` keeps the last one.

@@ -16,6 +16,8 @@ pub struct StatusView {
     pub at: Timestamp,
     /// No mutating calls are made.
     pub dry_run: bool,
+    /// Why no rollback is begun anywhere, while the fleet brake is on.
+    pub fleet_brake: Option<String>,
     /// Names of the rules in force.
     pub rules: Vec<Arc<str>>,
     /// By key.

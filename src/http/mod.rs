@@ -112,7 +112,7 @@ mod tests {
     use crate::telemetry::Metrics;
 
     fn worker(world: &Arc<World>) -> Worker {
-        let settings = engine::Settings { dry_run: true, sweep: Duration::from_secs(30) };
+        let settings = engine::Settings { dry_run: true, sweep: Duration::from_secs(30), fleet_brake: 3 };
         let metrics = Arc::new(Metrics::new().unwrap());
         Worker::new(world.ports(), Settings { engine: settings, receivers: 1 }, metrics, Vec::new())
     }

@@ -78,6 +78,13 @@ name!(
     IncidentId
 );
 
+impl TaskSetId {
+    /// The number in it, as in `4420815973316504711`: it makes the names of incidents.
+    pub fn digits(&self) -> &str {
+        self.as_str().rsplit('/').next().unwrap_or_default()
+    }
+}
+
 impl TaskSetArn {
     /// The id inside the ARN. It contains a slash itself, so the ARN is split in four, never at the last slash.
     pub fn id(&self) -> Option<TaskSetId> {

@@ -123,8 +123,7 @@ impl Write {
     /// The call's name, as CloudTrail shows it.
     pub const fn operation(&self) -> &'static str {
         match self {
-            Self::SetActions { rule: TrafficRuleId::Rule(_), .. } => "ModifyRule",
-            Self::SetActions { rule: TrafficRuleId::DefaultOf(_), .. } => "ModifyListener",
+            Self::SetActions { rule, .. } => rule.operation(),
             Self::ScaleTaskSet { .. } => "UpdateTaskSet",
             Self::SetPrimary { .. } => "UpdateServicePrimaryTaskSet",
             Self::DeleteTaskSet { .. } => "DeleteTaskSet",

@@ -51,6 +51,14 @@ impl fmt::Display for TrafficRuleId {
 }
 
 impl TrafficRuleId {
+    /// The call that modifies it.
+    pub const fn operation(&self) -> &'static str {
+        match self {
+            Self::Rule(_) => "ModifyRule",
+            Self::DefaultOf(_) => "ModifyListener",
+        }
+    }
+
     /// For people: the ARN's last part tells rules of one load balancer apart.
     pub fn short(&self) -> String {
         let last = |arn: &str| arn.rsplit('/').next().unwrap_or_default().to_owned();
@@ -152,13 +160,20 @@ impl Forward {
     }
 }
 
+impl Action {
+    /// The forward action, if it is one.
+    pub fn forward(&self) -> Option<&Forward> {
+        match &self.kind {
+            ActionKind::Forward(forward) => Some(forward),
+            ActionKind::Kept(_) => None,
+        }
+    }
+}
+
 impl TrafficRule {
     /// Its forward actions.
     pub fn forwards(&self) -> impl Iterator<Item = &Forward> {
-        self.actions.iter().filter_map(|action| match &action.kind {
-            ActionKind::Forward(forward) => Some(forward),
-            ActionKind::Kept(_) => None,
-        })
+        self.actions.iter().filter_map(Action::forward)
     }
 
     /// Whether any action forwards to the group, whatever its weight.

@@ -76,7 +76,7 @@ impl Machine for Scripted {
     }
 
     fn status(&self, now: Timestamp) -> StatusView {
-        StatusView { at: now, dry_run: false, rules: Vec::new(), services: self.services.clone() }
+        StatusView { at: now, dry_run: false, fleet_brake: None, rules: Vec::new(), services: self.services.clone() }
     }
 }
 

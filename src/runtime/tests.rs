@@ -43,7 +43,7 @@ fn begin_on(
     ports: Ports,
     mut script: impl FnMut(Timestamp, &Input) -> Step + Send + Sync + 'static,
 ) -> Running {
-    let settings = engine::Settings { dry_run: false, sweep: Duration::from_secs(30) };
+    let settings = engine::Settings { dry_run: false, sweep: Duration::from_secs(30), fleet_brake: 3 };
     let metrics = Arc::new(Metrics::new().unwrap());
     let worker = Worker::new(ports, Settings { engine: settings, receivers: 1 }, metrics, Vec::new());
     let inputs = Arc::new(Mutex::new(Vec::new()));

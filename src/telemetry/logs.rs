@@ -122,7 +122,7 @@ fn subject(note: &Note) -> Subject<'_> {
         | Note::Reached { service, .. }
         | Note::Unread { service, .. }
         | Note::NotReady { service, .. } => Subject { service: Some(service), ..Subject::default() },
-        Note::Announced { .. } => Subject::default(),
+        Note::Brake { .. } | Note::Announced { .. } => Subject::default(),
     }
 }
 

@@ -132,6 +132,8 @@ families! {
     aws_requests_total: IntCounterVec { "service", "operation", "outcome" },
     /// Calls to AWS, retries by the SDK included.
     aws_request_duration_seconds: HistogramVec { "service", "operation" } [CALL_SECONDS],
+    /// 1 while the fleet brake holds all rollbacks back, else 0.
+    brake_engaged: IntGauge,
     /// Listing of all protected services.
     sweep_duration_seconds: Histogram [CALL_SECONDS],
     /// Commits of the journal that succeeded.
@@ -228,6 +230,7 @@ impl Metrics {
                     let ServiceKey { cluster, service } = service;
                     f.rollbacks_total.with_label_values(&[cluster, service, outcome.as_str()]).inc();
                 }
+                Note::Brake { engaged, .. } => f.brake_engaged.set(i64::from(*engaged)),
                 // Shown by gauges, counted at the call, or of no number at all.
                 Note::DeploymentBegan { .. }
                 | Note::Decided { .. }

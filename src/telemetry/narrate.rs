@@ -62,6 +62,8 @@ pub fn narrate(note: &Note) -> Option<(Level, String)> {
         }
         Note::Unread { service, error } => (Level::WARN, format!("{service} could not be read: {error}")),
         Note::NotReady { service, why } => (Level::WARN, format!("{service} can't be protected as it is: {why}")),
+        Note::Brake { engaged: true, why } => (Level::ERROR, format!("Rollbacks are held: {why}")),
+        Note::Brake { engaged: false, why } => (Level::WARN, format!("Rollbacks are allowed again: {why}")),
         Note::Announced { detail_type, outcome } => {
             (level_of(outcome, Level::DEBUG), format!("Announcement {detail_type:?}: {outcome}"))
         }

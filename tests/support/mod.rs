@@ -86,6 +86,7 @@ pub struct Aws {
     pub second_opinion: Option<Vec<TaskSet>>,
     pub rules: Vec<TrafficRule>,
     pub healthy: BTreeMap<TargetGroupArn, u32>,
+    pub unhealthy: BTreeMap<TargetGroupArn, u32>,
     pub tasks: BTreeMap<TaskArn, TaskReading>,
     pub alarms: Vec<AlarmReading>,
     /// Outcomes of the next writes; applied when it runs out.
@@ -115,6 +116,7 @@ impl Aws {
             second_opinion: None,
             rules: vec![weighted("main", &[("blue", 90), ("green", 10)])],
             healthy: [(group("blue"), 4), (group("green"), 4)].into(),
+            unhealthy: BTreeMap::new(),
             tasks: BTreeMap::new(),
             alarms: Vec::new(),
             outcomes: VecDeque::new(),
@@ -143,6 +145,11 @@ impl Aws {
         deletes.map(|(at, _)| *at).collect()
     }
 
+    /// The calls, in order.
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.writes.iter().map(|(_, write)| write.operation()).collect()
+    }
+
     pub fn shifts(&self) -> Vec<Timestamp> {
         let shifts = self.writes.iter().filter(|(_, write)| matches!(write, Write::SetActions { .. }));
         shifts.map(|(at, _)| *at).collect()
@@ -159,11 +166,18 @@ impl Aws {
             read_at: now,
             service: self.service.clone(),
             task_sets_again: ask.twice.then_some(second),
-            traffic: Traffic::Rules(self.rules.clone()),
+            traffic: if self.service.task_sets.iter().all(|set| set.target_group.is_none()) {
+                Traffic::NoLoadBalancer
+            } else {
+                Traffic::Rules(self.rules.clone())
+            },
             targets: self
                 .healthy
                 .iter()
-                .map(|(group, healthy)| (group.clone(), TargetCounts { healthy: *healthy, ..TargetCounts::default() }))
+                .map(|(group, healthy)| {
+                    let unhealthy = self.unhealthy.get(group).copied().unwrap_or_default();
+                    (group.clone(), TargetCounts { healthy: *healthy, unhealthy, ..TargetCounts::default() })
+                })
                 .collect(),
             tasks: self.tasks.values().filter(wanted).cloned().collect(),
             alarms: Some(
@@ -235,8 +249,12 @@ pub struct Driver {
     pub notes: Vec<(Timestamp, Note)>,
     /// The bus refuses announcements.
     pub bus_is_down: bool,
-    /// Inputs after which the process dies and comes back, by number.
+    /// Inputs after which the process dies and comes back, by number: their effects are lost.
     pub crash_after: BTreeSet<usize>,
+    /// Writes after which it does: they are carried out, and their answers are lost.
+    pub crash_after_write: BTreeSet<usize>,
+    /// Other services, each in an AWS of its own.
+    pub neighbours: BTreeMap<ServiceKey, Aws>,
     steps: usize,
 }
 
@@ -252,7 +270,7 @@ impl Driver {
     }
 
     pub fn idle(aws: Aws, dry_run: bool) -> Self {
-        let settings = Settings { dry_run, sweep: SWEEP };
+        let settings = Settings { dry_run, sweep: SWEEP, fleet_brake: 3 };
         Self {
             engine: Engine::new(settings),
             settings,
@@ -264,13 +282,15 @@ impl Driver {
             notes: Vec::new(),
             bus_is_down: false,
             crash_after: BTreeSet::new(),
+            crash_after_write: BTreeSet::new(),
+            neighbours: BTreeMap::new(),
             steps: 0,
         }
     }
 
     pub fn protect(&mut self, rule: Rule) {
         self.feed(Input::Rules(RuleSet { rules: vec![Arc::new(rule)] }));
-        self.feed(Input::Swept([key()].into()));
+        self.feed(Input::Swept(self.neighbours.keys().cloned().chain([key()]).collect()));
     }
 
     /// One input, and all that follows from it at once.
@@ -294,12 +314,21 @@ impl Driver {
                 match effect {
                     Effect::Observe(ask) => {
                         let key = ask.service.clone();
-                        let answer = self.aws.observe(self.now, ask);
+                        let now = self.now;
+                        let answer = self.neighbours.get_mut(&key).unwrap_or(&mut self.aws).observe(now, ask);
                         inputs.push_back(Input::Observed(key, answer));
                     }
-                    Effect::Write { id, write, expires_at, .. } => {
+                    Effect::Write { id, service, write, expires_at } => {
                         assert!(expires_at > self.now);
-                        let outcome = self.aws.apply(self.now, write);
+                        let aws = self.neighbours.get_mut(&service).unwrap_or(&mut self.aws);
+                        let outcome = aws.apply(self.now, write);
+                        if self.crash_after_write.contains(&aws.writes.len()) {
+                            self.crash_after_write.remove(&aws.writes.len());
+                            self.restart();
+                            inputs.clear();
+                            inputs.push_back(Input::Restarted);
+                            break;
+                        }
                         inputs.push_back(Input::Done(id, outcome));
                     }
                     Effect::Announce(id, _) if self.bus_is_down => {
@@ -345,19 +374,29 @@ impl Driver {
 
     /// A task of green crashes: ECS knows it, and says so.
     pub fn crash(&mut self, name: &str) {
-        let change = stopped(GREEN, name, self.now);
+        self.crash_of(&key(), GREEN, name);
+    }
+
+    /// A task of any task set does.
+    pub fn crash_of(&mut self, service: &ServiceKey, task_set: &str, name: &str) {
+        let change = TaskChange { service: service.clone(), ..stopped(task_set, name, self.now) };
         let reading = TaskReading {
             task: change.task.clone(),
             task_set: change.task_set.clone(),
             version: change.version,
             stop: change.stop.clone(),
         };
-        self.aws.tasks.insert(reading.task.clone(), reading);
+        let aws = self.neighbours.get_mut(service).unwrap_or(&mut self.aws);
+        aws.tasks.insert(reading.task.clone(), reading);
         self.signal(Fact::Task(change));
     }
 
     pub fn phase(&self) -> String {
-        let view = self.engine.service(&key(), self.now).and_then(|view| view.deployment);
+        self.phase_of(&key())
+    }
+
+    pub fn phase_of(&self, service: &ServiceKey) -> String {
+        let view = self.engine.service(service, self.now).and_then(|view| view.deployment);
         view.map_or_else(|| "none".to_owned(), |deployment| deployment.phase.to_string())
     }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{Aws, Endpoint};
+use crate::cli::run::FLEET_BRAKE;
 use crate::cli::wiring::{self, Wiring};
 use crate::engine::{self, Note, Report, Stage};
 use crate::http;
@@ -150,7 +151,10 @@ impl Play {
             event_bus: "default".to_owned(),
             dry_run: false,
         };
-        let settings = Settings { engine: engine::Settings { dry_run: false, sweep: SWEEP }, receivers: 2 };
+        let settings = Settings {
+            engine: engine::Settings { dry_run: false, sweep: SWEEP, fleet_brake: FLEET_BRAKE.into() },
+            receivers: 2,
+        };
         let (reported, reports) = mpsc::unbounded_channel();
         // Nobody listens any more once the play is over.
         let listen_in: Hook = Arc::new(move |report, at| drop(reported.send((report.clone(), at))));

@@ -1,0 +1,97 @@
+//! Held breaches: a gate is breached, and yet it is right not to act. Announced once, looked at again at every read, over
+//! when the reason or the breach is.
+
+use std::time::Duration;
+
+use super::Effect;
+use super::Note;
+use super::brakes::Turn;
+use super::out::Out;
+use super::partition::{self, Cause, Deployment, Hold, Kept};
+use super::rollback::enter;
+use crate::model::{AnnouncementKind, Evidence, IncidentOutcome, Phase, ServiceKey, Verdict, humane};
+use crate::rules::Mode;
+
+/// The span of `limits.rollbacks_per_day`.
+const DAY: Duration = Duration::from_hours(24);
+
+/// Whether a breach of this service may be acted on; else why not. `verdict` is Breached or NotAttributable.
+pub(super) fn cause(
+    key: &ServiceKey,
+    kept: &Kept,
+    verdict: Verdict,
+    why: &str,
+    out: &mut Out<'_>,
+) -> Option<(Cause, String)> {
+    // What only observes is often still being tuned: its breaches must not hold back those that act.
+    let enforces = kept.rule.mode == Mode::Enforce;
+    if enforces {
+        out.brakes.breaching(out.now, key);
+        settle_brake(out);
+    }
+    if verdict == Verdict::NotAttributable {
+        return Some((Cause::NotAttributable, format!("blue suffers as well, so it is not green's fault: {why}")));
+    }
+    if !enforces {
+        return None;
+    }
+    if let Some(why) = out.brakes.held() {
+        return Some((Cause::FleetBrake, why));
+    }
+    let limit = kept.rule.limits.rollbacks_per_day;
+    let today = kept.rollbacks.iter().filter(|at| out.now.since(**at) < DAY).count();
+    (today >= usize::try_from(limit).unwrap_or(usize::MAX)).then(|| {
+        let why = format!("{today} rollbacks within {}, and the rule allows {limit} a day", humane(DAY));
+        (Cause::DailyLimit, why)
+    })
+}
+
+/// Brings the fleet brake up to date.
+pub(super) fn settle_brake(out: &mut Out<'_>) {
+    if let Some(turn) = out.brakes.settle(out.now, out.settings.fleet_brake) {
+        out.step.changed = true;
+        let why = out.brakes.held().unwrap_or_else(|| "fewer services breach again".to_owned());
+        out.note(Note::Brake { engaged: turn == Turn::Engaged, why });
+    }
+}
+
+/// The breach is not acted on, as long as this lasts.
+pub(super) fn hold(
+    key: &ServiceKey,
+    deployment: &mut Deployment,
+    cause: Cause,
+    why: &str,
+    evidence: Vec<Evidence>,
+    out: &mut Out<'_>,
+) {
+    if deployment.hold.as_ref().is_some_and(|hold| hold.cause == cause) {
+        return;
+    }
+    release(key, deployment, "held for another reason now", out);
+    deployment.holds = deployment.holds.saturating_add(1);
+    let id = format!("held-{}-{}", deployment.green.digits(), deployment.holds);
+    let mut incident = deployment.incident(out.now, key, id, evidence.clone());
+    incident.outcome = IncidentOutcome::Held;
+    incident.reason = Some(why.to_owned());
+    partition::log(&mut incident, out.now, format!("held: {why}"));
+    enter(key, deployment, Phase::Breached, &format!("held: {why}"), out);
+    out.note(Note::Decided { service: key.clone(), incident: incident.id.clone(), held: true, evidence });
+    let (service, outcome) = (key.clone(), IncidentOutcome::Held);
+    out.note(Note::Closed { service, incident: incident.id.clone(), outcome, why: why.to_owned() });
+    // The brake is one state of the whole fleet: the first service that it holds speaks for all.
+    if cause != Cause::FleetBrake || !out.brakes.announced() {
+        let dry_run = out.settings.dry_run;
+        out.announce_rollback(AnnouncementKind::RollbackHeld, key, deployment, &incident, why, dry_run);
+    }
+    out.step.effects.push(Effect::Keep(incident.clone()));
+    deployment.hold = Some(Hold { cause, incident });
+}
+
+/// The reason to hold is gone: with it the hold.
+pub(super) fn release(key: &ServiceKey, deployment: &mut Deployment, why: &str, out: &mut Out<'_>) {
+    if let Some(Hold { mut incident, .. }) = deployment.hold.take() {
+        partition::log(&mut incident, out.now, format!("no longer held: {why}"));
+        out.step.effects.push(Effect::Keep(incident));
+        enter(key, deployment, Phase::Watching, why, out);
+    }
+}
