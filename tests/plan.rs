@@ -1,0 +1,600 @@
+//! The rollback plan for every shape of service, told against a tiny AWS in memory: no clock, no I/O.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::*;
+use taskset_guardian::engine::Input;
+use taskset_guardian::model::*;
+use taskset_guardian::rules::{AfterPromotion, BlueCapacity, DeletePolicy, Protect, Rule};
+
+const MODIFY: &str = "ModifyRule";
+const SCALE: &str = "UpdateTaskSet";
+const PROMOTE: &str = "UpdateServicePrimaryTaskSet";
+const DELETE: &str = "DeleteTaskSet";
+
+fn breach(it: &mut Driver) {
+    for task in ["a", "b", "c"] {
+        it.run(secs(1));
+        it.crash(task);
+    }
+}
+
+fn breached(aws: Aws, rule: Rule) -> Driver {
+    let mut it = Driver::new(aws, rule);
+    breach(&mut it);
+    it
+}
+
+/// The deployer has made green PRIMARY and given it all the traffic.
+fn promoted() -> Aws {
+    let mut aws = Aws::blue_and_green();
+    aws.set(BLUE).status = TaskSetStatus::Active;
+    aws.set(GREEN).status = TaskSetStatus::Primary;
+    aws.rules = vec![weighted("main", &[("blue", 0), ("green", 100)])];
+    aws
+}
+
+/// And has scaled blue to nothing.
+fn scaled_to_zero() -> Aws {
+    let mut aws = promoted();
+    blue_runs(&mut aws, 0);
+    aws.set(BLUE).computed_desired = 0;
+    aws
+}
+
+fn blue_runs(aws: &mut Aws, count: u32) {
+    aws.set(BLUE).running = count;
+    aws.set(BLUE).stability = if count == 0 { Stability::Steady } else { Stability::Stabilizing };
+    aws.healthy.insert(group("blue"), count);
+}
+
+fn sticky(aws: &mut Aws) {
+    for action in aws.rules.iter_mut().flat_map(|rule| &mut rule.actions) {
+        if let ActionKind::Forward(forward) = &mut action.kind {
+            forward.stickiness = Some(Stickiness { enabled: Some(true), duration_seconds: Some(3600) });
+        }
+    }
+}
+
+fn shares(expected: &[(&str, u32)]) -> Vec<(String, u32)> {
+    expected.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
+}
+
+fn view(it: &Driver) -> taskset_guardian::engine::ServiceView {
+    it.engine.service(&key(), it.now).unwrap()
+}
+
+#[test]
+fn a_green_that_is_primary_already_loses_that_and_its_traffic_at_once() {
+    let mut it = breached(promoted(), rule());
+    assert_eq!(it.aws.calls(), [PROMOTE, MODIFY], "in the same instant");
+    assert_eq!(it.aws.set(BLUE).status, TaskSetStatus::Primary);
+    it.run(secs(65));
+    assert_eq!(it.aws.calls(), [PROMOTE, MODIFY, DELETE]);
+    assert_eq!(it.aws.weights(), shares(&[("blue", 100), ("green", 0)]));
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Completed"]);
+}
+
+#[test]
+fn a_rule_may_leave_a_promoted_green_to_people() {
+    let mut page = rule();
+    page.rollback.after_promotion = AfterPromotion::Page;
+    let mut it = breached(promoted(), page);
+    it.run(secs(300));
+    assert_eq!(it.aws.writes, []);
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated"]);
+    it.aws.set(BLUE).status = TaskSetStatus::Primary;
+    it.aws.set(GREEN).status = TaskSetStatus::Active;
+    it.run(secs(200));
+    assert_eq!(it.aws.calls(), [MODIFY, DELETE], "a person promoted blue: the rest is routine");
+}
+
+#[test]
+fn a_refused_promotion_does_not_hold_the_traffic_back() {
+    let mut aws = promoted();
+    aws.outcomes = [Outcome::Failed(failed(Some("AccessDeniedException")))].into();
+    let mut it = breached(aws, rule());
+    assert_eq!(it.aws.calls(), [PROMOTE, MODIFY]);
+    assert_eq!(it.aws.weights(), shares(&[("blue", 100), ("green", 0)]));
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated"], "at once");
+    it.run(secs(120));
+    assert_eq!(it.aws.calls(), [PROMOTE, MODIFY, PROMOTE, DELETE], "allowed now");
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated", "Rollback Completed"]);
+}
+
+#[test]
+fn a_green_promoted_again_after_blue_was_is_somebody_elses_decision() {
+    let mut it = breached(promoted(), rule());
+    it.run(secs(20));
+    it.aws.set(BLUE).status = TaskSetStatus::Active;
+    it.aws.set(GREEN).status = TaskSetStatus::Primary;
+    it.run(secs(600));
+    assert_eq!((it.phase().as_str(), it.aws.calls()), ("superseded", vec![PROMOTE, MODIFY]));
+}
+
+#[test]
+fn a_blue_that_was_scaled_to_zero_is_scaled_back_before_it_gets_traffic() {
+    let mut it = breached(scaled_to_zero(), rule());
+    assert_eq!(it.aws.calls(), [SCALE]);
+    assert_eq!(it.aws.set(BLUE).computed_desired, 4);
+    it.run(secs(30));
+    blue_runs(&mut it.aws, 4);
+    it.aws.healthy.insert(group("blue"), 2);
+    it.run(secs(30));
+    assert_eq!(it.aws.calls(), [SCALE], "two of its targets still fail their checks");
+    assert_eq!(it.phase(), "rolling_back (RestoreBlue)");
+    blue_runs(&mut it.aws, 4);
+    it.run(secs(2));
+    assert_eq!(it.aws.calls(), [SCALE, PROMOTE, MODIFY]);
+    it.run(secs(62));
+    assert_eq!(it.aws.calls(), [SCALE, PROMOTE, MODIFY, DELETE]);
+}
+
+#[test]
+fn a_green_with_nothing_healthy_left_is_no_reason_to_wait_for_all_of_blue() {
+    let mut it = breached(scaled_to_zero(), rule());
+    it.aws.healthy.insert(group("green"), 0);
+    it.run(secs(10));
+    assert_eq!(it.aws.calls(), [SCALE], "blue has nothing healthy either");
+    blue_runs(&mut it.aws, 1);
+    it.run(secs(2));
+    assert_eq!(it.aws.calls(), [SCALE, PROMOTE, MODIFY], "one is more than none");
+}
+
+#[test]
+fn autoscaling_changes_what_blue_needs() {
+    let mut it = breached(scaled_to_zero(), rule());
+    blue_runs(&mut it.aws, 4);
+    it.aws.service.desired_count = 6;
+    it.aws.set(BLUE).computed_desired = 6;
+    it.run(secs(30));
+    assert_eq!(it.aws.calls(), [SCALE], "four were enough when the plan began");
+    it.aws.service.desired_count = 4;
+    it.run(secs(2));
+    assert_eq!(it.aws.calls(), [SCALE, PROMOTE, MODIFY]);
+}
+
+#[test]
+fn a_blue_that_does_not_come_back_calls_a_person_and_is_waited_for_all_the_same() {
+    let mut it = breached(scaled_to_zero(), rule());
+    let decided_at = it.now;
+    it.run(secs(1800));
+    let called = it.announced.iter().find(|a| a.kind == AnnouncementKind::RollbackEscalated).unwrap();
+    assert!(called.at.since(decided_at) <= Duration::from_mins(5) && called.reason.contains("RestoreBlue"));
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated"], "once");
+    assert_eq!(it.aws.calls(), [SCALE]);
+    let reads = it.aws.reads;
+    it.run(secs(600));
+    assert!(it.aws.reads - reads <= 50, "{} reads in ten minutes of waiting", it.aws.reads - reads);
+    blue_runs(&mut it.aws, 4);
+    it.run(secs(100));
+    assert_eq!(it.said().last(), Some(&"Rollback Completed"));
+}
+
+#[test]
+fn somebody_who_scales_blue_down_again_gets_one_reassert() {
+    let mut it = breached(scaled_to_zero(), rule());
+    for _ in 0..3 {
+        it.run(secs(20));
+        it.aws.set(BLUE).computed_desired = 0;
+    }
+    it.run(secs(60));
+    assert_eq!(it.aws.calls(), [SCALE, SCALE]);
+    assert_eq!(it.phase(), "escalated");
+}
+
+#[test]
+fn a_rule_may_require_or_ignore_the_capacity_of_blue() {
+    for (policy, calls, phase) in [
+        (BlueCapacity::Require, vec![], "escalated"),
+        (BlueCapacity::Ignore, vec![PROMOTE, MODIFY, DELETE], "rolled_back"),
+    ] {
+        let mut aws = promoted();
+        blue_runs(&mut aws, 1);
+        aws.set(BLUE).computed_desired = 1;
+        let mut chosen = rule();
+        chosen.rollback.blue_capacity = policy;
+        let mut it = breached(aws, chosen);
+        it.run(secs(90));
+        assert_eq!((it.aws.calls(), it.phase().as_str()), (calls, phase), "{policy:?}");
+    }
+    let mut ignore = rule();
+    ignore.rollback.blue_capacity = BlueCapacity::Ignore;
+    let mut it = breached(scaled_to_zero(), ignore);
+    it.run(secs(600));
+    assert_eq!(it.aws.calls(), [] as [&str; 0], "never onto nothing at all");
+}
+
+#[test]
+fn without_a_load_balancer_green_ends_only_when_blue_can_do_its_work() {
+    let mut aws = Aws::blue_and_green();
+    aws.rules.clear();
+    for set in &mut aws.service.task_sets {
+        set.target_group = None;
+    }
+    aws.set(BLUE).running = 0;
+    aws.set(BLUE).computed_desired = 0;
+    let mut it = breached(aws, rule());
+    it.run(secs(90));
+    assert_eq!(it.aws.calls(), [SCALE]);
+    it.aws.set(BLUE).running = 4;
+    it.run(secs(70));
+    assert_eq!(it.aws.calls(), [SCALE, DELETE]);
+    assert_eq!(it.phase(), "rolled_back");
+}
+
+#[test]
+fn a_sticky_rule_goes_to_blue_alone_and_gets_its_pair_back_when_green_is_gone() {
+    let mut aws = Aws::blue_and_green();
+    aws.rules = vec![weighted("main", &[("green", 10), ("third", 5), ("blue", 90)])];
+    sticky(&mut aws);
+    let mut it = breached(aws, rule());
+    assert_eq!(it.aws.weights(), shares(&[("third", 5), ("blue", 100)]));
+    it.run(secs(65));
+    assert_eq!(it.aws.calls(), [MODIFY, DELETE, MODIFY]);
+    assert_eq!(it.aws.weights(), shares(&[("green", 0), ("third", 5), ("blue", 100)]));
+    let forward = it.aws.rules[0].forwards().next().unwrap();
+    assert_eq!(forward.stickiness.as_ref().and_then(|s| s.duration_seconds), Some(3600));
+    assert_eq!(it.phase(), "rolled_back");
+    it.run(secs(3600));
+    assert_eq!(it.aws.writes.len(), 3, "and then it rests");
+}
+
+#[test]
+fn a_pair_that_can_not_be_put_back_does_not_undo_the_rollback() {
+    let mut aws = Aws::blue_and_green();
+    sticky(&mut aws);
+    let denied = Outcome::Failed(failed(Some("AccessDeniedException")));
+    aws.outcomes = [Outcome::Applied, Outcome::Applied, denied].into();
+    let mut it = breached(aws, rule());
+    it.run(secs(64));
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated"]);
+    it.run(secs(60));
+    assert_eq!(it.said().last(), Some(&"Rollback Completed"));
+}
+
+#[test]
+fn a_rule_that_names_green_alone_learns_of_blue_before_it_gets_the_traffic() {
+    let mut aws = Aws::blue_and_green();
+    aws.rules = vec![weighted("main", &[("green", 1)])];
+    aws.healthy.insert(group("blue"), 0);
+    let mut it = breached(aws, rule());
+    assert_eq!(it.aws.weights(), shares(&[("green", 1), ("blue", 0)]), "now its targets are checked");
+    it.run(secs(10));
+    assert_eq!(it.aws.calls(), [MODIFY]);
+    it.aws.healthy.insert(group("blue"), 4);
+    it.run(secs(2));
+    assert_eq!(it.aws.weights(), shares(&[("green", 0), ("blue", 1)]));
+}
+
+#[test]
+fn all_rules_and_default_actions_are_one_set() {
+    let mut aws = Aws::blue_and_green();
+    let mut default = weighted("listener", &[("green", 500), ("blue", 500)]);
+    default.id = TrafficRuleId::DefaultOf(ListenerArn::new("test-listener"));
+    aws.rules = vec![
+        weighted("main", &[("blue", 90), ("third", 100), ("green", 10)]),
+        default,
+        weighted("theirs", &[("third", 7)]),
+    ];
+    aws.outcomes = [Outcome::Applied, Outcome::Failed(failed(Some("ThrottlingException")))].into();
+    let mut it = breached(aws, rule());
+    assert_eq!(it.aws.calls(), [MODIFY, "ModifyListener"]);
+    it.run(secs(70));
+    assert_eq!(it.aws.calls(), [MODIFY, "ModifyListener", "ModifyListener", DELETE]);
+    let expected =
+        [("blue", 100), ("third", 100), ("green", 0), ("green", 0), ("blue", 1000_u32.min(999)), ("third", 7)];
+    assert_eq!(it.aws.weights(), shares(&expected));
+}
+
+#[test]
+fn shapes_that_are_not_understood_are_shown_before_any_deployment() {
+    let mut aws = Aws::blue_and_green();
+    aws.remove(GREEN);
+    let unknown = KeptAction { kind: "authenticate-by-song".into(), config: serde_json::Map::new() };
+    aws.rules[0].actions.insert(0, Action { order: Some(0), kind: ActionKind::Kept(unknown) });
+    let it = Driver::new(aws, rule());
+    let shown = view(&it);
+    assert!(!shown.ready && shown.not_ready_because.unwrap().contains("authenticate-by-song"));
+}
+
+#[test]
+fn what_took_over_long_ago_is_nobodys_green() {
+    let mut aws = promoted();
+    aws.set(GREEN).created_at = start().minus(Duration::from_hours(48));
+    aws.set(BLUE).created_at = start().minus(Duration::from_hours(72));
+    let mut it = breached(aws, rule());
+    it.run(secs(120));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("none", 0));
+}
+
+#[test]
+fn too_many_unhealthy_targets_in_two_sweeps_in_a_row_are_a_breach() {
+    let ill = |it: &mut Driver, count: u32| {
+        it.aws.unhealthy.insert(group("green"), count);
+        it.aws.healthy.insert(group("green"), 4 - count);
+    };
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    ill(&mut it, 3);
+    it.run(SWEEP + secs(5));
+    assert_eq!(it.phase(), "watching", "once may be a deployment of the load balancer's own");
+    ill(&mut it, 2);
+    it.run(SWEEP);
+    ill(&mut it, 3);
+    it.run(SWEEP);
+    assert_eq!(it.phase(), "watching", "not in a row");
+    it.run(SWEEP);
+    assert_eq!(it.phase(), "rolling_back (Drain)");
+    let incident = it.incidents.values().next().unwrap();
+    assert_eq!(incident.evidence[0].gate, Gate::UnhealthyTargets);
+}
+
+#[test]
+fn targets_that_blue_loses_too_are_not_greens_fault() {
+    let mut aws = Aws::blue_and_green();
+    for color in ["blue", "green"] {
+        aws.unhealthy.insert(group(color), 3);
+        aws.healthy.insert(group(color), 1);
+    }
+    let mut it = Driver::new(aws, rule());
+    it.run(secs(300));
+    assert_eq!((it.aws.writes.len(), it.said()), (0, vec!["Rollback Held"]));
+    assert_eq!(view(&it).deployment.unwrap().verdict, Verdict::NotAttributable);
+}
+
+#[test]
+fn failures_that_blue_suffers_too_are_held_and_announced_once_until_green_fails_alone() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    for n in 0..3 {
+        it.crash_of(&key(), BLUE, &format!("blue-{n}"));
+        it.crash(&format!("green-{n}"));
+        it.run(secs(2));
+    }
+    it.run(secs(60));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("breached", 0));
+    assert_eq!(it.said(), ["Rollback Held"]);
+    assert!(it.announced[0].reason.contains("blue"), "{}", it.announced[0].reason);
+    let held = it.incidents.values().next().unwrap();
+    assert_eq!((held.outcome, held.id.as_str()), (IncidentOutcome::Held, "held-2000-1"));
+    assert_eq!(view(&it).deployment.unwrap().verdict, Verdict::NotAttributable);
+
+    for n in 3..6 {
+        it.crash(&format!("green-{n}"));
+        it.run(secs(2));
+    }
+    it.run(secs(5));
+    assert_eq!(it.aws.calls(), [MODIFY], "three more than blue");
+    assert_eq!(it.said(), ["Rollback Held", "Rollback Started"]);
+}
+
+#[test]
+fn a_hold_ends_by_itself_when_the_failures_are_over() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    for n in 0..3 {
+        it.crash_of(&key(), BLUE, &format!("blue-{n}"));
+        it.crash(&format!("green-{n}"));
+    }
+    it.run(secs(10));
+    assert_eq!(it.phase(), "breached");
+    it.run(secs(330));
+    assert_eq!(it.phase(), "watching");
+    assert_eq!(it.said(), ["Rollback Held"]);
+}
+
+#[test]
+fn without_the_control_group_every_failure_is_greens() {
+    let mut alone = rule();
+    alone.compare.against_blue = false;
+    let mut it = Driver::new(Aws::blue_and_green(), alone);
+    for n in 0..3 {
+        it.crash_of(&key(), BLUE, &format!("blue-{n}"));
+        it.crash(&format!("green-{n}"));
+    }
+    assert_eq!(it.aws.calls(), [MODIFY]);
+}
+
+#[test]
+fn an_alarm_is_not_greens_fault_while_blues_own_is_red() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    it.run(secs(1));
+    it.aws.alarms = vec![red("blue-5xx", it.now, &["blue"])];
+    it.run(secs(1));
+    // The alarms were searched when green was first seen; a restart searches anew only for a new green.
+    let mut it = Driver::new(it.aws, rule());
+    it.run(secs(60));
+    let alarm = red("green-5xx", it.now, &["green"]);
+    it.aws.alarms.push(alarm.clone());
+    it.signal(Fact::Alarm(AlarmChange { alarm }));
+    it.run(secs(60));
+    assert_eq!((it.aws.writes.len(), it.said()), (0, vec!["Rollback Held"]));
+    it.aws.alarms[0].value = AlarmValue::Ok;
+    it.run(SWEEP);
+    assert_eq!(it.aws.calls(), [MODIFY], "blue is well again, green is not");
+}
+
+#[test]
+fn an_alarm_whose_actions_are_suppressed_is_shown_and_triggers_nothing() {
+    let mut named = rule();
+    named.errors.alarms = vec![AlarmName::new("site")];
+    let mut it = Driver::new(Aws::blue_and_green(), named);
+    it.run(secs(30));
+    let doubt = Some(suppressed("Alarm"));
+    it.aws.alarms = vec![AlarmReading { doubt, ..red("site", it.now, &[]) }];
+    it.run(secs(300));
+    assert_eq!((it.phase().as_str(), view(&it).deployment.unwrap().verdict), ("watching", Verdict::Blind));
+    it.aws.alarms[0].doubt = None;
+    it.run(SWEEP);
+    assert_eq!(it.aws.calls(), [MODIFY], "the suppression is over, and it is still red");
+}
+
+fn neighbour(n: u32) -> ServiceKey {
+    ServiceKey::new("prod", format!("service-{n}"))
+}
+
+#[test]
+fn a_fourth_service_that_breaches_within_ten_minutes_engages_the_fleet_brake() {
+    let mut it = Driver::idle(Aws::blue_and_green(), false);
+    it.neighbours = (0..5).map(|n| (neighbour(n), Aws::blue_and_green())).collect();
+    it.protect(Rule { protect: vec![Protect { cluster: "prod".into(), service: "*".into() }], ..rule() });
+    for n in 0..5 {
+        for task in ["a", "b", "c"] {
+            it.crash_of(&neighbour(n), GREEN, &format!("{n}{task}"));
+        }
+        it.run(secs(10));
+    }
+    let acted: Vec<_> = it.neighbours.values().map(|aws| aws.writes.len() > 0).collect();
+    assert_eq!(acted, [true, true, true, false, false]);
+    let count = |it: &Driver, kind| it.announced.iter().filter(|a| a.kind == kind).count();
+    assert_eq!(count(&it, AnnouncementKind::RollbackHeld), 1, "one page for the fleet");
+    assert!(it.engine.status(it.now).fleet_brake.is_some());
+    assert_eq!(it.phase_of(&neighbour(4)), "breached");
+
+    // The held ones go on crashing. Once no more than three breach within ten minutes, they have their turn.
+    for minute in 0..12 {
+        for n in 3..5 {
+            for task in ["d", "e", "f"] {
+                it.crash_of(&neighbour(n), GREEN, &format!("{n}{task}{minute}"));
+            }
+        }
+        it.run(secs(60));
+    }
+    assert!(it.neighbours.values().all(|aws| !aws.writes.is_empty()));
+    assert_eq!(it.engine.status(it.now).fleet_brake, None);
+    assert_eq!(count(&it, AnnouncementKind::RollbackHeld), 1);
+}
+
+#[test]
+fn a_service_is_rolled_back_only_so_often_a_day() {
+    let mut limited = rule();
+    limited.limits.rollbacks_per_day = 1;
+    let mut it = breached(Aws::blue_and_green(), limited);
+    it.run(secs(100));
+    assert_eq!(it.phase(), "rolled_back");
+    let again = |it: &mut Driver, id: &str| {
+        it.aws.service.task_sets.push(task_set(id, it.now, TaskSetStatus::Active, "green"));
+        it.aws.rules = vec![weighted("main", &[("blue", 90), ("green", 10)])];
+        it.run(SWEEP + secs(1));
+        for n in 0..3 {
+            it.crash_of(&key(), id, &format!("{id}-{n}"));
+        }
+        it.run(secs(100));
+    };
+    again(&mut it, "ecs-svc/3000");
+    assert_eq!((it.phase().as_str(), it.aws.deletes().len()), ("breached", 1));
+    assert_eq!(it.said().last(), Some(&"Rollback Held"));
+    it.aws.remove("ecs-svc/3000");
+    it.run(Duration::from_hours(24));
+    again(&mut it, "ecs-svc/4000");
+    assert_eq!((it.phase().as_str(), it.aws.deletes().len()), ("rolled_back", 2));
+}
+
+#[test]
+fn evidence_that_grew_old_before_anything_was_done_is_looked_at_again() {
+    let throttled = || Outcome::Failed(failed(Some("ThrottlingException")));
+    for (still_fails, calls) in [(false, 0), (true, 2)] {
+        let mut it = Driver::new(Aws::blue_and_green(), rule());
+        it.aws.outcomes = std::iter::repeat_n(throttled(), 10_000).collect();
+        breach(&mut it);
+        it.run(secs(700));
+        // Called for what can't be done, then for what is not to be done any more.
+        assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated", "Rollback Escalated"]);
+        let sent = it.aws.writes.len();
+        it.aws.outcomes.clear();
+        if still_fails {
+            for task in ["x", "y", "z"] {
+                it.crash(task);
+            }
+        }
+        it.run(secs(120));
+        assert_eq!(it.aws.writes.len() - sent, calls, "green still fails: {still_fails}");
+        assert_eq!(it.phase(), if still_fails { "rolled_back" } else { "escalated" });
+    }
+}
+
+#[test]
+fn what_was_half_done_is_finished_however_late() {
+    let mut aws = Aws::blue_and_green();
+    aws.rules.push(weighted("second", &[("blue", 90), ("green", 10)]));
+    let throttled = std::iter::repeat_n(Outcome::Failed(failed(Some("ThrottlingException"))), 10_000);
+    aws.outcomes = [Outcome::Applied].into_iter().chain(throttled).collect();
+    let mut it = breached(aws, rule());
+    it.run(Duration::from_hours(1));
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated"]);
+    it.aws.outcomes.clear();
+    it.run(secs(120));
+    assert_eq!(it.said().last(), Some(&"Rollback Completed"));
+}
+
+#[test]
+fn a_lost_answer_counts_for_the_one_reassert() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    it.crash_after_write.insert(1);
+    breach(&mut it);
+    for _ in 0..3 {
+        it.run(secs(15));
+        it.aws.rules = vec![weighted("main", &[("blue", 50), ("green", 50)])];
+    }
+    it.run(secs(300));
+    assert_eq!((it.aws.shifts().len(), it.phase().as_str()), (2, "escalated"));
+}
+
+/// As many steps as a rollback can have.
+fn everything() -> Aws {
+    let mut aws = scaled_to_zero();
+    sticky(&mut aws);
+    let mut default = weighted("listener", &[("blue", 0), ("green", 1)]);
+    default.id = TrafficRuleId::DefaultOf(ListenerArn::new("listener"));
+    aws.rules.push(default);
+    aws
+}
+
+fn finishes_once(mut it: Driver, what: &str) {
+    it.protect(rule());
+    // A crash before anything was said of the service loses the listing; the shell lists again when it starts.
+    it.feed(Input::Swept([key()].into()));
+    breach(&mut it);
+    it.run(secs(20));
+    blue_runs(&mut it.aws, 4);
+    it.run(secs(150));
+    assert_eq!(it.phase(), "rolled_back", "{what}");
+    let weights = shares(&[("blue", 100), ("green", 0), ("blue", 1), ("green", 0)]);
+    assert_eq!(it.aws.weights(), weights, "{what}");
+    let mut calls = it.aws.calls();
+    calls.sort_unstable();
+    assert_eq!(calls, [DELETE, "ModifyListener", MODIFY, MODIFY, PROMOTE, SCALE], "{what}: each once");
+    let (shifts, deletes) = (it.aws.shifts(), it.aws.deletes());
+    let last_shift = shifts.iter().filter(|at| **at < deletes[0]).max().unwrap();
+    assert!(deletes[0].since(*last_shift) >= secs(60), "{what}");
+    for kind in ["Rollback Started", "Rollback Completed"] {
+        assert!(it.said().contains(&kind), "{what}: {kind} was lost");
+    }
+    assert_eq!(it.incidents.len(), 1, "{what}");
+}
+
+#[test]
+fn a_crash_after_any_step_of_the_whole_plan_ends_in_the_same_place() {
+    for step in 1..=60 {
+        let mut it = Driver::idle(everything(), false);
+        it.crash_after.insert(step);
+        finishes_once(it, &format!("crash after step {step}"));
+    }
+    for write in 1..=6 {
+        let mut it = Driver::idle(everything(), false);
+        it.crash_after_write.insert(write);
+        finishes_once(it, &format!("crash before the answer to write {write}"));
+    }
+}
+
+#[test]
+fn a_kept_green_keeps_sticky_rules_on_blue_alone() {
+    let mut aws = Aws::blue_and_green();
+    sticky(&mut aws);
+    let mut keep = rule();
+    keep.rollback.delete = DeletePolicy::Keep;
+    let mut it = breached(aws, keep);
+    it.run(secs(600));
+    assert_eq!(it.aws.weights(), shares(&[("blue", 100)]), "a cookie would lead to it");
+}
