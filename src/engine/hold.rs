@@ -7,7 +7,8 @@ use super::Effect;
 use super::Note;
 use super::brakes::Turn;
 use super::out::Out;
-use super::partition::{self, Cause, Deployment, Hold, Kept};
+use super::partition::{Cause, Deployment, Hold, Kept};
+use super::progress;
 use super::rollback::enter;
 use crate::model::{AnnouncementKind, Evidence, IncidentOutcome, Phase, ServiceKey, Verdict, humane};
 use crate::rules::Mode;
@@ -73,7 +74,7 @@ pub(super) fn hold(
     let mut incident = deployment.incident(out.now, key, id, evidence.clone());
     incident.outcome = IncidentOutcome::Held;
     incident.reason = Some(why.to_owned());
-    partition::log(&mut incident, out.now, format!("held: {why}"));
+    progress::log(&mut incident, out.now, format!("held: {why}"));
     enter(key, deployment, Phase::Breached, &format!("held: {why}"), out);
     out.note(Note::Decided { service: key.clone(), incident: incident.id.clone(), held: true, evidence });
     let (service, outcome) = (key.clone(), IncidentOutcome::Held);
@@ -90,7 +91,7 @@ pub(super) fn hold(
 /// The reason to hold is gone: with it the hold.
 pub(super) fn release(key: &ServiceKey, deployment: &mut Deployment, why: &str, out: &mut Out<'_>) {
     if let Some(Hold { mut incident, .. }) = deployment.hold.take() {
-        partition::log(&mut incident, out.now, format!("no longer held: {why}"));
+        progress::log(&mut incident, out.now, format!("no longer held: {why}"));
         out.step.effects.push(Effect::Keep(incident));
         enter(key, deployment, Phase::Watching, why, out);
     }

@@ -13,6 +13,7 @@ mod observed;
 mod out;
 mod partition;
 mod plan;
+mod progress;
 mod reads;
 mod report;
 mod roles;

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::partition::{Deployment, Purpose, Rollback};
+use super::partition::Deployment;
+use super::progress::{Purpose, Rollback};
 use super::traffic::{self, Cut, NotUnderstood, Pair};
 use crate::model::{
     Controller, Observation, ServiceKey, ServiceStatus, Stability, Step, TaskSet, TaskSetStatus, Timestamp, Write,
@@ -69,6 +70,7 @@ pub(super) struct Stuck {
 }
 
 /// What an observation proves, for the record.
+#[allow(clippy::struct_excessive_bools, reason = "four facts that have nothing to do with each other")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Proven {
     /// No rule sends anything to green.

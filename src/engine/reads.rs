@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::Settings;
-use super::partition::{Kept, Partition, Purpose, Rollback, Soft};
+use super::partition::{Kept, Partition, Soft};
+use super::progress::{Purpose, Rollback};
 use crate::model::{Ask, ServiceKey, Standing, Timestamp};
 use crate::rules::DeletePolicy;
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::out::Out;
-use super::partition::{Deployment, Kept, Partition, Purpose, Rollback};
+use super::partition::{Deployment, Kept, Partition};
 use super::plan::{self, Next, Stuck, View};
+use super::progress::{Escalation, Purpose, Rollback};
 use super::{Effect, Note, Stage, observed, traffic};
 use crate::model::{
     AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, IncidentOutcome, Observation, Outcome, Phase,
@@ -96,7 +97,7 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
         }
         let view = View { now: out.now, service: key, rule, deployment, rollback: &rollback, seen };
         match plan::next(view) {
-            Next::Write(..) if rollback.frozen => {}
+            Next::Write(..) if rollback.escalation.as_ref().is_some_and(|escalation| escalation.frozen) => {}
             Next::Write(step, _) if doubted == Some(true) => {
                 let why = format!(
                     "the evidence is older than {} and green is not breached now; nothing was changed yet",
@@ -110,7 +111,7 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
             }
             Next::Wait(step, at, why) => {
                 progress(key, deployment, &rollback, step, &why, out);
-                soft.want(if rollback.escalated.is_some() { at.max(out.now.plus(SLOWLY)) } else { at });
+                soft.want(if rollback.escalation.is_some() { at.max(out.now.plus(SLOWLY)) } else { at });
             }
             Next::LookTwice => {
                 soft.twice = true;
@@ -204,7 +205,7 @@ fn progress(
     why: &str,
     out: &mut Out<'_>,
 ) {
-    if rollback.escalated.is_none() {
+    if rollback.escalation.is_none() {
         enter(key, deployment, Phase::RollingBack(step), why, out);
     }
 }
@@ -300,7 +301,7 @@ fn call_when_late(
     out: &mut Out<'_>,
 ) {
     let open = out.now.since(rollback.incident.detected_at);
-    if !rollback.closed && rollback.escalated.is_none() && open > PATIENCE.saturating_add(drain) {
+    if !rollback.closed && rollback.escalation.is_none() && open > PATIENCE.saturating_add(drain) {
         let why = format!("not done {} after the decision; last: {}", humane(open), deployment.why);
         let stuck = Stuck { step: rollback.step(), why, frozen: false };
         escalate(key, deployment, rollback, stuck, out);
@@ -311,15 +312,18 @@ fn call_when_late(
 fn escalate(key: &ServiceKey, deployment: &mut Deployment, rollback: &mut Rollback, stuck: Stuck, out: &mut Out<'_>) {
     let Stuck { step, why, frozen } = stuck;
     let why = format!("{step}: {why}");
-    if rollback.escalated.as_deref() != Some(&*why) {
+    let before = rollback.escalation.take();
+    if before.as_ref().is_none_or(|before| before.why != why) {
         rollback.log(out.now, format!("a person is needed: {why}"));
     }
-    rollback.frozen |= frozen;
-    rollback.escalated = Some(why.clone());
+    let mut steps = before.as_ref().map(|before| before.steps.clone()).unwrap_or_default();
+    let news = steps.insert(step);
+    let frozen = frozen || before.is_some_and(|before| before.frozen);
+    rollback.escalation = Some(Escalation { why: why.clone(), frozen, steps });
     rollback.incident.outcome = IncidentOutcome::Escalated;
     rollback.incident.reason = Some(why.clone());
     enter(key, deployment, Phase::Escalated, &why, out);
-    if rollback.called.insert(step) {
+    if news {
         let incident = rollback.incident.id.clone();
         let outcome = IncidentOutcome::Escalated;
         out.note(Note::Closed { service: key.clone(), incident, outcome, why: why.clone() });

@@ -221,7 +221,7 @@ fn watch_and_stability(walk: &mut Walk, root: &Section<'_>) -> Option<(Watch, St
     }
     let watch = Watch { bake: bake?.value, freshness: freshness?.value };
     let (window, task_failures, steady_within) = (window?.value, task_failures?.value, steady_within?.value);
-    let unhealthy_targets = unhealthy_targets?;
+    let unhealthy_targets = unhealthy_targets?.value;
     Some((watch, StabilityGates { window, task_failures, steady_within, unhealthy_targets }))
 }
 

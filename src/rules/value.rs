@@ -225,10 +225,15 @@ impl Walk {
     }
 
     /// A share of the whole that something can be above of, or `"off"`.
-    pub(super) fn share_or_off(&mut self, section: &Section<'_>, key: &str, default: f64) -> Option<Option<f64>> {
-        let Some(value) = section.get(key) else { return Some(Some(default)) };
+    pub(super) fn share_or_off(
+        &mut self,
+        section: &Section<'_>,
+        key: &str,
+        default: f64,
+    ) -> Option<Setting<Option<f64>>> {
+        let Some(value) = section.get(key) else { return Some(Setting { value: Some(default), span: None }) };
         if let Some(off) = off(section, key) {
-            return Some(off.value);
+            return Some(off);
         }
         let (span, path) = (value.span(), section.path(key));
         let number = match value.get_ref() {
@@ -244,9 +249,9 @@ impl Walk {
         if share.is_none() {
             let help =
                 format!("it goes from 0 to less than 1, as in 0.5 for a half; {key} = \"off\" switches the gate off");
-            self.error(Code::OutOfRange, span, format!("`{path}` is out of range"), help);
+            self.error(Code::OutOfRange, span.clone(), format!("`{path}` is out of range"), help);
         }
-        share.map(Some)
+        share.map(|share| Setting { value: Some(share), span: Some(span) })
     }
 
     /// True or false.

@@ -1,27 +1,23 @@
 //! The executor: carries effects out and answers each one, always, whatever happens on the way.
 //!
-//! Writes of one service go out one after the other, in the engine's order; services don't wait for each other. Reads and
-//! writes have room of their own, so a sweep over a large fleet never holds back a rollback.
+//! What the engine sends together goes out together: the rules of a service shift as one set, and none waits for another's
+//! call. Reads and writes have room of their own, so a sweep over a large fleet never holds back a rollback.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::{Effect, Input};
-use crate::model::{
-    Announcement, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, ServiceKey, Timestamp, Write,
-};
+use crate::model::{Announcement, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, Timestamp, Write};
 use crate::ports::{Actuator, Announcer, Clock};
 
 /// Observations at once. Each is a handful of calls; ECS allows some tens of reads a second.
 const READS: usize = 16;
 /// Writes at once, over all services. ELB's limit for modifications is low; more would only be throttled.
-const WRITES: usize = 8;
+pub(crate) const WRITES: usize = 8;
 /// Announcements at once.
 const ANNOUNCEMENTS: usize = 4;
 
@@ -42,8 +38,6 @@ pub(crate) struct Executor {
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     announcements: Arc<Semaphore>,
-    /// Per service: cancelled when the last write that was queued is answered.
-    tails: HashMap<ServiceKey, CancellationToken>,
     tasks: TaskTracker,
 }
 
@@ -64,16 +58,15 @@ impl Executor {
             reads: Arc::new(Semaphore::new(READS)),
             writes: Arc::new(Semaphore::new(WRITES)),
             announcements: Arc::new(Semaphore::new(ANNOUNCEMENTS)),
-            tails: HashMap::new(),
             tasks: TaskTracker::new(),
         }
     }
 
     /// Begins one effect. Records are none of its business: the journal took them with the inputs.
-    pub(crate) fn begin(&mut self, effect: Effect) {
+    pub(crate) fn begin(&self, effect: Effect) {
         match effect {
             Effect::Observe(ask) => self.observe(ask),
-            Effect::Write { id, service, write, expires_at } => self.write(id, service, write, expires_at),
+            Effect::Write { id, service: _, write, expires_at } => self.write(id, write, expires_at),
             Effect::Announce(id, announcement) => self.announce(id, announcement),
             Effect::Keep(_) => {}
         }
@@ -95,11 +88,7 @@ impl Executor {
         });
     }
 
-    fn write(&mut self, id: EffectId, service: ServiceKey, write: Write, expires_at: Timestamp) {
-        self.tails.retain(|_, tail| !tail.is_cancelled());
-        let done = CancellationToken::new();
-        let before = self.tails.insert(service, done.clone());
-        let done = done.drop_guard();
+    fn write(&self, id: EffectId, write: Write, expires_at: Timestamp) {
         let (clock, actuator) = (Arc::clone(&self.clock), self.actuator.clone());
         let operation = write.operation();
         let sending =
@@ -107,14 +96,7 @@ impl Executor {
                 Arc::clone(&self.writes),
                 async move { send(&*clock, actuator.as_deref(), &write, expires_at).await },
             );
-        self.answer(async move {
-            if let Some(before) = before {
-                before.cancelled().await;
-            }
-            let outcome = survive(operation, sending).await.unwrap_or_else(Outcome::Failed);
-            drop(done);
-            Input::Done(id, outcome)
-        });
+        self.answer(async move { Input::Done(id, survive(operation, sending).await.unwrap_or_else(Outcome::Failed)) });
     }
 
     fn announce(&self, id: EffectId, announcement: Announcement) {
@@ -163,7 +145,7 @@ async fn survive<T: Send + 'static>(
 
 async fn send(clock: &dyn Clock, actuator: Option<&dyn Actuator>, write: &Write, expires_at: Timestamp) -> Outcome {
     let Some(actuator) = actuator else { return Outcome::Suppressed };
-    // Last thing before the call: the wait for room and for earlier writes counts too.
+    // Last thing before the call: the wait for room counts too.
     if clock.now() > expires_at {
         return Outcome::Expired;
     }

@@ -67,7 +67,8 @@ fn groups(expected: &[(&str, u32)]) -> Vec<(String, u32)> {
 
 #[test]
 fn greens_share_goes_to_blue() {
-    let cases: [(&[(&str, Option<u32>)], &[(&str, u32)]); 4] = [
+    type Weights<T> = &'static [(&'static str, T)];
+    let cases: [(Weights<Option<u32>>, Weights<u32>); 4] = [
         (&[("blue", Some(90)), ("green", Some(10))], &[("blue", 100), ("green", 0)]),
         (&[("blue", Some(0)), ("green", Some(1))], &[("blue", 1), ("green", 0)]),
         (&[("green", None)], &[("blue", 1), ("green", 0)]),
