@@ -1,8 +1,9 @@
 //! The real binary against a third party's AWS: moto_server, set up through the real SDK clients.
 //!
-//! An EXTERNAL service has a blue and a green task set behind a weighted, sticky rule of an ALB. Two of green's tasks die;
-//! their events go through EventBridge and SQS to `taskset-guardian run`. It must give all traffic to blue, delete green,
-//! announce both on EventBridge, leave the queue empty, count it, and end in order.
+//! An EXTERNAL service has a blue and a green task set behind a weighted, sticky rule of an ALB. Green is PRIMARY already,
+//! and blue scaled down to half. Two of green's tasks die; their events go through EventBridge and SQS to
+//! `taskset-guardian run`. It must scale blue back, make it PRIMARY, give it all traffic, delete green, put the rule's pair
+//! back, announce it all on EventBridge, leave the queue empty, count it, and end in order.
 //!
 //! `tests/moto/launcher.py` adds to moto what a rollback can't do without:
 //! - a task set runs tasks of its own, as many as its scale says, with `startedBy` and `group` as in ECS, and replaces
@@ -121,6 +122,7 @@ async fn green_fails_on_moto_and_the_program_brings_the_traffic_back_to_blue_and
     let (_moto, network) = launch_moto(directory.path());
     let cloudwatch = Sandbox::start(NoAlarms, Arc::new(SystemClock), WireSettings::default()).await.unwrap();
     let account = Account::set_up(&network).await;
+    account.promote_green().await;
     let others = account.other_rules().await;
     assert_eq!(account.forward().await, Forward::new([(&account.blue, 90), (&account.green, 10)]), "as set up");
 
@@ -139,8 +141,9 @@ async fn green_fails_on_moto_and_the_program_brings_the_traffic_back_to_blue_and
     }
 
     assert_eq!(account.task_sets().await, [&*account.blue.id], "green is gone");
-    // A sticky rule must not name green at all: its cookie outranks a weight of 0.
-    assert_eq!(account.forward().await, Forward::new([(&account.blue, 100)]));
+    assert_eq!(account.standing(&account.blue).await, ("PRIMARY".to_owned(), 100.0), "blue is what it was");
+    // The rule is sticky: it went to blue alone, and got its pair back.
+    assert_eq!(account.forward().await, Forward::new([(&account.blue, 100), (&account.green, 0)]));
     assert_eq!(account.other_rules().await, others, "nobody else's traffic was touched");
 
     eventually("the queue is empty", async || (account.waiting_events().await == 0).then_some(())).await;

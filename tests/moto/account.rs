@@ -24,6 +24,7 @@ const READ_ONCE: i32 = 3600;
 /// A task set and its target group.
 pub(crate) struct TaskSet {
     pub(crate) id: String,
+    arn: String,
     group: String,
 }
 
@@ -186,13 +187,13 @@ impl Account {
         clients.service().await;
         let (blue_id, blue_arn) = clients.task_set(network, &blue, "checkout:1").await;
         let promoted = clients.ecs.update_service_primary_task_set().cluster(CLUSTER).service(SERVICE);
-        promoted.primary_task_set(blue_arn).send().await.unwrap();
-        let (green_id, _) = clients.task_set(network, &green, "checkout:2").await;
+        promoted.primary_task_set(&blue_arn).send().await.unwrap();
+        let (green_id, green_arn) = clients.task_set(network, &green, "checkout:2").await;
         Self {
             endpoint: network.endpoint.clone(),
             events_url,
-            blue: TaskSet { id: blue_id, group: blue },
-            green: TaskSet { id: green_id, group: green },
+            blue: TaskSet { id: blue_id, arn: blue_arn, group: blue },
+            green: TaskSet { id: green_id, arn: green_arn, group: green },
             listener,
             rule,
             announcements_url,
@@ -213,6 +214,22 @@ impl Account {
         }
         let put = self.clients.events.put_events().set_entries(Some(entries)).send().await.unwrap();
         assert_eq!(put.failed_entry_count(), 0, "{put:?}");
+    }
+
+    /// What a deployer does who trusts green: it becomes PRIMARY, and blue is scaled down to half.
+    pub(crate) async fn promote_green(&self) {
+        let primary = self.clients.ecs.update_service_primary_task_set().cluster(CLUSTER).service(SERVICE);
+        primary.primary_task_set(&self.green.arn).send().await.unwrap();
+        let half = ecs::Scale::builder().unit(ecs::ScaleUnit::Percent).value(50.0).build();
+        let scale = self.clients.ecs.update_task_set().cluster(CLUSTER).service(SERVICE).task_set(&self.blue.arn);
+        scale.scale(half).send().await.unwrap();
+    }
+
+    /// Status and percent of a task set.
+    pub(crate) async fn standing(&self, task_set: &TaskSet) -> (String, f64) {
+        let describe = self.clients.ecs.describe_task_sets().cluster(CLUSTER).service(SERVICE);
+        let found = describe.task_sets(&task_set.id).send().await.unwrap().task_sets.unwrap();
+        (found[0].status().unwrap().to_owned(), found[0].scale().unwrap().value())
     }
 
     /// Ids of the service's task sets.

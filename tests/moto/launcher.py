@@ -19,6 +19,7 @@ ACCOUNT = "123456789012"
 REGION = "eu-west-1"
 
 create_task_set = EC2ContainerServiceBackend.create_task_set
+update_task_set = EC2ContainerServiceBackend.update_task_set
 stop_task = EC2ContainerServiceBackend.stop_task
 
 
@@ -46,15 +47,29 @@ def running(ecs, task_set):
     return len(tasks)
 
 
-def create_task_set_with_tasks(ecs, service, cluster_str, task_definition, scale, **options):
-    """Without a scale moto starts no tasks, so those it would start for nobody are not there."""
-    task_set = create_task_set(ecs, service, cluster_str, task_definition, **options)
+def scale_to(ecs, task_set, cluster_str, service, scale):
     task_set.scale = scale
     desired = ecs.services[f"{cluster_str}:{service}"].desired_count
     task_set.computed_desired_count = math.ceil(desired * scale["value"] / 100)
+    missing = task_set.computed_desired_count - running(ecs, task_set)
+    if missing > 0:
+        start_tasks(ecs, task_set, missing)
+    for task in ecs.list_tasks(started_by=task_set.id, desiredStatus="RUNNING")[: max(-missing, 0)]:
+        stop_task(ecs, cluster_str, task.task_arn, "Scaling activity initiated by (deployment)")
+
+
+def create_task_set_with_tasks(ecs, service, cluster_str, task_definition, scale, **options):
+    """Without a scale moto starts no tasks, so those it would start for nobody are not there."""
+    task_set = create_task_set(ecs, service, cluster_str, task_definition, **options)
     task_set.backend = ecs
-    start_tasks(ecs, task_set, task_set.computed_desired_count)
+    scale_to(ecs, task_set, cluster_str, service, scale)
     return task_set
+
+
+def update_task_set_with_tasks(ecs, cluster_str, service, task_set, scale):
+    updated = update_task_set(ecs, cluster_str, service, task_set, scale)
+    scale_to(ecs, updated, cluster_str, service, scale)
+    return updated
 
 
 def stop_task_as_failed(ecs, cluster_str, task_str, reason):
@@ -75,6 +90,7 @@ def stop_task_as_failed(ecs, cluster_str, task_str, reason):
 
 def main():
     EC2ContainerServiceBackend.create_task_set = create_task_set_with_tasks
+    EC2ContainerServiceBackend.update_task_set = update_task_set_with_tasks
     EC2ContainerServiceBackend.stop_task = stop_task_as_failed
     TaskSet.running_count = property(lambda task_set: running(task_set.backend, task_set))
     template = EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE
