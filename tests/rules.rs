@@ -13,7 +13,7 @@ use taskset_guardian::cli::check::check;
 use taskset_guardian::model::ServiceKey;
 use taskset_guardian::rules::{
     AfterPromotion, BlueCapacity, Code, DeletePolicy, Diagnostics, LARGEST_FILE, MOST_FILES, Mode, Protect, Rule,
-    RuleFile, RuleSet, compile,
+    RuleFile, RuleSet, StabilityGates, compile,
 };
 use taskset_guardian::runtime::rule_files::read_rule_files;
 
@@ -118,10 +118,22 @@ fn what_no_entry_matches_is_not_protected() {
 
 #[test]
 fn gates_are_switched_off_by_a_word() {
-    let text =
-        protecting("quiet", &["prod/web"]).text + "[stability]\ntask_failures = \"off\"\nsteady_within = \"off\"\n";
+    let text = protecting("quiet", &["prod/web"]).text
+        + "[stability]\ntask_failures = \"off\"\nsteady_within = \"off\"\nunhealthy_targets = \"off\"\n";
     let rules = compile(&[file("quiet.toml", &text)]).unwrap();
-    assert_eq!((rules.rules[0].stability.task_failures, rules.rules[0].stability.steady_within), (None, None));
+    let StabilityGates { window: _, task_failures, steady_within, unhealthy_targets } = rules.rules[0].stability;
+    assert_eq!((task_failures, steady_within, unhealthy_targets), (None, None, None));
+}
+
+#[test]
+fn a_rule_says_what_a_rollback_may_do() {
+    let text = protecting("careful", &["prod/web"]).text
+        + "[stability]\nunhealthy_targets = 0\n[compare]\nagainst_blue = false\n[limits]\nrollbacks_per_day = 100\n\
+           [rollback]\nblue_capacity = \"require\"\nafter_promotion = \"page\"\n";
+    let rules = compile(&[file("careful.toml", &text)]).unwrap();
+    let Rule { stability, compare, rollback, limits, .. } = &*rules.rules[0];
+    assert_eq!((stability.unhealthy_targets, compare.against_blue, limits.rollbacks_per_day), (Some(0.0), false, 100));
+    assert_eq!((rollback.blue_capacity, rollback.after_promotion), (BlueCapacity::Require, AfterPromotion::Page));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 
 use crate::model::{AlarmName, humane};
-use crate::rules::{Diagnostics, Protect, Rule, RuleSet, compile};
+use crate::rules::{AfterPromotion, BlueCapacity, Diagnostics, Protect, Rule, RuleSet, compile};
 use crate::runtime::rule_files::read_rule_files;
 
 /// All rules are right.
@@ -73,7 +73,7 @@ fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
     let count = rules.rules.len();
     writeln!(out, "{count} {}, no errors", if count == 1 { "rule" } else { "rules" })?;
     for rule in &rules.rules {
-        let Rule { name, mode, protect, watch, stability, errors, compare: _, rollback: _, limits: _ } = &**rule;
+        let Rule { name, mode, protect, watch, stability, errors, compare, rollback, limits } = &**rule;
         writeln!(out, "\n{name} ({})", mode.as_str())?;
         for Protect { cluster, service } in protect {
             writeln!(out, "  protects {cluster}/{service}")?;
@@ -92,6 +92,20 @@ fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
         let long =
             if errors.alarm_for.is_zero() { String::new() } else { format!(" for {}", humane(errors.alarm_for)) };
         writeln!(out, "  breach when an alarm is red{long}: {}", alarms.join(", "))?;
+        if !compare.against_blue {
+            writeln!(out, "  also when blue suffers as well")?;
+        }
+        if rollback.after_promotion == AfterPromotion::Page {
+            writeln!(out, "  leaves a green that is PRIMARY to people")?;
+        }
+        let capacity = match rollback.blue_capacity {
+            BlueCapacity::Restore => "is scaled back before it gets all the traffic",
+            BlueCapacity::Require => "must be able to carry all the traffic",
+            BlueCapacity::Ignore => "gets all the traffic, whatever it can carry",
+        };
+        writeln!(out, "  blue {capacity}")?;
+        let per_day = limits.rollbacks_per_day;
+        writeln!(out, "  at most {per_day} {} a day", if per_day == 1 { "rollback" } else { "rollbacks" })?;
         writeln!(out, "  guards green for {} after its promotion", humane(watch.bake))?;
     }
     Ok(())
