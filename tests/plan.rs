@@ -145,6 +145,20 @@ fn a_green_with_nothing_healthy_left_is_no_reason_to_wait_for_all_of_blue() {
 }
 
 #[test]
+fn a_blue_that_gets_the_traffic_before_it_is_whole_is_made_whole_all_the_same() {
+    let mut aws = scaled_to_zero();
+    blue_runs(&mut aws, 1);
+    aws.set(BLUE).computed_desired = 1;
+    aws.healthy.insert(group("green"), 0);
+    aws.outcomes = [Outcome::Failed(failed(Some("ThrottlingException")))].into();
+    let mut it = breached(aws, rule());
+    assert_eq!(it.aws.calls(), [SCALE, PROMOTE, MODIFY], "at once");
+    it.run(secs(70));
+    assert_eq!(it.aws.calls(), [SCALE, PROMOTE, MODIFY, SCALE, DELETE]);
+    assert_eq!(it.aws.set(BLUE).computed_desired, 4);
+}
+
+#[test]
 fn autoscaling_changes_what_blue_needs() {
     let mut it = breached(scaled_to_zero(), rule());
     blue_runs(&mut it.aws, 4);

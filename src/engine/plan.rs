@@ -194,13 +194,15 @@ pub(super) fn next(view: View<'_>) -> Next {
     let deletes = rule.rollback.delete == DeletePolicy::Force;
     let leaves = green.is_some_and(|green| green.is_living() && green.running > 0) && deletes;
     // Blue takes over when traffic moves, or, without a load balancer, when green ends.
-    if (!shift.is_empty() || (deployment.green_group.is_none() && leaves))
-        && let Some(next) = first([view.capacity(blue, green)], now)
-    {
-        return next;
-    }
-    // Both at once: neither waits for the other's call, and the traffic moves even when the promotion is refused.
-    if let Some(next) = first([view.promoted(blue), view.shifted(shift)], now) {
+    let takes_over = !shift.is_empty() || (deployment.green_group.is_none() && leaves);
+    let fit = if takes_over { view.fit(blue, green) } else { Goal::Met };
+    let next = if matches!(fit, Goal::Met) {
+        // All at once: none waits for another's call, and the traffic moves even when the promotion is refused.
+        first([view.scaled(blue), view.promoted(blue), view.shifted(shift)], now)
+    } else {
+        first([view.introduced(), view.scaled(blue), fit], now)
+    };
+    if let Some(next) = next {
         return next;
     }
     let Some(green) = green.filter(|green| green.is_living()) else {
@@ -262,31 +264,43 @@ impl View<'_> {
     }
 
     /// Blue can carry the load that it is about to get.
-    fn capacity(&self, blue: &TaskSet, green: Option<&TaskSet>) -> Goal {
+    fn fit(&self, blue: &TaskSet, green: Option<&TaskSet>) -> Goal {
         let policy = self.rule.rollback.blue_capacity;
         let Some(why) = shortage(policy, blue, green, self.seen) else { return Goal::Met };
-        let mut writes = traffic::introduce(&self.seen.traffic, pair(self.deployment)).map_or_else(
-            |_| Vec::new(),
-            |writes| writes.into_iter().map(|write| (Purpose::of(&write, Purpose::Introduce), write)).collect(),
-        );
-        let restores = policy == BlueCapacity::Restore;
-        if restores && blue.computed_desired < self.seen.service.desired_count {
-            let (service, task_set) = (self.service.clone(), blue.arn.clone());
-            writes.push((Purpose::Scale, Write::ScaleTaskSet { service, task_set, percent: 100 }));
-        }
         let step = Step::RestoreBlue;
-        let foreign = "somebody else takes blue's capacity away";
-        match self.assert(step, writes, foreign, "waiting for blue to be scaled back") {
-            Goal::Stuck(stuck) => return Goal::Stuck(Stuck { frozen: false, ..stuck }),
-            write @ Goal::Write(_) => return write,
-            Goal::Met | Goal::Wait(..) => {}
-        }
         let short = self.now.since(self.rollback.blue_short_since.unwrap_or(self.now));
-        if short < if restores { RESTORE_PATIENCE } else { BLUE_PATIENCE } {
+        if short < if policy == BlueCapacity::Restore { RESTORE_PATIENCE } else { BLUE_PATIENCE } {
             return Goal::Wait(step, format!("waiting for blue: {why}"));
         }
         let why = format!("blue can't carry the load ({why}, for {} now)", humane(short));
         Goal::Stuck(Stuck { step, why, frozen: false })
+    }
+
+    /// Some rule names blue, so that its health is known.
+    fn introduced(&self) -> Goal {
+        // A shape that is not understood was found before.
+        let writes = traffic::introduce(&self.seen.traffic, pair(self.deployment)).unwrap_or_default();
+        let writes = writes.into_iter().map(|write| (Purpose::of(&write, Purpose::Introduce), write)).collect();
+        let foreign = "somebody else takes blue's target group out of the rules";
+        self.assert(Step::RestoreBlue, writes, foreign, "waiting for the rules to name blue")
+    }
+
+    /// Blue is to run as many tasks as the service wants, also when the traffic could not wait for them.
+    fn scaled(&self, blue: &TaskSet) -> Goal {
+        let restores = self.rule.rollback.blue_capacity == BlueCapacity::Restore;
+        if !restores || blue.computed_desired >= self.seen.service.desired_count {
+            return Goal::Met;
+        }
+        let (service, task_set) = (self.service.clone(), blue.arn.clone());
+        let write = Write::ScaleTaskSet { service, task_set, percent: 100 };
+        let foreign = "somebody else takes blue's capacity away";
+        let goal =
+            self.assert(Step::RestoreBlue, vec![(Purpose::Scale, write)], foreign, "waiting for blue to be scaled");
+        match goal {
+            // Who scales blue down need not know of the rollback: there is no fight to stay out of.
+            Goal::Stuck(stuck) => Goal::Stuck(Stuck { frozen: false, ..stuck }),
+            goal => goal,
+        }
     }
 
     /// Blue is PRIMARY.
@@ -334,7 +348,7 @@ impl View<'_> {
             let why = "DescribeServices and DescribeTaskSets do not agree yet that green may be deleted".to_owned();
             return Next::Wait(Step::DeleteGreen, self.now.plus(POLL), why);
         }
-        if self.seen.service.desired_count > 0 && fit(blue, self.seen) == 0 {
+        if self.seen.service.desired_count > 0 && serving(blue, self.seen) == 0 {
             return Next::Escalate(Stuck {
                 step: Step::DeleteGreen,
                 why: "blue has nothing healthy left: green is kept as the last resort".to_owned(),
@@ -376,31 +390,31 @@ impl View<'_> {
 /// Why blue can't carry the whole load.
 fn shortage(policy: BlueCapacity, blue: &TaskSet, green: Option<&TaskSet>, seen: &Observation) -> Option<String> {
     let needed = seen.service.desired_count;
-    let (what, fit_blue) = if blue.target_group.is_some() {
-        ("targets are healthy", fit(blue, seen))
+    let (what, able) = if blue.target_group.is_some() {
+        ("targets are healthy", serving(blue, seen))
     } else {
         ("tasks run", blue.running)
     };
     if needed == 0 {
         return None;
     }
-    if fit_blue == 0 {
+    if able == 0 {
         return Some(format!("0 of {needed} {what}"));
     }
     // Whatever blue has is better than nothing.
-    if policy == BlueCapacity::Ignore || green.is_none_or(|green| fit(green, seen) == 0) {
+    if policy == BlueCapacity::Ignore || green.is_none_or(|green| serving(green, seen) == 0) {
         return None;
     }
     if blue.running < needed {
         return Some(format!("{} of {needed} tasks run", blue.running));
     }
     // ECS calls a task set steady when every health check passes, so one flapping target does not count then.
-    (blue.stability != Stability::Steady && fit_blue < needed).then(|| format!("{fit_blue} of {needed} {what}"))
+    (blue.stability != Stability::Steady && able < needed).then(|| format!("{able} of {needed} {what}"))
 }
 
 /// How many can serve: healthy targets, or running tasks where there is no load balancer. A group that was not read
 /// counts as none.
-fn fit(set: &TaskSet, seen: &Observation) -> u32 {
+fn serving(set: &TaskSet, seen: &Observation) -> u32 {
     match &set.target_group {
         Some(group) => seen.targets.get(group).map_or(0, |counts| counts.healthy),
         None => set.running,
