@@ -71,9 +71,13 @@ struct Stage {
 
 impl Stage {
     async fn new(setup: Setup) -> Self {
+        Self::behind(setup, WireSettings::default()).await
+    }
+
+    async fn behind(setup: Setup, wire: WireSettings) -> Self {
         let begin = SystemClock.now();
         let world = World::new(7, begin, setup);
-        let sandbox = Sandbox::start(world, Arc::new(SystemClock), WireSettings::default()).await.unwrap();
+        let sandbox = Sandbox::start(world, Arc::new(SystemClock), wire).await.unwrap();
         let stage = Self { sandbox, directory: tempfile::tempdir().unwrap(), address: free_address() };
         std::fs::create_dir(stage.directory.path().join("rules")).unwrap();
         stage.rule(RULE);
@@ -281,4 +285,19 @@ async fn bad_rules_end_a_worker_that_begins_and_leave_the_last_good_ones_to_one_
     assert!(status.contains("\"rules\":[\"all\"]"), "{status}");
     stage.rule(RULE);
     eventually("the good one is back", is(1.0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asked_to_end_it_waits_for_calls_in_flight_and_asked_again_it_ends_at_once() {
+    let slow = WireSettings { latency: Duration::from_mins(1), ..WireSettings::default() };
+    let stage = Stage::behind(Setup::default(), slow).await;
+    let mut worker = stage.worker(&[]);
+    eventually("it is there", async || get(&stage.address, "/healthz")).await;
+    worker.terminate();
+    let log = stage.directory.path().join("worker.log");
+    eventually("it ends", async || std::fs::read_to_string(&log).unwrap().contains("Ask again").then_some(())).await;
+    assert_eq!(worker.ended(), None, "a call is in flight");
+    worker.terminate();
+    let ended = eventually("it has ended", async || worker.ended()).await;
+    assert_eq!(ended.code(), Some(2));
 }

@@ -55,6 +55,11 @@ impl Judgement {
         self.over().filter_map(|finding| finding.evidence.clone()).collect()
     }
 
+    /// A threshold is reached, whoever is to blame.
+    pub(super) fn is_over(&self) -> bool {
+        self.over().next().is_some()
+    }
+
     /// What the gates say whose threshold is reached.
     pub(super) fn why(&self) -> String {
         self.over().map(|finding| format!("{}: {}", finding.gate, finding.why)).collect::<Vec<_>>().join("; ")

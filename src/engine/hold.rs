@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Effect;
 use super::Note;
 use super::brakes::Turn;
+use super::gates::Judgement;
 use super::out::Out;
 use super::partition::{Cause, Deployment, Hold, Kept};
 use super::progress;
@@ -16,21 +17,24 @@ use crate::rules::Mode;
 /// The span of `limits.rollbacks_per_day`.
 const DAY: Duration = Duration::from_hours(24);
 
-/// Whether a breach of this service may be acted on; else why not. `verdict` is Breached or NotAttributable.
+/// Why a breach of this service must not be acted on, if there is one and it must not.
 pub(super) fn cause(
     key: &ServiceKey,
     kept: &Kept,
-    verdict: Verdict,
-    why: &str,
+    judgement: &Judgement,
     out: &mut Out<'_>,
 ) -> Option<(Cause, String)> {
+    if !judgement.is_over() {
+        return None;
+    }
     // What only observes is often still being tuned: its breaches must not hold back those that act.
     let enforces = kept.rule.mode == Mode::Enforce;
     if enforces {
         out.brakes.breaching(out.now, key);
         settle_brake(out);
     }
-    if verdict == Verdict::NotAttributable {
+    if judgement.verdict == Verdict::NotAttributable {
+        let why = judgement.why();
         return Some((Cause::NotAttributable, format!("blue suffers as well, so it is not green's fault: {why}")));
     }
     if !enforces {

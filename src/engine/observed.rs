@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::gates::{self, Judgement, Known};
 use super::out::Out;
-use super::partition::{Deployment, Kept, Partition, Unhealthy};
+use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy};
 use super::roles::{Roles, roles};
 use super::signals::BOUND_ALARMS;
 use super::traffic::NotUnderstood;
@@ -55,7 +55,11 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
 
     track(key, kept, seen, out);
     if let Some(mut judgement) = kept.undecided().and_then(|_| judge(out.now, out.settings.sweep, kept, seen)) {
-        decide(key, kept, &mut judgement, seen, out);
+        let cause = hold::cause(key, kept, &judgement, out);
+        let acts = cause.is_none() && rollback::held(kept.rule.mode, out).is_none();
+        if judgement.verdict == Verdict::Breached && !acts {
+            judgement.verdict = Verdict::Held;
+        }
         let news = soft.verdict != Some(judgement.verdict) || soft.findings.len() != judgement.findings.len();
         out.note(Note::Judged {
             service: key.clone(),
@@ -68,6 +72,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         if let Some(at) = judgement.look_again_at {
             soft.want(at);
         }
+        decide(key, kept, &judgement, cause, seen, out);
     } else if kept.deployment.is_none() {
         soft.verdict = None;
         soft.findings.clear();
@@ -80,23 +85,24 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     show(key, partition, seen, out);
 }
 
-/// What a judgement comes to: nothing, a rollback, or a hold. A breach that is not acted on is called Held.
-fn decide(key: &ServiceKey, kept: &mut Kept, judgement: &mut Judgement, seen: &Observation, out: &mut Out<'_>) {
-    let (evidence, why) = (judgement.breaches(), judgement.why());
-    let over = matches!(judgement.verdict, Verdict::Breached | Verdict::NotAttributable);
-    let cause = if over { hold::cause(key, kept, judgement.verdict, &why, out) } else { None };
-    let acts = cause.is_none() && rollback::held(kept.rule.mode, out).is_none();
+/// What a judgement comes to: nothing, a rollback, or a hold.
+fn decide(
+    key: &ServiceKey,
+    kept: &mut Kept,
+    judgement: &Judgement,
+    cause: Option<(Cause, String)>,
+    seen: &Observation,
+    out: &mut Out<'_>,
+) {
     let Some(deployment) = kept.deployment.as_mut() else { return };
+    let evidence = judgement.breaches();
     if let Some((cause, why)) = cause {
         hold::hold(key, deployment, cause, &why, evidence, out);
-    } else if over {
+    } else if judgement.is_over() {
         hold::release(key, deployment, "nothing speaks against acting any more", out);
         rollback::decide(key, kept, evidence, seen, out);
     } else {
         hold::release(key, deployment, "no gate is breached any more", out);
-    }
-    if judgement.verdict == Verdict::Breached && !acts {
-        judgement.verdict = Verdict::Held;
     }
 }
 

@@ -127,7 +127,7 @@ impl fmt::Display for Purpose {
         match self {
             Self::Introduce(rule) => write!(f, "{operation}: {} names blue too, with weight 0", rule.short()),
             Self::Scale => write!(f, "{operation}: blue to 100 %"),
-            Self::Promote => write!(f, "{operation}: blue is PRIMARY again"),
+            Self::Promote => write!(f, "{operation}: blue PRIMARY again"),
             Self::Shift(rule) => write!(f, "{operation}: all of {} to blue", rule.short()),
             Self::Delete => write!(f, "{operation} with force: green"),
             Self::Pair(rule) => write!(f, "{operation}: {} names green again, with weight 0", rule.short()),

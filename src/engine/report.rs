@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::model::{
-    CallError, Evidence, Gate, IncidentId, IncidentOutcome, Outcome, Phase, ServiceKey, Split, TaskSetId, Verdict,
+    CallError, Evidence, Gate, IncidentId, IncidentOutcome, Outcome, Phase, ServiceKey, Split, Step, TaskSetId, Verdict,
 };
 
 /// One step's notes, in order.
@@ -69,6 +69,15 @@ pub enum Note {
         from: Phase,
         /// After.
         to: Phase,
+        /// In plain words.
+        why: String,
+    },
+    /// A rollback waits for something, or for something else than before.
+    Waiting {
+        /// Where.
+        service: ServiceKey,
+        /// The step that has to wait.
+        step: Step,
         /// In plain words.
         why: String,
     },

@@ -110,6 +110,11 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                 send(key, deployment, &mut rollback, writes, out);
             }
             Next::Wait(step, at, why) => {
+                // What time alone will end is no news at every look.
+                if why != deployment.why && !matches!(step, Step::Drain | Step::VerifyGone) {
+                    rollback.log(out.now, &*why);
+                    out.note(Note::Waiting { service: key.clone(), step, why: why.clone() });
+                }
                 progress(key, deployment, &rollback, step, &why, out);
                 soft.want(if rollback.escalation.is_some() { at.max(out.now.plus(SLOWLY)) } else { at });
             }

@@ -116,6 +116,7 @@ fn subject(note: &Note) -> Subject<'_> {
         }
         Note::Judged { service, .. }
         | Note::Phase { service, .. }
+        | Note::Waiting { service, .. }
         | Note::Sent { service, .. }
         | Note::Returned { service, .. }
         | Note::TrafficMoved { service, .. }

@@ -235,6 +235,7 @@ impl Metrics {
                 Note::DeploymentBegan { .. }
                 | Note::Decided { .. }
                 | Note::Phase { .. }
+                | Note::Waiting { .. }
                 | Note::Sent { .. }
                 | Note::Returned { .. }
                 | Note::TrafficMoved { .. }

@@ -31,10 +31,11 @@ pub fn narrate(note: &Note) -> Option<(Level, String)> {
         Note::Decided { service, incident, held, evidence } => {
             let evidence: Vec<_> = evidence.iter().map(ToString::to_string).collect();
             let evidence = evidence.join("; ");
-            let what = if *held { "would roll back, but only observes" } else { "rolls back" };
+            let what = if *held { "would roll back, and holds" } else { "rolls back" };
             (Level::WARN, format!("{service}: the guardian {what} ({incident}), because {evidence}"))
         }
         Note::Phase { service, from, to, why } => (Level::INFO, format!("{service}: {from} -> {to}: {why}")),
+        Note::Waiting { service, step, why } => (Level::INFO, format!("{service}: {step}: {why}")),
         Note::Sent { service, what } => (Level::INFO, format!("{service}: {what}")),
         Note::Returned { service, operation, outcome } => {
             (level_of(outcome, Level::DEBUG), format!("{service}: {operation}: {outcome}"))
