@@ -116,6 +116,21 @@ fn a_green_promoted_again_after_blue_was_is_somebody_elses_decision() {
 }
 
 #[test]
+fn one_read_of_two_that_calls_green_primary_supersedes_nothing() {
+    let mut it = breached(Aws::blue_and_green(), rule());
+    it.run(secs(10));
+    it.aws.second_opinion = Some(it.aws.service.task_sets.clone());
+    it.aws.set(BLUE).status = TaskSetStatus::Active;
+    it.aws.set(GREEN).status = TaskSetStatus::Primary;
+    it.run(secs(60));
+    assert_eq!((it.phase().as_str(), it.aws.deletes().len()), ("rolling_back (Drain)", 0));
+    it.aws.set(BLUE).status = TaskSetStatus::Primary;
+    it.aws.set(GREEN).status = TaskSetStatus::Active;
+    it.run(secs(60));
+    assert_eq!(it.phase(), "rolled_back", "the read had lagged");
+}
+
+#[test]
 fn a_blue_that_was_scaled_to_zero_is_scaled_back_before_it_gets_traffic() {
     let mut it = breached(scaled_to_zero(), rule());
     assert_eq!(it.aws.calls(), [SCALE]);

@@ -285,6 +285,12 @@ impl Deployment {
         incident
     }
 
+    /// The record of its rollback, or of what is held back.
+    pub(super) fn incident_id(&self) -> Option<&IncidentId> {
+        let of_rollback = self.rollback.as_ref().map(|rollback| &rollback.incident);
+        of_rollback.or(self.hold.as_ref().map(|hold| &hold.incident)).map(|incident| &incident.id)
+    }
+
     /// Nothing more will happen.
     pub(super) fn ended(&self) -> bool {
         matches!(self.phase, Phase::RolledBack | Phase::Graduated | Phase::Superseded)

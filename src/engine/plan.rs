@@ -174,8 +174,8 @@ pub(super) fn next(view: View<'_>) -> Next {
         return Next::Wait(step, now, "the last read is too old to act on".to_owned());
     }
     let Sets { green, blue } = sets(deployment, &seen.service.task_sets);
-    if let Some(why) = view.overtaken(green) {
-        return Next::Superseded(why);
+    if let Some(next) = view.overtaken(green) {
+        return next;
     }
     if let Some(why) = obstacle(deployment, seen, rollback.promotes) {
         return Next::Escalate(Stuck { step: Step::Observe, why, frozen: false });
@@ -241,15 +241,22 @@ fn first<const N: usize>(goals: [Goal; N], now: Timestamp) -> Option<Next> {
 
 impl View<'_> {
     /// Green was made PRIMARY while the plan ran: a person wants it. What was so when the plan began is ours to undo,
-    /// once; a read that lags behind our own promotion proves nothing.
-    fn overtaken(&self, green: Option<&TaskSet>) -> Option<String> {
-        let rollback = self.rollback;
-        if green.is_none_or(|green| green.status != TaskSetStatus::Primary) {
+    /// once. A read that lags behind our own promotion, or that another call contradicts, proves nothing.
+    fn overtaken(&self, green: Option<&TaskSet>) -> Option<Next> {
+        let is_primary = |set: &TaskSet| set.status == TaskSetStatus::Primary;
+        let promoted = self.rollback.accepted(&Purpose::Promote);
+        let settled = promoted.is_none_or(|at| self.now.since(at) >= SETTLE);
+        if !green.is_some_and(is_primary) || !self.rollback.blue_was_primary || !settled {
             return None;
         }
-        let settled = rollback.accepted(&Purpose::Promote).is_none_or(|at| self.now.since(at) >= SETTLE);
-        let undone = rollback.blue_was_primary && settled;
-        undone.then(|| "green was made PRIMARY by somebody else while it was rolled back".to_owned())
+        let Some(again) = &self.seen.task_sets_again else { return Some(Next::LookTwice) };
+        let why = "green was made PRIMARY by somebody else while it was rolled back".to_owned();
+        Some(if sets(self.deployment, again).green.is_some_and(is_primary) {
+            Next::Superseded(why)
+        } else {
+            let why = "DescribeServices and DescribeTaskSets do not agree on who is PRIMARY".to_owned();
+            Next::Wait(self.rollback.step(), self.now.plus(POLL), why)
+        })
     }
 
     /// The rule wants no promoted green to be touched.

@@ -125,7 +125,7 @@ fn deployment_view(kept: &Kept, soft: &Soft, deployment: &Deployment, now: Times
         split: soft.split,
         green_failures: failures(&deployment.green),
         blue_failures: failures(&deployment.blue),
-        incident: deployment.rollback.as_ref().map(|rollback| rollback.incident.id.clone()),
+        incident: deployment.incident_id().cloned(),
         open_since: open.map(|rollback| rollback.incident.detected_at),
     }
 }
