@@ -1,4 +1,4 @@
-//! What a failed call means: its class, by wire code first and HTTP status second.
+//! What a failed call of the SDK means. The classes themselves are the model's.
 
 use std::error::Error;
 
@@ -9,98 +9,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use super::calls::Operation;
 use crate::model::{CallError, ErrorClass};
 
-/// Codes that ask for a slower pace. `LimitExceededException` is not one: ECS uses it for real quotas.
-const THROTTLED: [&str; 13] = [
-    "BandwidthLimitExceeded",
-    "EC2ThrottledException",
-    "KmsThrottled",
-    "OverLimit",
-    "PriorRequestNotComplete",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "RequestThrottledException",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "ThrottledException",
-    "TooManyRequestsException",
-];
-
-/// Codes of failures on AWS's side, whatever the HTTP status. Nobody knows whether the call was applied.
-const TRANSIENT: [&str; 10] = [
-    "HealthUnavailable",
-    "InternalError",
-    "InternalFailure",
-    "InternalServerError",
-    "InternalServiceError",
-    "InternalServiceFault",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "ServerException",
-    "ServiceUnavailable",
-];
-
-/// Codes of missing, wrong or expired permission, next to all that begin with `AccessDenied` or `NotAuthorized`.
-const DENIED: [&str; 13] = [
-    "AuthFailure",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "IncompleteSignature",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "KmsAccessDenied",
-    "MissingAuthenticationToken",
-    "OptInRequired",
-    "RequestExpired",
-    "SignatureDoesNotMatch",
-    "UnauthorizedOperation",
-    "UnrecognizedClientException",
-];
-
-/// Codes for "does not exist", next to all that end with `NotFound` or `NotFoundException`. A service that is not
-/// active has been deleted, and its task sets with it.
-const NOT_FOUND: [&str; 3] = ["QueueDoesNotExist", "NonExistentQueue", "ServiceNotActiveException"];
-
-/// What a local ECS emulator (moto) says, under the code `ClientException`, where ECS says `TaskSetNotFoundException`.
-const NO_TASK_SET: &str = "The specified task set does not exist.";
-
 /// What the SDK says when no provider had credentials, as opposed to not reaching one that has.
 const NO_CREDENTIALS: &str = "no credentials found in chain";
-
-/// The class of an error by what AWS sent. An HTML page of a proxy or load balancer has no code.
-pub(super) fn class_of(code: Option<&str>, message: &str, status: Option<u16>) -> ErrorClass {
-    // As in `AWS.SimpleQueueService.NonExistentQueue`, `com.amazonaws.sqs#QueueDoesNotExist`, `KMS.ThrottlingException`.
-    let last_part = code.and_then(|code| code.rsplit(['#', '.']).next());
-    if let Some(class) = last_part.and_then(|code| class_of_code(code, message)) {
-        return class;
-    }
-    match (status, code) {
-        (Some(429), _) => ErrorClass::Throttled,
-        (Some(401 | 403), None) => ErrorClass::Denied,
-        // Success without a code: the answer could not be read.
-        (Some(408 | 500..), _) | (Some(200..300), None) => ErrorClass::Transient,
-        // 404 too: without a code some proxy said so, and "does not exist" is a word to act on.
-        _ => ErrorClass::Rejected,
-    }
-}
-
-fn class_of_code(code: &str, message: &str) -> Option<ErrorClass> {
-    if THROTTLED.contains(&code) {
-        Some(ErrorClass::Throttled)
-    } else if TRANSIENT.contains(&code) {
-        Some(ErrorClass::Transient)
-    } else if DENIED.contains(&code) || code.starts_with("AccessDenied") || code.starts_with("NotAuthorized") {
-        Some(ErrorClass::Denied)
-    } else if NOT_FOUND.contains(&code)
-        || code.ends_with("NotFound")
-        || code.ends_with("NotFoundException")
-        || (code == "ClientException" && message == NO_TASK_SET)
-    {
-        Some(ErrorClass::NotFound)
-    } else {
-        None
-    }
-}
 
 /// An SDK error in the domain's words.
 pub(super) fn classify<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> CallError
@@ -112,14 +22,14 @@ where
         SdkError::ServiceError(service) => {
             let metadata = service.err().meta();
             let message = metadata.message().unwrap_or_default();
-            let class = class_of(metadata.code(), message, status);
+            let class = ErrorClass::of(metadata.code(), message, status);
             let message = match (message, status) {
                 ("", Some(status)) => format!("HTTP {status}"),
                 (message, _) => message.to_owned(),
             };
             (class, metadata.code().map(str::to_owned), message)
         }
-        SdkError::ResponseError(_) => (class_of(None, "", status), None, chain(error)),
+        SdkError::ResponseError(_) => (ErrorClass::of(None, "", status), None, chain(error)),
         // The request could not even be built: no Region, or an argument that the SDK refuses.
         SdkError::ConstructionFailure(_) => (ErrorClass::Rejected, None, chain(error)),
         // Time-outs, lost connections, and credentials: the SDK resolves them on the way out.
@@ -190,7 +100,7 @@ mod tests {
             ("SomethingNew", 400, ErrorClass::Rejected),
         ];
         for (code, status, expected) in table {
-            assert_eq!(class_of(Some(code), "", Some(status)), expected, "{code} with HTTP {status}");
+            assert_eq!(ErrorClass::of(Some(code), "", Some(status)), expected, "{code} with HTTP {status}");
         }
     }
 
@@ -206,14 +116,17 @@ mod tests {
             (200, ErrorClass::Transient),
         ];
         for (status, expected) in table {
-            assert_eq!(class_of(None, "", Some(status)), expected, "HTTP {status}");
+            assert_eq!(ErrorClass::of(None, "", Some(status)), expected, "HTTP {status}");
         }
     }
 
     #[test]
     fn a_missing_task_set_is_known_by_its_sentence_too() {
-        assert_eq!(class_of(Some("ClientException"), NO_TASK_SET, Some(400)), ErrorClass::NotFound);
-        assert_eq!(class_of(Some("ClientException"), "Bad cluster", Some(400)), ErrorClass::Rejected);
+        assert_eq!(
+            ErrorClass::of(Some("ClientException"), "The specified task set does not exist.", Some(400)),
+            ErrorClass::NotFound
+        );
+        assert_eq!(ErrorClass::of(Some("ClientException"), "Bad cluster", Some(400)), ErrorClass::Rejected);
     }
 
     #[test]

@@ -7,7 +7,6 @@ use aws_sdk_eventbridge::types::{PutEventsRequestEntry, PutEventsResultEntry};
 use aws_smithy_types::DateTime;
 
 use super::calls::{Calls, Operation};
-use super::errors;
 use crate::model::{Announcement, CallError, ErrorClass, SOURCE};
 use crate::ports::Announcer;
 
@@ -66,7 +65,7 @@ fn green_arn(announcement: &Announcement) -> Option<String> {
 fn refusal(entry: &PutEventsResultEntry) -> Option<CallError> {
     let code = entry.error_code()?;
     let message = entry.error_message().unwrap_or_default();
-    let class = errors::class_of(Some(code), message, None);
+    let class = ErrorClass::of(Some(code), message, None);
     Some(CallError { code: Some(code.to_owned()), ..PUT_EVENTS.error(class, message) })
 }
 

@@ -16,7 +16,6 @@ use aws_sdk_sqs::types::{
 };
 
 use super::calls::{Calls, Operation};
-use super::errors;
 use crate::model::{CallError, ErrorClass};
 use crate::ports::{Inbox, Message, Receipt};
 
@@ -157,7 +156,7 @@ fn failures(
                 let message = entry.message.unwrap_or_default();
                 // Stands in for the HTTP status that a call of its own would have had.
                 let status = if entry.sender_fault { 400 } else { 500 };
-                let class = errors::class_of(Some(&entry.code), &message, Some(status));
+                let class = ErrorClass::of(Some(&entry.code), &message, Some(status));
                 Some((receipt, CallError { class, operation: operation.to_string(), code: Some(entry.code), message }))
             })
             .collect(),

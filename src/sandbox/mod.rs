@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod direct;
 pub mod scenario;
 pub mod wire;
 pub mod world;
