@@ -42,7 +42,7 @@ fn a_rollback_done_right_breaks_no_promise() {
 fn a_sticky_rollback_with_login_done_right_breaks_no_promise() {
     let mut setup = Setup::default();
     setup.services[0].routes =
-        vec![RouteSetup { sticky: Some(seconds(60)), authenticated: true, path: Some("/*".to_owned()) }];
+        vec![RouteSetup { sticky: Some(seconds(60)), authenticated: true, ..RouteSetup::default() }];
     let mut stage = canary_of(setup);
     let (blue, green) = (group(&mut stage, 0), group(&mut stage, 1));
     let id = stage.green().id;
@@ -159,7 +159,7 @@ fn s9_the_weight_of_a_third_group() {
     let mut setup = Setup::default();
     setup.services.push(ServiceSetup { key: ServiceKey::new("prod", "cart"), ..ServiceSetup::default() });
     let mut stage = canary_of(setup);
-    let third = stage.world.services[&ServiceKey::new("prod", "cart")].blue_group.clone();
+    let third = stage.world.services[&ServiceKey::new("prod", "cart")].groups[0].clone();
     let third = TargetGroupArn::new(third);
     let rule = stage.rule();
     let at = stage.world.balancer.rules.iter().position(|known| known.arn == rule.arn).unwrap();
