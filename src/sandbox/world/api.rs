@@ -1,7 +1,9 @@
 //! The world as a backend: every call, its faults, and who answers it.
 
 use super::super::api::{ApiError, Backend, Call, EventEntry, Reply};
-use super::World;
+use super::elb::Rule;
+use super::{Throttled, World};
+use crate::model::ServiceKey;
 
 impl Backend for World {
     fn call(&mut self, call: Call) -> Result<Reply, ApiError> {
@@ -14,12 +16,45 @@ impl Backend for World {
         if self.setup.throttle.get(operation).is_some_and(|every| count.is_multiple_of((*every).max(1))) {
             return Err(ApiError::client("ThrottlingException", "Rate exceeded"));
         }
-        self.check_writes_allowed(&call, operation);
-        self.answer(call)
+        let since = self.now.since(self.began);
+        let during = |span: &Throttled| (span.from..span.until).contains(&since);
+        if self.setup.throttled.iter().any(|span| during(span) && span.operations.iter().any(|name| name == operation))
+        {
+            return Err(ApiError::client("ThrottlingException", "Rate exceeded"));
+        }
+        if !is_change(&call) {
+            return self.answer(call);
+        }
+        let service = self.concerned(&call);
+        self.check_change(service.as_ref(), operation);
+        let reply = self.answer(call)?;
+        self.changed += 1;
+        if let Some(service) = service {
+            self.react(&service, operation);
+        }
+        Ok(reply)
     }
 }
 
 impl World {
+    /// The service that a change is for, if it is for one.
+    fn concerned(&self, call: &Call) -> Option<ServiceKey> {
+        let rule = |found: &dyn Fn(&Rule) -> bool| {
+            let rule = self.balancer.rules.iter().find(|rule| found(rule));
+            rule.and_then(|rule| rule.service.clone())
+        };
+        match call {
+            Call::UpdateTaskSet { cluster, service, .. }
+            | Call::SetPrimary { cluster, service, .. }
+            | Call::DeleteTaskSet { cluster, service, .. } => {
+                self.find_service(cluster, service).ok().map(|service| service.key.clone())
+            }
+            Call::ModifyRule { rule: arn, .. } => rule(&|rule| rule.arn == *arn),
+            Call::ModifyListener { listener, .. } => rule(&|rule| rule.is_default && rule.listener == *listener),
+            _ => None,
+        }
+    }
+
     fn answer(&mut self, call: Call) -> Result<Reply, ApiError> {
         match call {
             Call::ListClusters => Ok(self.list_clusters()),
@@ -72,6 +107,18 @@ impl World {
         }
         Ok(Reply::Entries(answers))
     }
+}
+
+/// The call changes ECS services or load balancers.
+fn is_change(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::UpdateTaskSet { .. }
+            | Call::SetPrimary { .. }
+            | Call::DeleteTaskSet { .. }
+            | Call::ModifyRule { .. }
+            | Call::ModifyListener { .. }
+    )
 }
 
 fn refusal(entry: &EventEntry) -> Option<ApiError> {

@@ -88,9 +88,9 @@ impl World {
         for setup in self.setup.alarms.clone() {
             let Some(service) = self.services.get(&setup.service) else { continue };
             let groups = match setup.watches {
-                Some(Role::Blue) => vec![service.blue_group.clone()],
-                Some(Role::Green) => vec![service.green_group.clone()],
-                None => service.groups().map(str::to_owned).to_vec(),
+                Some(Role::Blue) => service.groups.iter().take(1).cloned().collect(),
+                Some(Role::Green) => service.groups.iter().skip(1).take(1).cloned().collect(),
+                None => service.pair().map(str::to_owned).collect::<Vec<_>>(),
             };
             let dimension = |name: &str, arn: &str| (name.to_owned(), names::dimension(arn).to_owned());
             let mut dimensions = BTreeMap::from([dimension("LoadBalancer", &self.balancer.arn)]);

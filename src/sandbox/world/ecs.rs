@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::api::{ApiError, Reply};
+use super::behaviour::{Reaction, Trouble};
+use super::health::Health;
 use super::setup::ServiceSetup;
-use super::tasks::{Health, Task};
+use super::tasks::Task;
 use super::traffic::Tallies;
 use super::{Happening, World, names};
 use crate::model::{ServiceKey, Timestamp};
@@ -25,19 +27,32 @@ pub(super) struct Service {
     pub(super) tags: BTreeMap<String, String>,
     /// Oldest first.
     pub(super) task_sets: Vec<TaskSet>,
-    /// The groups of blue and of green, of the current deployment or the next.
-    pub(super) blue_group: String,
-    pub(super) green_group: String,
+    /// The groups of blue and of green, of the current deployment or the next, and the spare one. None without a load
+    /// balancer.
+    pub(super) groups: Vec<String>,
     /// When a caller last moved traffic between them.
     pub(super) last_shift: Option<Timestamp>,
     pub(super) requests_per_second: u32,
     pub(super) tallies: Tallies,
+    /// What befalls all of its tasks.
+    pub(super) outage: Option<Outage>,
+    /// What people do when the guardian changes something, as often as is left.
+    pub(super) reactions: Vec<Reaction>,
+}
+
+/// Something that all task sets of a service need does not work.
+#[derive(Debug)]
+pub(super) struct Outage {
+    pub(super) what: String,
+    pub(super) trouble: Trouble,
 }
 
 /// One task set.
 #[derive(Debug)]
 pub(super) struct TaskSet {
     pub(super) id: String,
+    /// What people call it: blue, green, third.
+    pub(super) label: &'static str,
     pub(super) status: SetStatus,
     pub(super) steady: bool,
     pub(super) stability_at: Timestamp,
@@ -104,19 +119,36 @@ impl Service {
         self.task_sets.iter().filter(|set| set.is_living())
     }
 
-    pub(super) fn groups(&self) -> [&str; 2] {
-        [&self.blue_group, &self.green_group]
+    /// The groups of blue and green.
+    pub(super) fn pair(&self) -> impl Iterator<Item = &str> {
+        self.groups.iter().take(2).map(String::as_str)
+    }
+
+    pub(super) fn blue_group(&self) -> Option<&str> {
+        self.groups.first().map(String::as_str)
+    }
+
+    pub(super) fn green_group(&self) -> Option<&str> {
+        self.groups.get(1).map(String::as_str)
+    }
+
+    /// The newest of several living task sets.
+    pub(super) fn green(&self) -> Option<&TaskSet> {
+        let mut living = self.living();
+        living.next()?;
+        living.next_back()
     }
 }
 
 impl World {
     pub(super) fn create_service(&mut self, setup: &ServiceSetup) {
         let created_at = self.now.minus(Duration::from_hours(30 * 24));
-        let [blue_group, green_group] = self.balancer.add_service(&mut self.fate, setup);
+        let groups = self.balancer.add_service(&mut self.fate, setup);
         let since = self.now.minus(Duration::from_hours(1));
         let id = names::new_task_set_id(&mut self.fate);
         let blue = TaskSet {
             id: id.clone(),
+            label: "blue",
             status: SetStatus::Primary,
             steady: true,
             stability_at: since.plus(Duration::from_secs(90)),
@@ -124,13 +156,13 @@ impl World {
             updated_at: since.plus(Duration::from_secs(90)),
             scale: setup.scale,
             task_definition: setup.version.clone(),
-            group: Some(blue_group.clone()),
+            group: groups.first().cloned(),
             external_id: Some("blue".to_owned()),
             start_failures: 0,
             not_before: since,
         };
         for _ in 0..blue.computed(setup.desired) {
-            self.found_task(&setup.key, &id, &setup.version, &blue_group);
+            self.found_task(&setup.key, &id, &setup.version, groups.first().map(String::as_str));
         }
         let service = Service {
             key: setup.key.clone(),
@@ -139,11 +171,12 @@ impl World {
             created_at,
             tags: setup.tags.clone(),
             task_sets: vec![blue],
-            blue_group,
-            green_group,
+            groups,
             last_shift: None,
             requests_per_second: setup.requests_per_second,
             tallies: Tallies::default(),
+            outage: None,
+            reactions: setup.reactions.clone(),
         };
         self.services.insert(setup.key.clone(), service);
     }
@@ -168,12 +201,6 @@ impl World {
 
     pub(super) fn pending(&self, task_set: &str) -> u32 {
         count(self.tasks_of(task_set).filter(|task| task.is_pending()))
-    }
-
-    /// The role by the group that the task set uses.
-    pub(super) fn color(&self, set: &TaskSet) -> &'static str {
-        let is_green = |service: &Service| set.group.as_deref() == Some(service.green_group.as_str());
-        if self.services.values().any(is_green) { "green" } else { "blue" }
     }
 
     /// Starts what is missing and stops what is too much.
@@ -203,7 +230,7 @@ impl World {
         self.drained(key, id);
     }
 
-    fn reconcile_soon(&mut self, key: &ServiceKey, id: &str) {
+    pub(super) fn reconcile_soon(&mut self, key: &ServiceKey, id: &str) {
         let soon = names::between(&mut self.fate, SOON.0, SOON.1);
         self.plan(soon, Happening::Reconcile(key.clone(), id.to_owned()));
     }
@@ -220,7 +247,7 @@ impl World {
         if steady == set.steady {
             return;
         }
-        let color = self.color(set);
+        let label = set.label;
         let now = self.now;
         if let Some(set) = self.services.get_mut(key).and_then(|service| service.task_set_mut(id)) {
             set.steady = steady;
@@ -229,7 +256,7 @@ impl World {
         }
         if steady {
             self.emit_service_action(key, "INFO", "TASKSET_STEADY_STATE");
-            self.say(format!("{color} is steady"));
+            self.say_of(key, &format!("{label} is steady"));
         }
     }
 
@@ -245,34 +272,47 @@ impl World {
 
     pub(super) fn remove_task_set(&mut self, key: &ServiceKey, id: &str) {
         let Some(set) = self.services.get(key).and_then(|service| service.task_set(id)) else { return };
-        let color = self.color(set);
+        let label = set.label;
         if let Some(service) = self.services.get_mut(key) {
             service.task_sets.retain(|set| set.id != id);
         }
-        self.say(format!("{color} is gone"));
+        self.say_of(key, &format!("{label} is gone"));
     }
 
-    /// The deployer's CreateTaskSet: on the group that no other task set uses.
-    pub(super) fn create_task_set(&mut self, key: &ServiceKey, version: &str, scale: f64) -> Result<String, String> {
+    /// The deployer's CreateTaskSet: on the group that no other task set uses. Returns its label.
+    pub(super) fn create_task_set(
+        &mut self,
+        key: &ServiceKey,
+        version: &str,
+        scale: f64,
+    ) -> Result<&'static str, String> {
         let id = names::new_task_set_id(&mut self.fate);
         let now = self.now;
         let Some(service) = self.services.get_mut(key) else { return Err(format!("there is no service {key}")) };
         if service.task_sets.len() >= MOST_TASK_SETS {
             return Err("5 deployments exist on the service".to_owned());
         }
-        let is_free = |group: &str| service.task_sets.iter().all(|set| set.group.as_deref() != Some(group));
-        let Some(group) = service.groups().into_iter().find(|group| is_free(group)).map(str::to_owned) else {
-            return Err("both target groups are in use".to_owned());
-        };
-        if !self.balancer.is_used(&group) {
+        let is_free = |group: &String| service.task_sets.iter().all(|set| set.group.as_ref() != Some(group));
+        let group = service.groups.iter().find(|group| is_free(group)).cloned();
+        if group.is_none() && !service.groups.is_empty() {
+            return Err("every target group is in use".to_owned());
+        }
+        if group.as_deref().is_some_and(|group| !self.balancer.is_used(group)) {
             return Err("the target group does not have an associated load balancer".to_owned());
         }
-        if group == service.blue_group {
-            std::mem::swap(&mut service.blue_group, &mut service.green_group);
+        let living = service.living().count();
+        if living <= 1 {
+            // A new deployment: whoever took over in the last one is blue now.
+            if group.as_deref() == service.blue_group() && group.is_some() {
+                service.groups.swap(0, 1);
+            }
+            service.tallies = Tallies::default();
+            service.task_sets.iter_mut().filter(|set| set.is_living()).for_each(|set| set.label = "blue");
         }
-        service.tallies = Tallies::default();
+        let label = if living <= 1 { "green" } else { "third" };
         service.task_sets.push(TaskSet {
             id: id.clone(),
+            label,
             status: SetStatus::Active,
             steady: false,
             stability_at: now,
@@ -280,13 +320,14 @@ impl World {
             updated_at: now,
             scale,
             task_definition: version.to_owned(),
-            group: Some(group),
-            external_id: Some("green".to_owned()),
+            group,
+            external_id: Some(label.to_owned()),
             start_failures: 0,
             not_before: now,
         });
+        self.balancer.begin_deployment(key);
         self.reconcile_soon(key, &id);
-        Ok(id)
+        Ok(label)
     }
 
     pub(super) fn update_task_set(
@@ -300,6 +341,8 @@ impl World {
         if !(0.0..=100.0).contains(&scale) {
             return Err(ApiError::client("InvalidParameterException", "Scale value must be between 0 and 100."));
         }
+        self.check_living(&key, &id)?;
+        self.check_scale(&key, &id, scale);
         self.apply_scale(&key, &id, scale);
         self.one_task_set(&key, &id)
     }
@@ -316,12 +359,19 @@ impl World {
 
     pub(super) fn set_primary(&mut self, cluster: &str, service: &str, task_set: &str) -> Result<Reply, ApiError> {
         let (key, id) = self.find_task_set(cluster, service, task_set)?;
-        let is_living = |world: &Self| world.services.get(&key).and_then(|s| s.task_set(&id)).map(TaskSet::is_living);
-        if is_living(self) == Some(false) {
-            return Err(ApiError::client("InvalidParameterException", "The task set is draining."));
-        }
+        self.check_living(&key, &id)?;
+        self.check_primary(&key, &id);
         self.apply_primary(&key, &id);
         self.one_task_set(&key, &id)
+    }
+
+    fn check_living(&self, key: &ServiceKey, id: &str) -> Result<(), ApiError> {
+        match self.services.get(key).and_then(|service| service.task_set(id)) {
+            Some(set) if !set.is_living() => {
+                Err(ApiError::client("InvalidParameterException", "The task set is draining."))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Both statuses flip.
@@ -385,7 +435,12 @@ impl World {
         Err(ApiError::client("InvalidParameterException", message))
     }
 
-    fn find_task_set(&self, cluster: &str, service: &str, task_set: &str) -> Result<(ServiceKey, String), ApiError> {
+    pub(super) fn find_task_set(
+        &self,
+        cluster: &str,
+        service: &str,
+        task_set: &str,
+    ) -> Result<(ServiceKey, String), ApiError> {
         let service = self.find_external(cluster, service)?;
         let set = service.task_set(names::task_set_id(task_set)).ok_or_else(no_task_set)?;
         Ok((service.key.clone(), set.id.clone()))

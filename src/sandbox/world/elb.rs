@@ -1,54 +1,87 @@
-//! The load balancer: one for all services, a listener each, rules whose changes take a while to come into force.
+//! The load balancers: an application's and a network's, listeners, and rules whose changes take a while to come into
+//! force.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use fastrand::Rng;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::super::api::{ApiError, ListenerView, Reply, RuleView, TargetGroupView, TargetView};
 use super::ecs::count;
-use super::setup::{RouteSetup, ServiceSetup};
-use super::tasks::{Health, Target};
+use super::health::{Health, Target};
+use super::routes::OIDC;
 use super::{Happening, World, names};
-use crate::model::{
-    Action, ActionKind, Forward, KeptAction, ServiceKey, Stickiness, TargetGroupArn, Timestamp, WeightedGroup,
-};
+use crate::model::{Action, ActionKind, Forward, ServiceKey, TargetGroupArn, Timestamp};
 
 /// A user's `AWSALBTG` cookie: the group that it names, and until when.
 pub(super) type Cookie = Option<(TargetGroupArn, Timestamp)>;
 
-/// The load balancer.
+/// The load balancers.
 #[derive(Debug)]
 pub(super) struct Balancer {
+    /// The Application Load Balancer's ARN.
     pub(super) arn: String,
-    /// Port by ARN.
-    listeners: BTreeMap<String, u16>,
+    /// The Network Load Balancer's ARN, once a service is behind it.
+    network: Option<String>,
+    /// By ARN.
+    pub(super) listeners: BTreeMap<String, Listener>,
     pub(super) rules: Vec<Rule>,
-    /// Name by ARN.
-    groups: BTreeMap<String, String>,
+    /// By ARN.
+    pub(super) groups: BTreeMap<String, Group>,
+}
+
+/// A listener.
+#[derive(Debug)]
+pub(super) struct Listener {
+    /// ARN.
+    pub(super) balancer: String,
+    pub(super) port: u16,
+    pub(super) protocol: &'static str,
+}
+
+/// A target group.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) name: String,
+    /// It has a cookie of its own, besides that of the rule.
+    pub(super) sticky: bool,
 }
 
 /// A listener rule, or the default action of a listener.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Rule {
     pub(super) arn: String,
-    listener: String,
-    priority: String,
-    path: Option<String>,
-    is_default: bool,
+    pub(super) listener: String,
+    pub(super) priority: String,
+    pub(super) path: Option<String>,
+    pub(super) is_default: bool,
     /// As written.
     pub(super) actions: Vec<Action>,
     /// As the nodes of the load balancer route by now.
     pub(super) in_force: Vec<Action>,
-    written: u64,
-    propagated: u64,
+    pub(super) written: u64,
+    pub(super) propagated: u64,
     /// Every group that was ever named here.
     pub(super) named: BTreeSet<TargetGroupArn>,
     /// The service whose users come through here.
     pub(super) service: Option<ServiceKey>,
+    /// Users come this way, not just the deployers' tests.
+    pub(super) has_users: bool,
     /// Per user.
     pub(super) cookies: BTreeMap<u32, Cookie>,
+    /// How the guardian and others take turns here.
+    pub(super) dispute: Dispute,
+}
+
+/// Whether two write one rule against each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dispute {
+    /// The guardian has moved traffic off green in this deployment.
+    pub(super) cleared: bool,
+    /// And somebody else has moved it back since.
+    pub(super) undone: bool,
+    /// How often the guardian has moved it off again.
+    pub(super) asserted: u32,
 }
 
 /// The forward actions of a list of actions.
@@ -62,50 +95,32 @@ pub(super) fn forwards(actions: &[Action]) -> impl Iterator<Item = &Forward> {
 impl Balancer {
     pub(super) fn new(rng: &mut Rng) -> Self {
         let arn = names::elb_arn(&format!("loadbalancer/app/edge/{}", names::hex(rng, 16)));
-        Self { arn, listeners: BTreeMap::new(), rules: Vec::new(), groups: BTreeMap::new() }
+        Self { arn, network: None, listeners: BTreeMap::new(), rules: Vec::new(), groups: BTreeMap::new() }
     }
 
-    /// Adds a listener and two target groups for a service.
-    pub(super) fn add_service(&mut self, rng: &mut Rng, setup: &ServiceSetup) -> [String; 2] {
-        let groups = ["blue", "green"].map(|color| {
-            let name = format!("{}-{color}", setup.key.service);
-            let arn = names::elb_arn(&format!("targetgroup/{name}/{}", names::hex(rng, 16)));
-            self.groups.insert(arn.clone(), name);
-            arn
-        });
-        let balancer = names::dimension(&self.arn).to_owned();
-        let listener = names::elb_arn(&format!("listener/{balancer}/{}", names::hex(rng, 16)));
-        let port = 443 + u16::try_from(self.listeners.len()).unwrap_or(0);
-        self.listeners.insert(listener.clone(), port);
-        let mut add = |priority: String, route: Option<&RouteSetup>| {
-            let rule = listener.replacen(":listener/", ":listener-rule/", 1);
-            let actions = route.map_or_else(not_found, |route| route_actions(route, &groups));
-            self.rules.push(Rule {
-                arn: format!("{rule}/{}", names::hex(rng, 16)),
-                listener: listener.clone(),
-                is_default: priority == "default",
-                priority,
-                path: route.and_then(|route| route.path.clone()),
-                named: forwards(&actions).flat_map(|f| f.groups.iter().map(|g| g.target_group.clone())).collect(),
-                in_force: actions.clone(),
-                actions,
-                written: 0,
-                propagated: 0,
-                service: route.map(|_| setup.key.clone()),
-                cookies: BTreeMap::new(),
-            });
-        };
-        for (at, route) in setup.routes.iter().filter(|route| route.path.is_some()).enumerate() {
-            add(format!("{}", (at + 1) * 10), Some(route));
-        }
-        add("default".to_owned(), setup.routes.iter().find(|route| route.path.is_none()));
-        groups
+    /// The Network Load Balancer, which is made when the first service wants it.
+    pub(super) fn network(&mut self, rng: &mut Rng) -> String {
+        let make = || names::elb_arn(&format!("loadbalancer/net/edge/{}", names::hex(rng, 16)));
+        self.network.get_or_insert_with(make).clone()
+    }
+
+    /// Who wrote what in the last deployment does not matter any more.
+    pub(super) fn begin_deployment(&mut self, service: &ServiceKey) {
+        let ours = self.rules.iter_mut().filter(|rule| rule.service.as_ref() == Some(service));
+        ours.for_each(|rule| rule.dispute = Dispute::default());
     }
 
     /// Some rule names the group, whatever its weight.
     pub(super) fn is_used(&self, group: &str) -> bool {
         let group = TargetGroupArn::new(group);
         self.rules.iter().any(|rule| forwards(&rule.actions).any(|forward| forward.names(&group)))
+    }
+
+    /// The load balancers whose rules name the group.
+    pub(super) fn balancers_of(&self, group: &str) -> BTreeSet<&str> {
+        let group = TargetGroupArn::new(group);
+        let naming = self.rules.iter().filter(|rule| forwards(&rule.actions).any(|forward| forward.names(&group)));
+        naming.filter_map(|rule| Some(self.listeners.get(&rule.listener)?.balancer.as_str())).collect()
     }
 
     pub(super) fn rules_of(&self, service: &ServiceKey) -> impl Iterator<Item = &Rule> {
@@ -117,32 +132,35 @@ impl Balancer {
             return Err(no_target_group());
         }
         let wanted = self.groups.iter().filter(|(arn, _)| arns.is_empty() || arns.contains(arn));
-        let view = |(arn, name): (&String, &String)| TargetGroupView {
+        let view = |(arn, group): (&String, &Group)| TargetGroupView {
             arn: arn.clone(),
-            name: name.clone(),
-            load_balancers: if self.is_used(arn) { vec![self.arn.clone()] } else { Vec::new() },
+            name: group.name.clone(),
+            load_balancers: self.balancers_of(arn).into_iter().map(str::to_owned).collect(),
         };
         Ok(Reply::TargetGroups(wanted.map(view).collect()))
     }
 
     pub(super) fn describe_listeners(&self, balancer: Option<&str>, arns: &[String]) -> Result<Reply, ApiError> {
-        if balancer.is_some_and(|balancer| balancer != self.arn) {
+        if balancer.is_some_and(|balancer| balancer != self.arn && self.network.as_deref() != Some(balancer)) {
             return Err(ApiError::client("LoadBalancerNotFound", "The load balancer does not exist."));
         }
         if arns.iter().any(|arn| !self.listeners.contains_key(arn)) {
             return Err(no_listener());
         }
-        let wanted = self.listeners.keys().filter(|arn| arns.is_empty() || arns.contains(arn));
-        Ok(Reply::Listeners(wanted.filter_map(|arn| self.listener_view(arn)).collect()))
+        let wanted = self.listeners.iter().filter(|(arn, listener)| {
+            (arns.is_empty() || arns.contains(arn)) && balancer.is_none_or(|balancer| balancer == listener.balancer)
+        });
+        Ok(Reply::Listeners(wanted.filter_map(|(arn, _)| self.listener_view(arn)).collect()))
     }
 
     fn listener_view(&self, arn: &str) -> Option<ListenerView> {
         let default = self.rules.iter().find(|rule| rule.is_default && rule.listener == arn)?;
+        let listener = self.listeners.get(arn)?;
         Some(ListenerView {
             arn: arn.to_owned(),
-            load_balancer: self.arn.clone(),
-            port: *self.listeners.get(arn)?,
-            protocol: "HTTPS".to_owned(),
+            load_balancer: listener.balancer.clone(),
+            port: listener.port,
+            protocol: listener.protocol.to_owned(),
             default_actions: default.actions.clone(),
         })
     }
@@ -161,7 +179,7 @@ impl Balancer {
     }
 
     /// As ELB would check it.
-    fn validate(&self, actions: &[Action]) -> Result<(), ApiError> {
+    fn validate(&self, rule: &Rule, actions: &[Action]) -> Result<(), ApiError> {
         let ends = actions.iter().filter(|action| match &action.kind {
             ActionKind::Forward(_) => true,
             ActionKind::Kept(kept) => matches!(&*kept.kind, "redirect" | "fixed-response"),
@@ -180,6 +198,11 @@ impl Balancer {
             if forward.groups.iter().any(|group| !self.groups.contains_key(group.target_group.as_str())) {
                 return Err(no_target_group());
             }
+            self.validate_stickiness(rule, forward)?;
+        }
+        if self.is_network(rule) && actions.len() > forwards(actions).count() {
+            let message = "Network Load Balancers only forward.";
+            return Err(ApiError::client("InvalidLoadBalancerAction", message));
         }
         let without_secret = actions.iter().any(|action| match &action.kind {
             ActionKind::Kept(kept) => &*kept.kind == "authenticate-oidc" && !has_secret(&kept.config),
@@ -187,6 +210,29 @@ impl Balancer {
         });
         if without_secret {
             let message = "authenticate-oidc needs ClientSecret or UseExistingClientSecret.";
+            return Err(ApiError::client("InvalidLoadBalancerAction", message));
+        }
+        Ok(())
+    }
+
+    fn is_network(&self, rule: &Rule) -> bool {
+        let listener = self.listeners.get(&rule.listener);
+        listener.is_some_and(|listener| self.network.as_deref() == Some(listener.balancer.as_str()))
+    }
+
+    /// The cookie of a group is of use only with one that leads to the group.
+    fn validate_stickiness(&self, rule: &Rule, forward: &Forward) -> Result<(), ApiError> {
+        let seconds = forward.stickiness.as_ref().and_then(|stickiness| stickiness.duration_seconds);
+        let lasts = if self.is_network(rule) { seconds.is_none() } else { matches!(seconds, Some(1..=604_800)) };
+        if forward.is_sticky() && !lasts {
+            let message = "DurationSeconds must be between 1 and 604800, and is for Application Load Balancers only.";
+            return Err(ApiError::client("ValidationError", message));
+        }
+        let wants_cookie = |arn: &TargetGroupArn| self.groups.get(arn.as_str()).is_some_and(|group| group.sticky);
+        let inconsistent = forward.groups.len() > 1 && !forward.is_sticky();
+        if inconsistent && forward.groups.iter().any(|group| wants_cookie(&group.target_group)) {
+            let message = "You must enable group stickiness on a rule if you enabled target stickiness on one of its \
+                           target groups";
             return Err(ApiError::client("InvalidLoadBalancerAction", message));
         }
         Ok(())
@@ -226,7 +272,8 @@ impl World {
     }
 
     fn modify(&mut self, at: usize, actions: Vec<Action>) -> Result<(), ApiError> {
-        self.balancer.validate(&actions)?;
+        let Some(rule) = self.balancer.rules.get(at) else { return Err(no_rule()) };
+        self.balancer.validate(rule, &actions)?;
         self.check_modify(at, &actions);
         self.write_actions(at, actions);
         Ok(())
@@ -237,12 +284,23 @@ impl World {
         actions.iter_mut().for_each(hide_secret);
         let (least, most) = self.setup.timing.propagation;
         let after = names::between(&mut self.fate, least, most);
+        let unused: Vec<_> =
+            self.balancer.groups.keys().filter(|group| !self.balancer.is_used(group)).cloned().collect();
         let Some(rule) = self.balancer.rules.get_mut(at) else { return };
         rule.written += 1;
         rule.named.extend(forwards(&actions).flat_map(|f| f.groups.iter().map(|g| g.target_group.clone())));
         rule.actions.clone_from(&actions);
         let happening = Happening::Propagate { rule: rule.arn.clone(), generation: rule.written, actions };
         self.plan(after, happening);
+        // Of a group that comes into use no target was checked before.
+        let now = self.now;
+        for task in self.tasks.values_mut() {
+            if let Some(target) = task.target.as_mut().filter(|target| unused.contains(&target.group))
+                && self.balancer.is_used(&target.group)
+            {
+                target.begin(now);
+            }
+        }
     }
 
     pub(super) fn propagate(&mut self, arn: &str, generation: u64, actions: Vec<Action>) {
@@ -258,15 +316,13 @@ impl World {
                 // An empty sum is -0, which would be shown.
                 (0.0 + forwards(&rule.in_force).map(|forward| forward.share(&group)).sum::<f64>()) * 100.0
             };
-            format!(
-                "the load balancer now sends {:.0} % to blue and {:.0} % to green",
-                share(&service.blue_group),
-                share(&service.green_group)
-            )
+            let (blue, green) = (share(service.blue_group()?), share(service.green_group()?));
+            let what = if rule.has_users { "the load balancer" } else { "the test listener" };
+            Some((service.key.clone(), format!("{what} now sends {blue:.0} % to blue and {green:.0} % to green")))
         };
-        let said = rule.service.as_ref().and_then(|key| self.services.get(key)).map(named);
-        if let Some(said) = said {
-            self.say(said);
+        let said = rule.service.as_ref().and_then(|key| self.services.get(key)).and_then(named);
+        if let Some((key, said)) = said {
+            self.say_of(&key, &said);
         }
     }
 
@@ -301,44 +357,6 @@ impl World {
         };
         Ok(Reply::Targets(self.targets(group).map(view).collect()))
     }
-}
-
-fn route_actions(route: &RouteSetup, groups: &[String; 2]) -> Vec<Action> {
-    let weighted =
-        |group: &String, weight| WeightedGroup { target_group: TargetGroupArn::new(group), weight: Some(weight) };
-    let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
-    let forward = Forward {
-        groups: vec![weighted(&groups[0], 100), weighted(&groups[1], 0)],
-        stickiness: Some(Stickiness {
-            enabled: Some(route.sticky.is_some()),
-            duration_seconds: route.sticky.map(seconds),
-        }),
-    };
-    let login = json!({
-        "Issuer": "https://login.example.com",
-        "AuthorizationEndpoint": "https://login.example.com/authorize",
-        "TokenEndpoint": "https://login.example.com/token",
-        "UserInfoEndpoint": "https://login.example.com/userinfo",
-        "ClientId": "checkout",
-    });
-    let mut actions = Vec::new();
-    if route.authenticated {
-        actions.push(kept("authenticate-oidc", OIDC, login));
-    }
-    actions.push(ActionKind::Forward(forward));
-    (1..).zip(actions).map(|(order, kind)| Action { order: Some(order), kind }).collect()
-}
-
-fn not_found() -> Vec<Action> {
-    vec![Action { order: Some(1), kind: kept("fixed-response", "FixedResponseConfig", json!({ "StatusCode": "404" })) }]
-}
-
-/// The member of an action that holds its login.
-const OIDC: &str = "AuthenticateOidcConfig";
-
-/// An action whose configuration is one member, by the API's name.
-fn kept(kind: &str, member: &str, config: Value) -> ActionKind {
-    ActionKind::Kept(KeptAction { kind: kind.into(), config: Map::from_iter([(member.to_owned(), config)]) })
 }
 
 fn has_secret(config: &Map<String, Value>) -> bool {

@@ -1,13 +1,12 @@
 //! The guardian's promises, checked at the moment that one of its calls is applied. The deployer's own acts are not
 //! checked: people may do what they like.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use super::super::api::Call;
 use super::ecs::{Service, SetStatus, TaskSet, at_least};
-use super::elb::{Rule, forwards, hide_secret};
+use super::elb::{Dispute, Rule, forwards, hide_secret};
 use super::{World, names};
 use crate::model::{Action, ActionKind, ServiceKey, TargetGroupArn, Timestamp, humane};
 
@@ -29,6 +28,12 @@ impl fmt::Display for Violation {
     }
 }
 
+/// S9: a share that only rounding has changed.
+const ROUNDING: f64 = 0.01;
+
+/// S11: the span in which services are counted.
+const BRAKED: Duration = Duration::from_mins(10);
+
 /// Share of a rule's traffic by group, for all groups that it names.
 type Shares = BTreeMap<TargetGroupArn, f64>;
 
@@ -39,9 +44,16 @@ fn shares(actions: &[Action]) -> Shares {
     groups.collect()
 }
 
-fn weights(actions: &[Action]) -> BTreeMap<TargetGroupArn, u32> {
-    let groups = forwards(actions).flat_map(|forward| &forward.groups);
-    groups.map(|group| (group.target_group.clone(), group.effective_weight())).collect()
+/// The same for those groups that get anything.
+fn routed(actions: &[Action]) -> Shares {
+    shares(actions).into_iter().filter(|(_, share)| *share > 0.0).collect()
+}
+
+impl Dispute {
+    /// The guardian moves traffic off green.
+    fn assert(self) -> Self {
+        Self { cleared: true, undone: false, asserted: self.asserted + u32::from(self.undone) }
+    }
 }
 
 /// All that is not a forward action, and where the forwards stand among them.
@@ -63,22 +75,50 @@ impl World {
         self.violations.push(Violation { at: self.now, invariant, what: what.into() });
     }
 
-    /// S12.
-    pub(super) fn check_writes_allowed(&mut self, call: &Call, operation: &str) {
-        let writes = matches!(
-            call,
-            Call::UpdateTaskSet { .. }
-                | Call::SetPrimary { .. }
-                | Call::DeleteTaskSet { .. }
-                | Call::ModifyRule { .. }
-                | Call::ModifyListener { .. }
-        );
-        if writes && self.setup.expect_no_writes {
+    /// S11 and S12, before any change. `service` is the one that it is for.
+    pub(super) fn check_change(&mut self, service: Option<&ServiceKey>, operation: &str) {
+        if self.setup.expect_no_writes {
             self.broken("S12", format!("{operation} although nothing may be changed"));
+        }
+        let Some(service) = service else { return };
+        let horizon = self.now.minus(BRAKED);
+        self.changes.retain(|(at, _)| *at >= horizon);
+        let known = self.changes.iter().any(|(_, changed)| changed == service);
+        self.changes.push((self.now, service.clone()));
+        let changed: BTreeSet<_> = self.changes.iter().map(|(_, changed)| changed).collect();
+        if let Some(brake) = self.setup.brake.filter(|brake| !known && changed.len() > *brake) {
+            let (changed, within) = (changed.len(), humane(BRAKED));
+            let what =
+                format!("{operation}: {service} is service number {changed} changed within {within}, not {brake}");
+            self.broken("S11", what);
         }
     }
 
-    /// S1, S3 and S9, before new actions are written; remembers the shift for S13.
+    /// S3, before a task set is scaled: that only ever gives blue more.
+    pub(super) fn check_scale(&mut self, key: &ServiceKey, id: &str, scale: f64) {
+        let Some(service) = self.services.get(key) else { return };
+        let Some(set) = service.task_set(id) else { return };
+        let mut found = Vec::new();
+        if service.green().is_some_and(|green| green.id == id) {
+            found.push(format!("{id} is green, and scaled"));
+        }
+        if scale < set.scale {
+            found.push(format!("{id} is scaled down from {} % to {scale} %", set.scale));
+        }
+        for what in found {
+            self.broken("S3", what);
+        }
+    }
+
+    /// S2, before a task set becomes PRIMARY.
+    pub(super) fn check_primary(&mut self, key: &ServiceKey, id: &str) {
+        let green = self.services.get(key).and_then(Service::green);
+        if green.is_some_and(|green| green.id == id) {
+            self.broken("S2", format!("{id} is green, and made PRIMARY"));
+        }
+    }
+
+    /// S1, S3, S9 and S10, before new actions are written; remembers the shift for S13.
     pub(super) fn check_modify(&mut self, at: usize, new: &[Action]) {
         let Some(rule) = self.balancer.rules.get(at) else { return };
         let service = rule.service.as_ref().and_then(|key| self.services.get(key));
@@ -87,13 +127,39 @@ impl World {
         if let Some(service) = service {
             found.extend(self.check_capacity(service, &rule.actions, new));
         }
-        let moved = shares(&rule.actions) != shares(new);
-        let key = rule.service.clone();
+        let moved = routed(&rule.actions) != routed(new);
+        let (key, mut dispute) = (rule.service.clone(), rule.dispute);
+        if self.green_gains(rule, new) == Some(false) {
+            dispute = dispute.assert();
+            if dispute.asserted > 1 && dispute != rule.dispute {
+                found.push(("S10", format!("{}: taken from green again, {} times", rule.arn, dispute.asserted)));
+            }
+        }
+        if let Some(rule) = self.balancer.rules.get_mut(at) {
+            rule.dispute = dispute;
+        }
         for (invariant, what) in found {
             self.broken(invariant, what);
         }
         if let Some(service) = key.filter(|_| moved).and_then(|key| self.services.get_mut(&key)) {
             service.last_shift = Some(self.now);
+        }
+    }
+
+    /// Whether green gets more of a rule's traffic, or less; `None` when it stays.
+    fn green_gains(&self, rule: &Rule, new: &[Action]) -> Option<bool> {
+        let service = rule.service.as_ref().and_then(|key| self.services.get(key))?;
+        let green = TargetGroupArn::new(service.green_group()?);
+        let share = |actions: &[Action]| shares(actions).get(&green).copied().unwrap_or(0.0);
+        let (before, after) = (share(&rule.actions), share(new));
+        ((before - after).abs() > f64::EPSILON).then_some(after > before)
+    }
+
+    /// S10: somebody else writes a rule.
+    pub(super) fn note_undone(&mut self, at: usize, new: &[Action]) {
+        let gains = self.balancer.rules.get(at).and_then(|rule| self.green_gains(rule, new)) == Some(true);
+        if let Some(rule) = self.balancer.rules.get_mut(at) {
+            rule.dispute.undone |= gains && rule.dispute.cleared;
         }
     }
 
@@ -160,6 +226,12 @@ impl World {
                 }
             }
         }
+        // Without a load balancer nothing shows who does the work but the tasks themselves.
+        let most = others.iter().map(|other| self.running(&other.id)).max().unwrap_or(0);
+        if set.group.is_none() && self.running(id) > 0 && most < service.desired {
+            let needed = service.desired;
+            found.push(("S3", format!("{id} is deleted while blue runs {most} of the {needed} tasks that are needed")));
+        }
         let drained = service.last_shift.map_or(Duration::MAX, |shift| self.now.since(shift));
         if self.running(id) > 0 && drained < self.setup.drain {
             let (drained, wanted) = (humane(drained), humane(self.setup.drain));
@@ -184,16 +256,19 @@ fn check_ownership(rule: &Rule, service: Option<&Service>, new: &[Action]) -> Ve
         let uses = |set: &TaskSet| set.group.as_deref() == Some(group.as_str());
         service.is_some_and(|service| service.task_sets.iter().any(uses))
     };
-    let deployed = |group: &TargetGroupArn| service.is_some_and(|service| service.groups().contains(&group.as_str()));
-    let (before, after) = (weights(&rule.actions), weights(new));
+    let deployed =
+        |group: &TargetGroupArn| service.is_some_and(|service| service.pair().any(|ours| ours == group.as_str()));
+    let (before, after) = (shares(&rule.actions), shares(new));
     let name = |group: &TargetGroupArn| names::dimension(group.as_str()).to_owned();
     let mut found = Vec::new();
     for group in after.keys().filter(|group| !rule.named.contains(*group) && !ours(group)) {
         found.push(("S9", format!("{} is no group of the deployment", name(group))));
     }
-    for (group, weight) in before.iter().filter(|(group, _)| !deployed(group)) {
-        if after.get(group) != Some(weight) {
-            found.push(("S9", format!("the weight of {} is not ours to change", name(group))));
+    for (group, share) in before.iter().filter(|(group, _)| !deployed(group)) {
+        // Weights end at 999, so a sum may have to be scaled down, and the others with it.
+        let same = |now: &f64| (now - share).abs() <= ROUNDING && (*now > 0.0) == (*share > 0.0);
+        if !after.get(group).is_some_and(same) {
+            found.push(("S9", format!("the share of {} is not ours to change", name(group))));
         }
     }
     if others(&rule.actions) != others(new) {

@@ -6,12 +6,15 @@
 //! applied as AWS would, and kept as a [`Violation`].
 
 mod api;
+mod behaviour;
 mod cloudwatch;
 mod ecs;
 mod elb;
 mod events;
+mod health;
 mod invariants;
 mod names;
+mod routes;
 mod script;
 mod setup;
 mod sqs;
@@ -26,13 +29,15 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::api::{ApiError, EventEntry, Timed};
+use super::api::{ApiError, EventEntry, ServiceView, Timed};
 use crate::model::{Action, Moment, ServiceKey, Timestamp};
 
+pub use behaviour::{Act, Breaks, Crash, Reaction, Start, Trouble, Version, When};
 pub use invariants::Violation;
 pub use names::{ACCOUNT, REGION};
 pub use setup::{
-    Act, AlarmMetric, AlarmSetup, Crash, Delivery, RouteSetup, ServiceSetup, Setup, Start, Timing, Version,
+    AlarmMetric, AlarmSetup, BalancerKind, Delivery, Guard, ListenerKind, RouteSetup, ServiceSetup, Setup, Throttled,
+    Timing,
 };
 pub use traffic::{Tally, TrafficView};
 
@@ -45,6 +50,7 @@ use tasks::{Task, TaskMove};
 /// The world.
 pub struct World {
     now: Timestamp,
+    began: Timestamp,
     setup: Setup,
     /// What will happen, by time and then by order of planning.
     agenda: BTreeMap<(Timestamp, u64), Happening>,
@@ -61,6 +67,11 @@ pub struct World {
     queues: BTreeMap<String, Queue>,
     faults: BTreeMap<String, VecDeque<ApiError>>,
     calls: BTreeMap<&'static str, u32>,
+    /// The services as they were, second by second, while reads lag.
+    history: VecDeque<(Timestamp, BTreeMap<ServiceKey, ServiceView>)>,
+    /// The guardian's changes of the last minutes, and how many there were in all.
+    changes: Vec<(Timestamp, ServiceKey)>,
+    changed: usize,
     announcements: Vec<EventEntry>,
     story: Vec<Moment>,
     violations: Vec<Violation>,
@@ -85,8 +96,10 @@ enum Happening {
     Evaluate(String),
     /// EventBridge delivers an event.
     Deliver(String),
-    /// The next line of the deployer's script.
+    /// The next line of the deployer's script, or a reaction.
     Script(ServiceKey, Act),
+    /// An outage is over, unless another one came after it.
+    Recover(ServiceKey, String),
     /// ECS forgets a stopped task.
     Forget(String),
 }
@@ -98,6 +111,7 @@ impl World {
         let (users, wires) = (fate.fork(), fate.fork());
         let mut world = Self {
             now: start,
+            began: start,
             agenda: BTreeMap::new(),
             planned: 0,
             balancer: Balancer::new(&mut fate),
@@ -111,6 +125,9 @@ impl World {
             queues: BTreeMap::new(),
             faults: BTreeMap::new(),
             calls: BTreeMap::new(),
+            history: VecDeque::new(),
+            changes: Vec::new(),
+            changed: 0,
             announcements: Vec::new(),
             story: Vec::new(),
             violations: Vec::new(),
@@ -153,7 +170,10 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::TrafficSecond => self.traffic_second(),
+            Happening::TrafficSecond => {
+                self.remember();
+                self.traffic_second();
+            }
             Happening::Task(task, life, step) => self.move_task(&task, life, step),
             Happening::HealthCheck(task) => self.check_target(&task),
             Happening::Reconcile(service, task_set) => self.reconcile(&service, &task_set),
@@ -162,6 +182,7 @@ impl World {
             Happening::Evaluate(alarm) => self.evaluate(&alarm),
             Happening::Deliver(body) => self.deliver(body),
             Happening::Script(service, act) => self.act(&service, &act),
+            Happening::Recover(service, what) => self.recover(&service, &what),
             Happening::Forget(task) => {
                 self.tasks.remove(&task);
             }
@@ -177,6 +198,12 @@ impl World {
         self.story.push(Moment { at: self.now, what: what.into() });
     }
 
+    /// The story is about the first service; lines about others say so.
+    fn say_of(&mut self, service: &ServiceKey, what: &str) {
+        let first = self.setup.services.first().is_none_or(|first| first.key == *service);
+        self.say(if first { what.to_owned() } else { format!("{}: {what}", service.service) });
+    }
+
     fn version(&self, task_definition: &str) -> Version {
         self.setup.versions.get(task_definition).cloned().unwrap_or_default()
     }
@@ -190,6 +217,11 @@ impl World {
     /// Every broken promise so far, oldest first.
     pub fn violations(&self) -> &[Violation] {
         &self.violations
+    }
+
+    /// How many changes of ECS services and load balancers were asked for and applied so far.
+    pub fn changes(&self) -> usize {
+        self.changed
     }
 
     /// Every event that callers put on the bus and that was accepted, oldest first.

@@ -1,39 +1,99 @@
 //! The people who deploy, and do so by hand while the guardian watches.
 
-use super::World;
-use super::ecs::TaskSet;
-use super::setup::Act;
-use crate::model::{Action, ActionKind, Role, ServiceKey, TargetGroupArn, WeightedGroup};
+use std::time::Duration;
+
+use super::behaviour::{Act, Trouble};
+use super::ecs::{Outage, TaskSet};
+use super::{Happening, World};
+use crate::model::{ActionKind, Forward, Role, ServiceKey, TargetGroupArn, WeightedGroup};
 
 impl World {
     /// One line of the script. A deployer who finds no green any more does nothing.
     pub(super) fn act(&mut self, key: &ServiceKey, act: &Act) {
-        if let Act::CreateTaskSet { version, scale } = act {
-            let said = match self.create_task_set(key, version, *scale) {
-                Ok(_) => format!("the deployer creates green ({version})"),
-                Err(why) => format!("the deployer can't create {version}: {why}"),
-            };
-            return self.say(said);
-        }
-        let Some((blue, green)) = self.roles(key) else {
-            return self.say("the deployer finds no green any more and stops");
-        };
-        let id = |role: &Role| if *role == Role::Blue { blue.clone() } else { green.clone() };
         match act {
-            Act::CreateTaskSet { .. } => {}
-            Act::SetWeights { blue, green } => self.set_weights(key, *blue, *green),
+            Act::CreateTaskSet { version, scale } => {
+                let said = match self.create_task_set(key, version, *scale) {
+                    Ok("third") => format!("the deployer creates a third task set ({version})"),
+                    Ok(label) => format!("the deployer creates {label} ({version})"),
+                    Err(why) => format!("the deployer can't create {version}: {why}"),
+                };
+                self.say_of(key, &said);
+            }
+            Act::SetDesired(desired) => self.set_desired(key, *desired),
+            Act::Outage { what, lasts, trouble } => self.break_down(key, what, *lasts, *trouble),
+            _ => match self.roles(key) {
+                Some(roles) => self.act_on(key, act, roles),
+                None => self.say_of(key, "the deployer finds no green any more and stops"),
+            },
+        }
+    }
+
+    fn act_on(&mut self, key: &ServiceKey, act: &Act, (blue, green): (String, String)) {
+        let id = |role: &Role| if *role == Role::Blue { blue.clone() } else { green.clone() };
+        let said = match act {
+            Act::SetWeights { blue, green } => {
+                self.weigh(key, [*blue, *green]);
+                format!("the deployer gives blue weight {blue} and green weight {green}")
+            }
+            Act::ForwardTo(role) => {
+                self.forward_to(key, *role);
+                format!("the deployer forwards everything to {} alone", role.as_str())
+            }
             Act::SetPrimary(role) => {
                 self.apply_primary(key, &id(role));
-                self.say(format!("the deployer makes {} PRIMARY", role.as_str()));
+                format!("the deployer makes {} PRIMARY", role.as_str())
             }
             Act::DeleteTaskSet(role) => {
                 self.apply_delete(key, &id(role));
-                self.say(format!("the deployer deletes {}", role.as_str()));
+                format!("the deployer deletes {}", role.as_str())
             }
             Act::ScaleTaskSet(role, scale) => {
                 self.apply_scale(key, &id(role), *scale);
-                self.say(format!("the deployer scales {} to {scale} %", role.as_str()));
+                format!("the deployer scales {} to {scale} %", role.as_str())
             }
+            Act::CreateTaskSet { .. } | Act::SetDesired(_) | Act::Outage { .. } => return,
+        };
+        self.say_of(key, &said);
+    }
+
+    /// People see what the guardian has just done.
+    pub(super) fn react(&mut self, key: &ServiceKey, operation: &str) {
+        let Some(service) = self.services.get_mut(key) else { return };
+        let mut due = Vec::new();
+        for reaction in service.reactions.iter_mut().filter(|reaction| reaction.to == operation && reaction.times > 0) {
+            reaction.times -= 1;
+            due.push((reaction.after, reaction.act.clone()));
+        }
+        for (after, act) in due {
+            self.plan(after, Happening::Script(key.clone(), act));
+        }
+    }
+
+    fn set_desired(&mut self, key: &ServiceKey, desired: u32) {
+        let Some(service) = self.services.get_mut(key) else { return };
+        let before = std::mem::replace(&mut service.desired, desired);
+        for id in service.living().map(|set| set.id.clone()).collect::<Vec<_>>() {
+            self.reconcile_soon(key, &id);
+            self.update_stability(key, &id);
+        }
+        self.say_of(key, &format!("autoscaling wants {desired} tasks in every task set instead of {before}"));
+    }
+
+    fn break_down(&mut self, key: &ServiceKey, what: &str, lasts: Duration, trouble: Trouble) {
+        let Some(service) = self.services.get_mut(key) else { return };
+        service.outage = Some(Outage { what: what.to_owned(), trouble });
+        self.say_of(key, &format!("{what} is down"));
+        let running = self.tasks.values().filter(|task| task.service == *key && task.is_running());
+        for arn in running.map(|task| task.arn.clone()).collect::<Vec<_>>() {
+            self.plan_crash(&arn);
+        }
+        self.plan(lasts, Happening::Recover(key.clone(), what.to_owned()));
+    }
+
+    pub(super) fn recover(&mut self, key: &ServiceKey, what: &str) {
+        let Some(service) = self.services.get_mut(key) else { return };
+        if service.outage.take_if(|outage| outage.what == what).is_some() {
+            self.say_of(key, &format!("{what} is back"));
         }
     }
 
@@ -44,30 +104,47 @@ impl World {
     }
 
     /// On every route, restoring a group that somebody took out; everything else stays as it is.
-    fn set_weights(&mut self, key: &ServiceKey, blue: u32, green: u32) {
-        let Some(service) = self.services.get(key) else { return };
-        let wanted = [(&service.blue_group, blue), (&service.green_group, green)]
-            .map(|(group, weight)| (TargetGroupArn::new(group), weight));
+    fn weigh(&mut self, key: &ServiceKey, weights: [u32; 2]) {
+        let wanted: Vec<_> = self.pair(key).into_iter().zip(weights).collect();
+        self.rewrite(key, |forward| {
+            for (group, weight) in &wanted {
+                match forward.groups.iter_mut().find(|known| known.target_group == *group) {
+                    Some(known) => known.weight = Some(*weight),
+                    None => {
+                        forward.groups.push(WeightedGroup { target_group: group.clone(), weight: Some(*weight) });
+                    }
+                }
+            }
+        });
+    }
+
+    /// As people do who write a bare `TargetGroupArn`.
+    fn forward_to(&mut self, key: &ServiceKey, role: Role) {
+        let Some(group) = self.pair(key).into_iter().nth(usize::from(role == Role::Green)) else { return };
+        self.rewrite(key, |forward| {
+            let alone = WeightedGroup { target_group: group.clone(), weight: Some(1) };
+            *forward = Forward { groups: vec![alone], stickiness: None };
+        });
+    }
+
+    fn pair(&self, key: &ServiceKey) -> Vec<TargetGroupArn> {
+        let pair = self.services.get(key).into_iter().flat_map(super::ecs::Service::pair);
+        pair.map(TargetGroupArn::new).collect()
+    }
+
+    fn rewrite(&mut self, key: &ServiceKey, change: impl Fn(&mut Forward)) {
         for at in 0..self.balancer.rules.len() {
             let Some(rule) = self.balancer.rules.get(at).filter(|rule| rule.service.as_ref() == Some(key)) else {
                 continue;
             };
             let mut actions = rule.actions.clone();
             for action in &mut actions {
-                weigh(action, &wanted);
+                if let ActionKind::Forward(forward) = &mut action.kind {
+                    change(forward);
+                }
             }
+            self.note_undone(at, &actions);
             self.write_actions(at, actions);
-        }
-        self.say(format!("the deployer gives blue weight {blue} and green weight {green}"));
-    }
-}
-
-fn weigh(action: &mut Action, wanted: &[(TargetGroupArn, u32)]) {
-    let ActionKind::Forward(forward) = &mut action.kind else { return };
-    for (group, weight) in wanted {
-        match forward.groups.iter_mut().find(|known| known.target_group == *group) {
-            Some(known) => known.weight = Some(*weight),
-            None => forward.groups.push(WeightedGroup { target_group: group.clone(), weight: Some(*weight) }),
         }
     }
 }

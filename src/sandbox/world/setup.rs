@@ -1,14 +1,16 @@
-//! What a world is made of: services, how their versions behave, alarms, timings, and the deployer's script.
+//! What a world is made of: services and their routes, alarms, timings, and what AWS refuses for a while.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::behaviour::{Act, Reaction, Version};
 use crate::model::{AlarmValue, Role, ServiceKey};
 
 /// A whole world, before its first moment.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// The services, each steady on its first version when the world begins.
+    /// The services, each steady on its first version when the world begins. The first is the one that the story is
+    /// about.
     pub services: Vec<ServiceSetup>,
     /// How versions behave, by task definition as in `checkout:88`. Those not named here are sound.
     pub versions: BTreeMap<String, Version>,
@@ -30,9 +32,26 @@ pub struct Setup {
     pub expect_no_writes: bool,
     /// Every n-th call of an operation, as in `DescribeServices`, is throttled. 1 throttles all of them.
     pub throttle: BTreeMap<String, u32>,
+    /// Operations that are throttled for a while.
+    pub throttled: Vec<Throttled>,
+    /// `DescribeServices` answers what was so this long ago, as a replica that lags. To the second.
+    pub lag: Duration,
+    /// S11: at most so many services may be changed within any ten minutes.
+    pub brake: Option<usize>,
 }
 
-/// One service behind the load balancer.
+/// Every call of some operations is throttled for a while.
+#[derive(Clone, Debug)]
+pub struct Throttled {
+    /// As in `ModifyRule`.
+    pub operations: Vec<String>,
+    /// After the beginning.
+    pub from: Duration,
+    /// After the beginning.
+    pub until: Duration,
+}
+
+/// One service.
 #[derive(Clone, Debug)]
 pub struct ServiceSetup {
     /// Its names.
@@ -45,66 +64,72 @@ pub struct ServiceSetup {
     pub version: String,
     /// Its share of the service's desired count, in percent.
     pub scale: f64,
-    /// What the load balancer does for it. The users spread evenly over these.
+    /// What it is behind.
+    pub balancer: BalancerKind,
+    /// What the load balancer does for it. The users spread evenly over those of production listeners.
     pub routes: Vec<RouteSetup>,
+    /// Its target groups want a cookie of their own, so that every action which names several must be sticky.
+    pub sticky_targets: bool,
+    /// It has a third target group, for a third task set. Every action that names a pair names it too, with weight 0.
+    pub spare_group: bool,
     /// What its users send.
     pub requests_per_second: u32,
     /// Service tags.
     pub tags: BTreeMap<String, String>,
     /// What the people who deploy it do, at which time after the beginning.
     pub script: Vec<(Duration, Act)>,
+    /// What they do when the guardian has changed something.
+    pub reactions: Vec<Reaction>,
 }
 
-/// One listener rule, or the listener's default action, that forwards to the service's two target groups.
+/// What a service is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BalancerKind {
+    /// The Application Load Balancer that all such services share.
+    Application,
+    /// The Network Load Balancer that all such services share. Its listeners have only default actions.
+    Network,
+    /// Nothing: its task sets have no target groups, and nobody sends requests.
+    None,
+}
+
+/// A listener of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListenerKind {
+    /// For users; of a Network Load Balancer it is TCP.
+    Https,
+    /// For users who come without encryption.
+    Http,
+    /// For the deployers' own tests, on another port: no user comes this way.
+    Test,
+}
+
+/// What comes before the forward action, besides a login with OIDC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// `authenticate-cognito`.
+    Cognito,
+    /// `jwt-validation`.
+    Jwt,
+}
+
+/// One listener rule, or a listener's default action, that forwards to the service's two target groups.
 #[derive(Clone, Debug)]
 pub struct RouteSetup {
+    /// On which listener.
+    pub listener: ListenerKind,
     /// The rule's condition; `None` makes it the listener's default action.
     pub path: Option<String>,
     /// Stickiness of the forward action.
     pub sticky: Option<Duration>,
     /// An `authenticate-oidc` action comes before the forward.
     pub authenticated: bool,
-}
-
-/// How one version behaves.
-#[derive(Clone, Debug)]
-pub struct Version {
-    /// From PENDING to RUNNING.
-    pub start_delay: Duration,
-    /// Whether its tasks start at all.
-    pub start: Start,
-    /// Its tasks end by themselves.
-    pub crash: Option<Crash>,
-    /// It answers the load balancer's health checks as it should.
-    pub passes_health_checks: bool,
-    /// Share of its answers that are 5xx.
-    pub error_rate: f64,
-    /// How long its answers take, on average.
-    pub latency: Duration,
-    /// How long one of its tasks runs, on average, until its Spot capacity is taken away.
-    pub spot_interruption: Option<Duration>,
-}
-
-/// Whether a version's tasks start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// They do.
-    Runs,
-    /// The image is not there.
-    CannotPull,
-    /// Only so many of a task set run; the others stay PENDING.
-    AtMost(u32),
-}
-
-/// How a version's tasks end by themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Crash {
-    /// About this long after they ran.
-    pub after: Duration,
-    /// Of the container.
-    pub exit_code: i32,
-    /// The kernel killed it.
-    pub out_of_memory: bool,
+    /// These come before the forward as well.
+    pub guards: Vec<Guard>,
+    /// Weight of another service's target group in the same forward action; blue has 100 at the beginning.
+    pub third: Option<u32>,
+    /// The forward names only this one's group, as people write it who switch instead of weighing.
+    pub only: Option<Role>,
 }
 
 /// One metric alarm. Missing data is not breaching.
@@ -148,6 +173,8 @@ pub struct Timing {
     pub deregistration: Duration,
     /// Least and most time until a changed rule is in force.
     pub propagation: (Duration, Duration),
+    /// How long ECS lets a task with an unhealthy target run, at least.
+    pub unhealthy: Duration,
     /// How long metrics lag behind the traffic.
     pub metrics: Duration,
     /// From a Spot warning to the end.
@@ -165,31 +192,6 @@ pub struct Delivery {
     pub stragglers: f64,
 }
 
-/// What the people who deploy do. Green is the newest living task set beside an older one, which is blue.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Act {
-    /// A task set on the target group that is free.
-    CreateTaskSet {
-        /// Task definition, as in `checkout:88`.
-        version: String,
-        /// Percent.
-        scale: f64,
-    },
-    /// On every route.
-    SetWeights {
-        /// 0 to 999.
-        blue: u32,
-        /// 0 to 999.
-        green: u32,
-    },
-    /// UpdateServicePrimaryTaskSet.
-    SetPrimary(Role),
-    /// DeleteTaskSet with force.
-    DeleteTaskSet(Role),
-    /// UpdateTaskSet.
-    ScaleTaskSet(Role, f64),
-}
-
 impl Default for Setup {
     /// The service prod/checkout, four tasks, 100 requests a second, one rule, no alarms, nobody deploying.
     fn default() -> Self {
@@ -205,6 +207,9 @@ impl Default for Setup {
             drain: Duration::from_secs(15),
             expect_no_writes: false,
             throttle: BTreeMap::new(),
+            throttled: Vec::new(),
+            lag: Duration::ZERO,
+            brake: None,
         }
     }
 }
@@ -217,10 +222,14 @@ impl Default for ServiceSetup {
             desired: 4,
             version: "checkout:87".to_owned(),
             scale: 100.0,
+            balancer: BalancerKind::Application,
             routes: vec![RouteSetup::default()],
+            sticky_targets: false,
+            spare_group: false,
             requests_per_second: 100,
             tags: BTreeMap::new(),
             script: Vec::new(),
+            reactions: Vec::new(),
         }
     }
 }
@@ -228,21 +237,14 @@ impl Default for ServiceSetup {
 impl Default for RouteSetup {
     /// One listener rule for every path, not sticky.
     fn default() -> Self {
-        Self { path: Some("/*".to_owned()), sticky: None, authenticated: false }
-    }
-}
-
-impl Default for Version {
-    /// Sound: it starts, answers within 40 ms, and fails one request in ten thousand.
-    fn default() -> Self {
         Self {
-            start_delay: Duration::from_secs(6),
-            start: Start::Runs,
-            crash: None,
-            passes_health_checks: true,
-            error_rate: 0.0001,
-            latency: Duration::from_millis(40),
-            spot_interruption: None,
+            listener: ListenerKind::Https,
+            path: Some("/*".to_owned()),
+            sticky: None,
+            authenticated: false,
+            guards: Vec::new(),
+            third: None,
+            only: None,
         }
     }
 }
@@ -255,6 +257,7 @@ impl Default for Timing {
             health_threshold: 2,
             deregistration: Duration::from_secs(20),
             propagation: (Duration::from_secs(1), Duration::from_secs(4)),
+            unhealthy: Duration::ZERO,
             metrics: Duration::from_secs(5),
             spot_warning: Duration::from_secs(20),
         }

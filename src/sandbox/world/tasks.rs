@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::ecs::count;
-use super::setup::Start;
+use super::behaviour::Start;
+use super::health::{Health, Target};
 use super::{Happening, World, names};
 use crate::model::{ServiceKey, Timestamp};
 
@@ -28,6 +28,8 @@ pub(super) struct Task {
     pub(super) started_by: String,
     /// Its task definition, as in `checkout:88`.
     pub(super) definition: String,
+    /// The place that it takes among the tasks of its task set; whoever replaces it takes it over.
+    pub(super) place: u32,
     pub(super) status: TaskStatus,
     /// `desiredStatus` is RUNNING.
     pub(super) wanted: bool,
@@ -46,23 +48,6 @@ pub(super) struct Task {
     pub(super) attachment: String,
     /// Its entry in the target group, while there is one.
     pub(super) target: Option<Target>,
-}
-
-/// A registered target.
-#[derive(Clone, Debug)]
-pub(super) struct Target {
-    pub(super) group: String,
-    pub(super) health: Health,
-    checks: u32,
-}
-
-/// What the load balancer thinks of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Health {
-    Initial,
-    Healthy,
-    Unhealthy,
-    Draining,
 }
 
 /// `lastStatus`.
@@ -100,6 +85,7 @@ pub(super) enum TaskMove {
     FailToStart,
     Activate,
     Run,
+    Break,
     Crash,
     InterruptSpot,
     Deactivate,
@@ -111,6 +97,7 @@ pub(super) enum TaskMove {
 impl Task {
     fn new(rng: &mut Rng, service: &ServiceKey, task_set: &str, task_definition: &str, now: Timestamp) -> Self {
         Self {
+            place: 0,
             arn: names::task_arn(&service.cluster, &names::hex(rng, 32)),
             service: service.clone(),
             started_by: task_set.to_owned(),
@@ -172,7 +159,8 @@ impl Task {
 impl World {
     /// ECS starts one task of a task set.
     pub(super) fn start_task(&mut self, service: &ServiceKey, task_set: &str, task_definition: &str) {
-        let task = Task::new(&mut self.fate, service, task_set, task_definition, self.now);
+        let mut task = Task::new(&mut self.fate, service, task_set, task_definition, self.now);
+        task.place = self.free_place(task_set);
         let arn = task.arn.clone();
         self.tasks.insert(arn.clone(), task);
         self.emit_task(&arn);
@@ -181,16 +169,30 @@ impl World {
     }
 
     /// A task that has been running since long before the world began.
-    pub(super) fn found_task(&mut self, service: &ServiceKey, task_set: &str, task_definition: &str, group: &str) {
+    pub(super) fn found_task(
+        &mut self,
+        service: &ServiceKey,
+        task_set: &str,
+        task_definition: &str,
+        group: Option<&str>,
+    ) {
         let since = self.now.minus(Duration::from_hours(1));
         let mut task = Task::new(&mut self.fate, service, task_set, task_definition, since);
         task.status = TaskStatus::Running;
         task.version = 4;
         task.started_at = Some(since.plus(Duration::from_secs(15)));
-        task.target = Some(Target { group: group.to_owned(), health: Health::Healthy, checks: 0 });
+        task.place = self.free_place(task_set);
+        task.target = group.map(|group| Target::new(group, Health::Healthy, since));
         let arn = task.arn.clone();
         self.tasks.insert(arn.clone(), task);
-        self.plan_ends(&arn, task_definition);
+        self.plan_checks(&arn);
+        self.plan_ends(&arn);
+    }
+
+    /// The first place that no task of the task set takes.
+    fn free_place(&self, task_set: &str) -> u32 {
+        let taken: Vec<_> = self.tasks_of(task_set).filter(|task| task.wanted).map(|task| task.place).collect();
+        (0..=u32::MAX).find(|place| !taken.contains(place)).unwrap_or_default()
     }
 
     fn plan_move(&mut self, arn: &str, after: Duration, step: TaskMove) {
@@ -200,23 +202,31 @@ impl World {
     }
 
     /// How a running task will end by itself, if it will.
-    fn plan_ends(&mut self, arn: &str, task_definition: &str) {
-        let version = self.version(task_definition);
-        if let Some(crash) = version.crash {
-            let after = names::about(&mut self.fate, crash.after);
-            self.plan_move(arn, after, TaskMove::Crash);
+    fn plan_ends(&mut self, arn: &str) {
+        let Some(task) = self.tasks.get(arn) else { return };
+        let (behaviour, breaks_at) = (self.behaviour(task), self.breaks_at(task));
+        self.plan_crash(arn);
+        if let Some(at) = breaks_at.filter(|at| *at > self.now) {
+            self.plan_move(arn, at.since(self.now), TaskMove::Break);
         }
-        if let Some(mean) = version.spot_interruption {
+        if let Some(mean) = behaviour.spot_interruption {
             let after = mean.mul_f64(2.0 * self.fate.f64());
             self.plan_move(arn, after, TaskMove::InterruptSpot);
         }
     }
 
+    pub(super) fn plan_crash(&mut self, arn: &str) {
+        let crash = self.tasks.get(arn).and_then(|task| self.behaviour(task).crash);
+        if let Some(crash) = crash {
+            let after = names::about(&mut self.fate, crash.after);
+            self.plan_move(arn, after, TaskMove::Crash);
+        }
+    }
+
     pub(super) fn move_task(&mut self, arn: &str, life: u64, step: TaskMove) {
         let Some(task) = self.tasks.get(arn).filter(|task| task.life == life) else { return };
-        let (service, task_set, task_definition) =
-            (task.service.clone(), task.started_by.clone(), task.definition.clone());
-        let version = self.version(&task_definition);
+        let (service, task_set, place) = (task.service.clone(), task.started_by.clone(), task.place);
+        let version = self.behaviour(task);
         match step {
             TaskMove::Pend => {
                 self.set_status(arn, TaskStatus::Pending);
@@ -224,7 +234,7 @@ impl World {
                 match version.start {
                     Start::Runs => self.plan_move(arn, pull, TaskMove::Activate),
                     Start::CannotPull => self.plan_move(arn, pull, TaskMove::FailToStart),
-                    Start::AtMost(most) if self.place(arn) < most => self.plan_move(arn, pull, TaskMove::Activate),
+                    Start::AtMost(most) if place < most => self.plan_move(arn, pull, TaskMove::Activate),
                     Start::AtMost(_) => {}
                 }
             }
@@ -234,8 +244,9 @@ impl World {
                 let soon = names::between(&mut self.fate, Duration::from_millis(200), Duration::from_millis(900));
                 self.plan_move(arn, soon, TaskMove::Run);
             }
-            TaskMove::Run => self.run(arn, &task_definition),
-            TaskMove::Crash => self.crash(arn, &task_definition),
+            TaskMove::Run => self.run(arn),
+            TaskMove::Break => self.plan_crash(arn),
+            TaskMove::Crash => self.crash(arn),
             TaskMove::InterruptSpot => {
                 self.begin_stop(arn, "SpotInterruption", "Your Spot Task was interrupted.");
                 let warning = self.setup.timing.spot_warning;
@@ -263,31 +274,25 @@ impl World {
         self.update_stability(&service, &task_set);
     }
 
-    /// How many living tasks of the same task set are before this one.
-    fn place(&self, arn: &str) -> u32 {
-        let Some(task) = self.tasks.get(arn) else { return 0 };
-        let age = |task: &Task| (task.created_at, task.arn.clone());
-        count(self.tasks_of(&task.started_by).filter(|other| other.wanted && age(other) < age(task)))
-    }
-
-    fn run(&mut self, arn: &str, task_definition: &str) {
+    fn run(&mut self, arn: &str) {
         let group = self.task_set_of(arn).and_then(|set| set.group.clone());
         if let Some(task) = self.tasks.get_mut(arn) {
             task.started_at = Some(self.now);
-            task.target = group.map(|group| Target { group, health: Health::Initial, checks: 0 });
+            task.target = group.map(|group| Target::new(&group, Health::Initial, self.now));
         }
         self.set_status(arn, TaskStatus::Running);
-        let interval = names::about(&mut self.fate, self.setup.timing.health_interval);
-        self.plan(interval, Happening::HealthCheck(arn.to_owned()));
-        self.plan_ends(arn, task_definition);
+        self.plan_checks(arn);
+        self.plan_ends(arn);
         if let Some(set) = self.task_set_of_mut(arn) {
             set.start_failures = 0;
         }
         self.tell(arn, "runs");
     }
 
-    fn crash(&mut self, arn: &str, task_definition: &str) {
-        let Some(crash) = self.version(task_definition).crash else { return };
+    fn crash(&mut self, arn: &str) {
+        let crash = self.tasks.get(arn).and_then(|task| self.behaviour(task).crash);
+        // What it would have died of may be over.
+        let Some(crash) = crash else { return };
         self.begin_stop(arn, "EssentialContainerExited", "Essential container in task exited");
         if let Some(task) = self.tasks.get_mut(arn) {
             task.exit_code = Some(crash.exit_code);
@@ -349,7 +354,7 @@ impl World {
     fn deactivate(&mut self, arn: &str) {
         let mut drains = Duration::from_millis(300);
         if let Some(target) = self.tasks.get_mut(arn).and_then(|task| task.target.as_mut()) {
-            target.health = Health::Draining;
+            target.turn(Health::Draining, self.now);
             drains = self.setup.timing.deregistration;
         }
         self.set_status(arn, TaskStatus::Deactivating);
@@ -394,44 +399,15 @@ impl World {
     }
 
     /// ECS notices after a while that a task is missing.
-    fn replace(&mut self, service: &ServiceKey, task_set: &str) {
+    pub(super) fn replace(&mut self, service: &ServiceKey, task_set: &str) {
         let after = names::between(&mut self.fate, REPLACEMENT.0, REPLACEMENT.1);
         self.plan(after, Happening::Reconcile(service.clone(), task_set.to_owned()));
     }
 
-    /// One health check of a task's target. A target that fails gets its task stopped, as ECS does.
-    pub(super) fn check_target(&mut self, arn: &str) {
-        let timing = self.setup.timing;
-        let Some(task) = self.tasks.get(arn) else { return };
-        let (service, task_set) = (task.service.clone(), task.started_by.clone());
-        let passes = self.version(&task.definition).passes_health_checks;
-        let Some(target) = self.tasks.get_mut(arn).filter(|task| task.wanted).and_then(|task| task.target.as_mut())
-        else {
-            return;
-        };
-        target.checks += 1;
-        if target.checks < timing.health_threshold {
-            self.plan(timing.health_interval, Happening::HealthCheck(arn.to_owned()));
-            return;
-        }
-        if passes {
-            target.health = Health::Healthy;
-        } else if target.health == Health::Initial {
-            target.health = Health::Unhealthy;
-            // ECS looks at target health on its own beat, not the load balancer's.
-            self.plan(timing.health_interval, Happening::HealthCheck(arn.to_owned()));
-        } else {
-            let reason = format!("Task failed ELB health checks in (target-group {})", target.group);
-            self.tell(arn, "failed its health checks");
-            self.stop_task(arn, "ServiceSchedulerInitiated", &reason);
-            self.replace(&service, &task_set);
-        }
-        self.update_stability(&service, &task_set);
-    }
-
-    fn tell(&mut self, arn: &str, what: &str) {
-        let label = self.task_set_of(arn).map_or("gone", |set| self.color(set));
+    pub(super) fn tell(&mut self, arn: &str, what: &str) {
+        let label = self.task_set_of(arn).map_or("gone", |set| set.label);
         let short: String = names::last_part(arn).chars().take(8).collect();
-        self.say(format!("{label} task {short} {what}"));
+        let Some(service) = self.tasks.get(arn).map(|task| task.service.clone()) else { return };
+        self.say_of(&service, &format!("{label} task {short} {what}"));
     }
 }

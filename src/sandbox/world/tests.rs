@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod aws;
+mod people;
 mod promises;
+mod routes;
 
 use std::time::Duration;
 
@@ -85,8 +87,12 @@ impl Stage {
 
     fn weigh(&mut self, blue: u32, green: u32) -> Result<Reply, ApiError> {
         let rule = self.rule();
-        let groups = [(0, blue), (1, green)]
-            .map(|(at, weight)| (forward(&rule.actions).groups[at].target_group.clone(), weight));
+        let groups = &forward(&rule.actions).groups;
+        let weights = [blue, green].into_iter().map(Some).chain(std::iter::repeat(None));
+        let weighted = groups.iter().zip(weights);
+        let groups: Vec<_> = weighted
+            .map(|(group, weight)| (group.target_group.clone(), weight.unwrap_or(group.effective_weight())))
+            .collect();
         self.write(&groups)
     }
 

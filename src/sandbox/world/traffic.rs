@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::behaviour::Version;
 use super::elb::{Cookie, Rule, forwards};
-use super::setup::Version;
-use super::tasks::Health;
+use super::health::Health;
 use super::{Happening, World};
 use crate::model::{Forward, ServiceKey, Split, TargetGroupArn, Timestamp};
 
@@ -73,9 +73,12 @@ impl World {
     /// Traffic of one service, for people to look at.
     pub fn traffic(&self, key: &ServiceKey) -> Option<TrafficView> {
         let service = self.services.get(key)?;
-        let [blue, green] = service.groups();
+        let (Some(blue), Some(green)) = (service.blue_group(), service.green_group()) else {
+            return Some(TrafficView::default());
+        };
         let (mut configured, mut rules) = (Split::default(), 0.0);
-        for forward in self.balancer.rules_of(key).flat_map(|rule| forwards(&rule.actions)) {
+        let production = self.balancer.rules_of(key).filter(|rule| rule.has_users);
+        for forward in production.flat_map(|rule| forwards(&rule.actions)) {
             configured.blue += forward.share(&TargetGroupArn::new(blue));
             configured.green += forward.share(&TargetGroupArn::new(green));
             rules += 1.0;
@@ -108,7 +111,7 @@ impl World {
         let mut targets = Targets::new();
         for task in self.tasks.values() {
             if let Some(target) = task.target.as_ref().filter(|target| target.health == Health::Healthy) {
-                let entry = (task.is_running(), self.version(&task.definition));
+                let entry = (task.is_running(), self.behaviour(task));
                 targets.entry(target.group.clone()).or_default().push(entry);
             }
         }
@@ -127,7 +130,7 @@ impl World {
         }
         let routes: Vec<usize> = (0..)
             .zip(&self.balancer.rules)
-            .filter_map(|(at, rule)| (rule.service.as_ref() == Some(key)).then_some(at))
+            .filter_map(|(at, rule)| (rule.has_users && rule.service.as_ref() == Some(key)).then_some(at))
             .collect();
         for _ in 0..service.requests_per_second {
             let Some(at) = self.users.choice(&routes) else { return };

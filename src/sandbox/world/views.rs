@@ -23,6 +23,27 @@ impl World {
         Ok(Reply::Arns(keys.map(|key| names::service_arn(&key.cluster, &key.service)).collect()))
     }
 
+    /// The services as they were some time ago, while reads lag; only what has happened since the world began lags.
+    fn service_read(&self, key: &ServiceKey) -> Option<ServiceView> {
+        let then = self.now.minus(self.setup.lag);
+        let seen = self.history.iter().rev().find(|(at, _)| *at <= then);
+        let now = || self.services.get(key).map(|service| self.service_view(service));
+        seen.map_or_else(now, |(_, views)| views.get(key).cloned())
+    }
+
+    /// Keeps what lagging reads will answer.
+    pub(super) fn remember(&mut self) {
+        if self.setup.lag.is_zero() {
+            return;
+        }
+        let views = self.services.iter().map(|(key, service)| (key.clone(), self.service_view(service))).collect();
+        self.history.push_back((self.now, views));
+        let then = self.now.minus(self.setup.lag);
+        while self.history.get(1).is_some_and(|(at, _)| *at <= then) {
+            self.history.pop_front();
+        }
+    }
+
     pub(super) fn describe_services(&self, cluster: &str, services: &[String]) -> Result<Reply, ApiError> {
         let cluster = self.find_cluster(cluster)?;
         if !(1..=10).contains(&services.len()) {
@@ -30,8 +51,8 @@ impl World {
         }
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         for name in services.iter().map(|service| names::last_part(service)) {
-            match self.services.get(&ServiceKey::new(cluster, name)) {
-                Some(service) => found.push(self.service_view(service)),
+            match self.service_read(&ServiceKey::new(cluster, name)) {
+                Some(service) => found.push(service),
                 None => missing.push(names::service_arn(cluster, name)),
             }
         }
