@@ -114,7 +114,12 @@ fn everything() -> Setup {
         (soon(700), Act::SetPrimary(Role::Green)),
         (soon(800), Act::ScaleTaskSet(Role::Blue, 25.0)),
     ];
-    let login = RouteSetup { path: Some("/a".to_owned()), sticky: Some(Duration::from_mins(10)), authenticated: true };
+    let login = RouteSetup {
+        path: Some("/a".to_owned()),
+        sticky: Some(Duration::from_mins(10)),
+        authenticated: true,
+        ..RouteSetup::default()
+    };
     let routes = vec![login, RouteSetup::default(), RouteSetup { path: None, ..RouteSetup::default() }];
     Setup {
         services: vec![ServiceSetup { script, routes, ..ServiceSetup::default() }],
