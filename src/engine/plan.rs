@@ -215,10 +215,18 @@ pub(super) fn next(view: View<'_>) -> Next {
         return Next::Done("traffic is on blue; green is kept, as the rule says".to_owned());
     }
     let drained_at = rollback.safe_since.unwrap_or(now).plus(rule.rollback.drain);
-    if green.running > 0 && drained_at > now {
-        let left = humane(drained_at.since(now));
-        let at = drained_at.min(now.plus(SLOW_POLL));
-        return Next::Wait(Step::Drain, at, format!("letting requests in flight end, {left} left"));
+    if drained_at > now {
+        // With no task there is no request in flight. One read that says so may lag behind tasks that came again.
+        let again = seen.task_sets_again.as_deref().map(|again| sets(deployment, again).green);
+        match (green.running, again) {
+            (0, None) => return Next::LookTwice,
+            (0, Some(again)) if again.is_none_or(|green| green.running == 0) => {}
+            _ => {
+                let left = humane(drained_at.since(now));
+                let at = drained_at.min(now.plus(SLOW_POLL));
+                return Next::Wait(Step::Drain, at, format!("letting requests in flight end, {left} left"));
+            }
+        }
     }
     view.delete(green, blue)
 }

@@ -214,6 +214,11 @@ impl World {
         self.faults.entry(operation.to_owned()).or_default().extend(failures);
     }
 
+    /// Somebody does something, now, unseen by the checks: people may do what they like.
+    pub fn person(&mut self, service: &ServiceKey, act: &Act) {
+        self.act(service, act);
+    }
+
     /// Every broken promise so far, oldest first.
     pub fn violations(&self) -> &[Violation] {
         &self.violations

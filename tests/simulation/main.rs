@@ -1,0 +1,95 @@
+//! Deterministic simulation: the engine and its effects against the sandbox world, on virtual time, one thread, one seed.
+//!
+//! ```console
+//! $ cargo test --release --test simulation -- --nocapture
+//! $ SIM_SEEDS=1000000 SIM_START=0 cargo test --release --test simulation -- --nocapture
+//! $ SIM_SEED=4711 cargo test --release --test simulation -- --nocapture
+//! ```
+//!
+//! The last one replays one schedule with a readable trace.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tell why")]
+
+mod driver;
+mod faults;
+mod schedule;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use driver::{Ended, Simulation};
+use schedule::Schedule;
+
+/// Schedules of a debug build: enough to notice that something is wrong.
+const FEW: u64 = 300;
+
+/// Schedules of a release build.
+const MANY: u64 = 100_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+fn play(seed: u64) -> Ended {
+    Simulation::new(Schedule::draw(seed), false).run().0
+}
+
+#[test]
+fn no_schedule_breaks_a_promise() {
+    if let Some(seed) = number("SIM_SEED") {
+        let schedule = Schedule::draw(seed);
+        eprintln!("{schedule:#?}");
+        let (ended, story) = Simulation::new(schedule, true).run();
+        eprintln!("{}\n{ended:#?}", story.join("\n"));
+        assert!(ended.broken.iter().all(|broken| broken.race));
+        return;
+    }
+    let count = number("SIM_SEEDS").unwrap_or(if cfg!(debug_assertions) { FEW } else { MANY });
+    let start = number("SIM_START").unwrap_or(0);
+    let (next, failed, races) = (AtomicU64::new(start), Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
+    let tally = [const { AtomicU64::new(0) }; 4];
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= start + count {
+                        return;
+                    }
+                    let ended = play(seed);
+                    // A hundredth is played twice: the same seed is the same schedule.
+                    if seed % 100 == 0 {
+                        assert_eq!(play(seed).trace, ended.trace, "seed {seed} is not deterministic");
+                    }
+                    for (tally, count) in
+                        tally.iter().zip([ended.decided, ended.completed, ended.escalated, ended.crashes > 0])
+                    {
+                        tally.fetch_add(u64::from(count), Ordering::Relaxed);
+                    }
+                    for broken in ended.broken {
+                        let into = if broken.race { &races } else { &failed };
+                        into.lock().unwrap().entry(broken.invariant).or_insert_with(Vec::new).push((seed, broken.what));
+                    }
+                }
+            });
+        }
+    });
+    let took = began.elapsed();
+    let [decided, completed, escalated, crashed] = tally.map(AtomicU64::into_inner);
+    eprintln!(
+        "{count} schedules in {:.1} s, {:.0} a second; {decided} decided, {completed} completed, {escalated} escalated, {crashed} crashed",
+        took.as_secs_f64(),
+        f64::from(u32::try_from(count).unwrap()) / took.as_secs_f64(),
+    );
+    for (invariant, found) in races.into_inner().unwrap() {
+        eprintln!("races, {invariant}: {} as in seed {} ({})", found.len(), found[0].0, found[0].1);
+    }
+    let failed = failed.into_inner().unwrap();
+    for (invariant, found) in &failed {
+        let seeds: Vec<_> = found.iter().take(8).map(|(seed, _)| seed).collect();
+        eprintln!("BROKEN {invariant}: {} times, seeds {seeds:?}: {}", found.len(), found[0].1);
+    }
+    assert!(failed.is_empty(), "replay one with SIM_SEED=n");
+}
