@@ -24,6 +24,9 @@ use crate::telemetry::Metrics;
 const WAIT: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(30);
 
+/// How long its end is waited for, in real time. Nobody answers its calls any more, so it is short.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Everything that outlives the guardian's process.
 pub(super) struct Surroundings {
     pub(super) scenario: &'static Scenario,
@@ -100,9 +103,11 @@ impl Guardian {
         self.stop.cancel();
     }
 
-    /// Waits until nobody is served any more. To be dismissed before.
-    pub(super) async fn leave(self) -> anyhow::Result<()> {
-        self.worker.abort();
+    /// Waits for its orderly end. To be dismissed before.
+    pub(super) async fn leave(mut self) -> anyhow::Result<()> {
+        if tokio::time::timeout(GRACE, &mut self.worker).await.is_err() {
+            self.worker.abort();
+        }
         if let Some(serving) = self.serving {
             serving.await??;
         }

@@ -68,22 +68,25 @@ pub(super) fn from_guardian(note: &Note, about: &ServiceKey, at: Timestamp) -> O
 
 /// The service that a note is about; `None` for what concerns all of them.
 fn subject(note: &Note) -> Option<&ServiceKey> {
-    match note {
-        Note::Signal { service, .. } => service.as_ref(),
-        Note::DeploymentBegan { service, .. }
-        | Note::Judged { service, .. }
-        | Note::Decided { service, .. }
-        | Note::Phase { service, .. }
-        | Note::Sent { service, .. }
-        | Note::Returned { service, .. }
-        | Note::TrafficMoved { service, .. }
-        | Note::Reached { service, .. }
-        | Note::Closed { service, .. }
-        | Note::Graduated { service, .. }
-        | Note::Unread { service, .. }
-        | Note::NotReady { service, .. } => Some(service),
-        _ => None,
+    if let Note::Signal { service, .. } = note {
+        return service.as_ref();
     }
+    let (Note::DeploymentBegan { service, .. }
+    | Note::Judged { service, .. }
+    | Note::Decided { service, .. }
+    | Note::Phase { service, .. }
+    | Note::Sent { service, .. }
+    | Note::Returned { service, .. }
+    | Note::TrafficMoved { service, .. }
+    | Note::Reached { service, .. }
+    | Note::Closed { service, .. }
+    | Note::Graduated { service, .. }
+    | Note::Unread { service, .. }
+    | Note::NotReady { service, .. }) = note
+    else {
+        return None;
+    };
+    Some(service)
 }
 
 /// The word for a note that ends the deployment of this service.

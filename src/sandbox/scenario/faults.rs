@@ -18,7 +18,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 let throttled = Throttled {
                     operations: ["ModifyRule", "ModifyListener"].map(str::to_owned).to_vec(),
                     from: Duration::from_secs(20),
-                    until: Duration::from_secs(60),
+                    until: Duration::from_mins(1),
                 };
                 Setup { throttled: vec![throttled], ..deployment(crashing(), early_canary()) }
             },

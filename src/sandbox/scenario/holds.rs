@@ -24,7 +24,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 script.push(at(70, Act::Outage { what: "the database".to_owned(), lasts, trouble }));
                 Setup { expect_no_writes: true, ..deployment(Version::default(), script) }
             },
-            afterwards: Duration::from_secs(60),
+            afterwards: Duration::from_mins(1),
             ..plain()
         },
         Scenario {

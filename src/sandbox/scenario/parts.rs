@@ -118,6 +118,13 @@ pub(super) fn crashing() -> Version {
     Version { crash: Some(crash(3)), ..Version::default() }
 }
 
+/// Two of the four tasks crash as soon as they run, and so do those that replace them. The others serve.
+pub(super) fn half_crashing() -> Version {
+    let trouble = Trouble { crash: Some(crash(3)), ..Trouble::default() };
+    let breaks = Breaks { when: When::Aged(Duration::ZERO), tasks: Some(2), trouble };
+    Version { breaks: Some(breaks), ..Version::default() }
+}
+
 /// All is well until this second of the world; from then on so many of the tasks are in trouble.
 pub(super) fn sound_until(second: u64, tasks: Option<u32>, trouble: Trouble) -> Version {
     let when = When::At(Duration::from_secs(second));

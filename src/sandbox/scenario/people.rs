@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::parts::{crashing, plain, reacting};
+use super::parts::{half_crashing, plain, reacting};
 use super::{Expected, Scenario};
 use crate::model::Role;
 use crate::sandbox::world::{Act, Setup};
@@ -12,7 +12,7 @@ const WATCHED: Duration = Duration::from_secs(30);
 
 /// A tool that sets the canary's weights again after each change of them.
 fn set_back(times: u32) -> Setup {
-    reacting(crashing(), "ModifyRule", 6, Act::SetWeights { blue: 90, green: 10 }, times)
+    reacting(half_crashing(), "ModifyRule", 6, Act::SetWeights { blue: 90, green: 10 }, times)
 }
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -20,8 +20,8 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "foreign-writer-once",
             title: "a deploy tool undoes the shift, once",
-            story: "checkout:88 crashes, and six seconds after the guardian has shifted, a deploy tool sets the old \
-                    weights again. The guardian shifts once more, the tool leaves it at that, and green is deleted.",
+            story: "Half of the tasks of checkout:88 crash, and six seconds after the guardian has shifted, a deploy tool sets \
+                    the old weights again. The guardian shifts once more, the tool leaves it at that, and green is deleted.",
             setup: |_| set_back(1),
             ..plain()
         },
@@ -38,13 +38,13 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "third-task-set",
             title: "a newer task set appears during the rollback",
-            story: "While the guardian shifts the users off a crashing checkout:88, the deployer creates a task set \
+            story: "While the guardian takes the users off checkout:88, half of whose tasks crash, the deployer creates a task set \
                     with checkout:89. The deployment that was to be rolled back is overtaken: the guardian leaves \
                     it to the deployer and says so.",
             expected: Expected::Held,
             setup: |_| {
                 let create = Act::CreateTaskSet { version: "checkout:89".to_owned(), scale: 100.0 };
-                let mut setup = reacting(crashing(), "ModifyRule", 3, create, 1);
+                let mut setup = reacting(half_crashing(), "ModifyRule", 3, create, 1);
                 setup.services.iter_mut().for_each(|service| service.spare_group = true);
                 setup
             },
@@ -54,19 +54,19 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "green-promoted-meanwhile",
             title: "somebody promotes green during the rollback",
-            story: "While the guardian shifts the users off a crashing checkout:88, somebody makes it PRIMARY. That is \
+            story: "While the guardian takes the users off checkout:88, half of whose tasks crash, somebody makes it PRIMARY. That is \
                     a person's decision against the rollback: the guardian stops, deletes nothing and says so.",
             expected: Expected::Held,
-            setup: |_| reacting(crashing(), "ModifyRule", 3, Act::SetPrimary(Role::Green), 1),
+            setup: |_| reacting(half_crashing(), "ModifyRule", 3, Act::SetPrimary(Role::Green), 1),
             afterwards: WATCHED,
             ..plain()
         },
         Scenario {
             name: "deleted-by-somebody",
             title: "the deployer deletes green first",
-            story: "The deployer sees checkout:88 crash as well, and deletes it while the guardian still waits for \
+            story: "The deployer sees half of the tasks of checkout:88 crash as well, and deletes it while the guardian still waits for \
                     requests to end. The guardian finds green gone, has nothing more to do and closes the incident.",
-            setup: |_| reacting(crashing(), "ModifyRule", 5, Act::DeleteTaskSet(Role::Green), 1),
+            setup: |_| reacting(half_crashing(), "ModifyRule", 5, Act::DeleteTaskSet(Role::Green), 1),
             ..plain()
         },
     ]
