@@ -163,6 +163,29 @@ pub enum Note {
     },
 }
 
+impl Note {
+    /// The service that it is about; `None` for what concerns none or all of them.
+    pub fn service(&self) -> Option<&ServiceKey> {
+        match self {
+            Self::Signal { service, .. } => service.as_ref(),
+            Self::DeploymentBegan { service, .. }
+            | Self::Judged { service, .. }
+            | Self::Decided { service, .. }
+            | Self::Phase { service, .. }
+            | Self::Waiting { service, .. }
+            | Self::Sent { service, .. }
+            | Self::Returned { service, .. }
+            | Self::TrafficMoved { service, .. }
+            | Self::Reached { service, .. }
+            | Self::Closed { service, .. }
+            | Self::Graduated { service, .. }
+            | Self::Unread { service, .. }
+            | Self::NotReady { service, .. } => Some(service),
+            Self::Brake { .. } | Self::Announced { .. } => None,
+        }
+    }
+}
+
 /// What became of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]

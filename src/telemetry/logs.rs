@@ -93,7 +93,6 @@ pub fn log_report(report: &Report) {
 }
 
 /// What a note is about, as fields.
-#[derive(Default)]
 struct Subject<'a> {
     service: Option<&'a ServiceKey>,
     incident: Option<&'a IncidentId>,
@@ -101,30 +100,15 @@ struct Subject<'a> {
 }
 
 fn subject(note: &Note) -> Subject<'_> {
-    match note {
-        Note::Signal { service, .. } => Subject { service: service.as_ref(), ..Subject::default() },
-        Note::DeploymentBegan { service, green, .. } | Note::Graduated { service, green, .. } => {
-            Subject { service: Some(service), incident: None, task_set: Some(green) }
+    let (incident, task_set) = match note {
+        Note::DeploymentBegan { green, .. } | Note::Graduated { green, .. } => (None, Some(green)),
+        Note::Decided { incident, evidence, .. } => {
+            (Some(incident), evidence.first().map(|evidence| &evidence.task_set))
         }
-        Note::Decided { service, incident, evidence, .. } => Subject {
-            service: Some(service),
-            incident: Some(incident),
-            task_set: evidence.first().map(|evidence| &evidence.task_set),
-        },
-        Note::Closed { service, incident, .. } => {
-            Subject { service: Some(service), incident: Some(incident), task_set: None }
-        }
-        Note::Judged { service, .. }
-        | Note::Phase { service, .. }
-        | Note::Waiting { service, .. }
-        | Note::Sent { service, .. }
-        | Note::Returned { service, .. }
-        | Note::TrafficMoved { service, .. }
-        | Note::Reached { service, .. }
-        | Note::Unread { service, .. }
-        | Note::NotReady { service, .. } => Subject { service: Some(service), ..Subject::default() },
-        Note::Brake { .. } | Note::Announced { .. } => Subject::default(),
-    }
+        Note::Closed { incident, .. } => (Some(incident), None),
+        _ => (None, None),
+    };
+    Subject { service: note.service(), incident, task_set }
 }
 
 #[cfg(test)]

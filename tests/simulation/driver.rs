@@ -206,7 +206,7 @@ impl Simulation {
 
     fn happen(&mut self, todo: Todo) {
         match todo {
-            Todo::Read(ask, read_at) => self.read(ask, read_at),
+            Todo::Read(ask, read_at) => self.read(&ask, read_at),
             Todo::Answer(key, answer) => {
                 if let Ok(seen) = &answer {
                     self.read_at = seen.read_at;
@@ -371,14 +371,14 @@ impl Simulation {
         CallError { class, operation: operation.to_owned(), code: None, message: "injected".to_owned() }
     }
 
-    fn read(&mut self, ask: Ask, read_at: Timestamp) {
+    fn read(&mut self, ask: &Ask, read_at: Timestamp) {
         let key = ask.service.clone();
         let answer = if self.outage() || self.chance(self.schedule.faults.failed_before) {
             Err(self.fault("observe", ErrorClass::Transient))
         } else if self.chance(self.schedule.faults.throttled) {
             Err(self.fault("observe", ErrorClass::Throttled))
         } else {
-            direct::observe(&mut self.world, &ask, read_at).map(|mut seen| {
+            direct::observe(&mut self.world, ask, read_at).map(|mut seen| {
                 let fresh = seen.service.clone();
                 if let Some(old) = self.last_service.take().filter(|_| self.schedule.faults.stale_read > 0.0)
                     && self.chance(self.schedule.faults.stale_read)

@@ -1,7 +1,9 @@
 //! `demo`: the unmodified worker against the embedded AWS twin, a deployment at a time.
 
+mod guardian;
 mod play;
 mod render;
+mod telling;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -18,8 +20,11 @@ use crate::sandbox::scenario::{self, Scenario};
 /// Slow enough to read along, fast enough to see the end within a minute.
 const SPEED: f64 = 5.0;
 
-/// Nobody reads along when all scenarios run at once.
+/// Nobody reads along when all scenarios run.
 const SPEED_OF_ALL: f64 = 15.0;
+
+/// Scenarios that run at a time: two small processors carry so many at that speed without falling behind.
+const AT_A_TIME: usize = 6;
 
 /// Flags of `demo`.
 #[derive(Debug, Args)]
@@ -32,7 +37,7 @@ pub struct DemoArgs {
     #[arg(long, conflicts_with_all = ["all", "serve"])]
     pub list: bool,
 
-    /// Run every scenario, all at once, and print a table
+    /// Run every scenario, a few at a time, and print a table
     #[arg(long, conflicts_with = "serve")]
     pub all: bool,
 
@@ -121,22 +126,27 @@ async fn one(
     Ok(ended)
 }
 
-/// Every scenario at once, each in a world of its own.
+/// Every scenario, a few at a time, each in a world of its own.
 async fn all(args: &DemoArgs, output: Output, out: &mut dyn Write) -> anyhow::Result<Vec<Ended>> {
     let speed = args.speed.unwrap_or(SPEED_OF_ALL);
     let seed = args.seed;
+    let mut waiting = scenario::all().iter().enumerate();
+    let total = waiting.len();
+    let mut begin = move |plays: &mut JoinSet<_>| {
+        if let Some((place, scenario)) = waiting.next() {
+            plays.spawn(async move {
+                let mut play = Play::begin(scenario, seed, speed, None).await?;
+                let ended = play.until_the_end(|_| {}).await?;
+                play.stop().await?;
+                anyhow::Ok((place, ended))
+            });
+        }
+    };
     let mut plays = JoinSet::new();
-    for (place, scenario) in scenario::all().iter().enumerate() {
-        plays.spawn(async move {
-            let mut play = Play::begin(scenario, seed, speed, None).await?;
-            let ended = play.until_the_end(|_| {}).await?;
-            play.stop().await?;
-            anyhow::Ok((place, ended))
-        });
-    }
+    (0..AT_A_TIME).for_each(|_| begin(&mut plays));
     let mut ended = Vec::new();
-    let total = plays.len();
     while let Some(play) = plays.join_next().await {
+        begin(&mut plays);
         let (place, one) = play??;
         ended.push((place, one));
         let (_, one) = ended.last().context("one was just added")?;

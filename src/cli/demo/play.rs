@@ -7,33 +7,32 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-use crate::aws::{Aws, Endpoint};
-use crate::cli::run::FLEET_BRAKE;
-use crate::cli::wiring::{self, Wiring};
-use crate::engine::{self, Note, Report, Stage};
-use crate::http;
+use super::guardian::{Guardian, Surroundings};
+use super::telling::{Line, Teller, ending, from_guardian, from_world};
+use crate::engine::Report;
 use crate::journal::RedbJournal;
-use crate::model::{Incident, IncidentOutcome, Moment, Outcome, Phase, ServiceKey, Split, Step, Timestamp, Verdict};
+use crate::model::{Incident, ServiceKey, Split, Timestamp};
 use crate::ports::{Clock, Journal};
-use crate::runtime::{Hook, Settings, Worker, WorkerError};
 use crate::sandbox::clock::ScaledClock;
-use crate::sandbox::scenario::{Expected, Scenario};
+use crate::sandbox::scenario::Scenario;
 use crate::sandbox::wire::{Sandbox, WireSettings};
-use crate::sandbox::world::{REGION, TrafficView, World};
-use crate::telemetry::{Metrics, narrate};
+use crate::sandbox::world::{TrafficView, World};
 
 /// The world's first moment. Any would do; a fixed one makes runs comparable.
-const BEGIN: Timestamp = Timestamp::from_millis(1_772_445_600_000);
-
-/// How long a receive waits, and how often services are read, in the world's time.
-const WAIT: Duration = Duration::from_secs(10);
-const SWEEP: Duration = Duration::from_secs(30);
+pub(super) const BEGIN: Timestamp = Timestamp::from_millis(1_772_445_600_000);
 
 /// How often the stage is looked at, in real time: smooth to the eye.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// The same where the guardian is to die before it makes its next change.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// How long every play goes on after its ending, in the world's time.
+const CODA: Duration = Duration::from_secs(2);
+
+/// Incidents among which the one of the play's service is looked for.
+const INCIDENTS: usize = 100;
 
 /// A change of the traffic smaller than this is noise of the users' own dice.
 const VISIBLE: f64 = 0.06;
@@ -43,26 +42,6 @@ const SMOOTHING: f64 = 0.4;
 
 /// Seconds without anybody on green until it counts as left.
 const QUIET: u32 = 2;
-
-/// Who tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Teller {
-    World,
-    Traffic,
-    Guardian,
-}
-
-/// One line of the timeline.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Line {
-    pub(super) t: Duration,
-    pub(super) teller: Teller,
-    pub(super) what: String,
-    /// For the bar, when the traffic moved.
-    pub(super) split: Option<Split>,
-    /// Worth a second look.
-    pub(super) loud: bool,
-}
 
 /// How a play ended: the document of `demo --output json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -105,14 +84,16 @@ impl Ended {
 pub(super) struct Play {
     scenario: &'static Scenario,
     seed: u64,
+    /// The service that it is about.
     service: ServiceKey,
     clock: Arc<dyn Clock>,
     sandbox: Sandbox<World>,
     journal: Arc<RedbJournal>,
+    around: Surroundings,
+    guardian: Guardian,
     reports: mpsc::UnboundedReceiver<(Report, Timestamp)>,
-    worker: JoinHandle<Result<(), WorkerError>>,
-    serving: Option<JoinHandle<std::io::Result<()>>>,
-    stop: CancellationToken,
+    /// Changes that the guardian had made when it began.
+    changes: usize,
     lines: Vec<Line>,
     /// When the traffic was looked at last.
     traffic_at: Duration,
@@ -137,37 +118,18 @@ impl Play {
         let world = World::new(seed, BEGIN, setup);
         let sandbox =
             Sandbox::start(world, clock.clone(), WireSettings::default()).await.context("start the sandbox")?;
-
-        let metrics = Arc::new(Metrics::new()?);
-        let endpoint = Endpoint::Local { url: sandbox.endpoint(), region: REGION.to_owned() };
-        let aws = Aws::connect(&endpoint, metrics.clone()).await?;
         let journal = Arc::new(RedbJournal::in_memory()?);
-        let wiring = Wiring {
-            clock: clock.clone(),
-            journal: journal.clone(),
-            rules: wiring::rules_of("demo.toml", scenario.rules_toml),
-            queue_url,
-            wait: WAIT,
-            event_bus: "default".to_owned(),
-            dry_run: false,
-        };
-        let settings = Settings {
-            engine: engine::Settings { dry_run: false, sweep: SWEEP, fleet_brake: FLEET_BRAKE.into() },
-            receivers: 2,
-        };
         let (reported, reports) = mpsc::unbounded_channel();
-        // Nobody listens any more once the play is over.
-        let listen_in: Hook = Arc::new(move |report, at| drop(reported.send((report.clone(), at))));
-        let worker = Worker::new(wiring::ports(&aws, wiring), settings, metrics, vec![listen_in]);
-        let stop = CancellationToken::new();
-        let serving = match listen {
-            Some(address) => {
-                let listener = http::bind(address).await?;
-                Some(tokio::spawn(http::serve(listener, worker.handle(), stop.clone())))
-            }
-            None => None,
+        let around = Surroundings {
+            scenario,
+            clock: clock.clone(),
+            endpoint: sandbox.endpoint(),
+            queue_url,
+            journal: journal.clone(),
+            reported,
+            listen,
         };
-        let worker = tokio::spawn(worker.run(stop.clone()));
+        let guardian = Guardian::begin(&around).await?;
         Ok(Self {
             scenario,
             seed,
@@ -175,10 +137,10 @@ impl Play {
             clock,
             sandbox,
             journal,
+            around,
+            guardian,
             reports,
-            worker,
-            serving,
-            stop,
+            changes: 0,
             lines: Vec::new(),
             traffic_at: Duration::ZERO,
             smooth: 0.0,
@@ -190,17 +152,44 @@ impl Play {
     /// Tells each line as it happens, until the deployment has ended or its time is over.
     pub(super) async fn until_the_end(&mut self, mut tell: impl FnMut(&Line)) -> anyhow::Result<Ended> {
         let mut outcome = None;
-        while outcome.is_none() && self.clock.now().since(BEGIN) < self.scenario.limit {
-            if self.worker.is_finished() {
+        let mut until = BEGIN.plus(self.scenario.limit);
+        while self.clock.now() < until {
+            if self.guardian.is_over() {
                 anyhow::bail!("the worker ended in the middle of the play");
             }
-            tokio::time::sleep(LOOK).await;
-            outcome = self.look(&mut tell);
+            tokio::time::sleep(if self.scenario.killed_after_changes { GLANCE } else { LOOK }).await;
+            let ended = self.look(&mut tell);
+            if self.scenario.killed_after_changes {
+                self.kill_after_change(&mut tell).await?;
+            }
+            if outcome.is_none() && ended.is_some() {
+                outcome = ended;
+                // The last moments, and users who are still on their way.
+                until = self.clock.now().plus(self.scenario.afterwards.max(CODA));
+            }
         }
-        // The last moments, and users who are still on their way.
-        self.clock.sleep(Duration::from_secs(2)).await;
-        self.look(&mut tell);
         self.ended(outcome.unwrap_or("called_off")).await
+    }
+
+    /// One change, one life.
+    async fn kill_after_change(&mut self, tell: &mut impl FnMut(&Line)) -> anyhow::Result<()> {
+        let changes = self.sandbox.with(|world| world.changes());
+        if changes == self.changes {
+            return Ok(());
+        }
+        self.changes = changes;
+        self.guardian.die().await;
+        self.guardian = Guardian::begin(&self.around).await?;
+        let line = Line {
+            t: self.clock.now().since(BEGIN),
+            teller: Teller::Guardian,
+            what: "its process dies; another one begins on the same journal".to_owned(),
+            split: None,
+            loud: true,
+        };
+        tell(&line);
+        self.lines.push(line);
+        Ok(())
     }
 
     /// What happened since the last look.
@@ -210,8 +199,8 @@ impl Play {
         let mut outcome = None;
         let mut lines: Vec<Line> = story.into_iter().map(from_world).collect();
         while let Ok((report, at)) = self.reports.try_recv() {
-            lines.extend(report.notes.iter().filter_map(|note| from_guardian(note, at)));
-            outcome = outcome.or_else(|| report.notes.iter().find_map(ending));
+            lines.extend(report.notes.iter().filter_map(|note| from_guardian(note, &service, at)));
+            outcome = outcome.or_else(|| report.notes.iter().find_map(|note| ending(note, &service)));
         }
         lines.extend(traffic.and_then(|view| self.traffic_moved(&view)));
         lines.sort_by_key(|line| line.t);
@@ -244,7 +233,8 @@ impl Play {
     }
 
     async fn ended(&self, outcome: &'static str) -> anyhow::Result<Ended> {
-        let incident: Option<Incident> = self.journal.incidents(1).await?.into_iter().next();
+        let mut incidents = self.journal.incidents(INCIDENTS).await?.into_iter();
+        let incident: Option<Incident> = incidents.find(|incident| incident.service == self.service);
         let since_sign = |at: Option<Timestamp>| {
             let (incident, at) = (incident.as_ref()?, at?);
             u64::try_from(at.since(incident.first_sign_at).as_millis()).ok()
@@ -279,58 +269,9 @@ impl Play {
 
     /// Draws the curtain.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
-        self.stop.cancel();
+        self.guardian.dismiss();
         // Waiting receives end with the sandbox, so that the worker's orderly end takes no time.
         self.sandbox.shutdown().await?;
-        self.worker.abort();
-        if let Some(serving) = self.serving {
-            serving.await??;
-        }
-        Ok(())
+        self.guardian.leave().await
     }
-}
-
-fn from_world(moment: Moment) -> Line {
-    let Moment { at, what } = moment;
-    Line { t: at.since(BEGIN), teller: Teller::World, what, split: None, loud: false }
-}
-
-/// What a newcomer wants to hear from the guardian: decisions and acts, not every signal. Logs say more, in other words.
-fn from_guardian(note: &Note, at: Timestamp) -> Option<Line> {
-    let loud = matches!(note, Note::Decided { .. } | Note::Closed { .. } | Note::Graduated { .. });
-    let what = match note {
-        Note::DeploymentBegan { .. } => "green appeared beside blue: watching it".to_owned(),
-        Note::Judged { verdict: Verdict::Healthy, news: true, .. } => "every gate is clear so far".to_owned(),
-        Note::Decided { held, evidence, .. } => {
-            let what = if *held { "would roll back" } else { "rolls back" };
-            let evidence: Vec<_> = evidence.iter().map(ToString::to_string).collect();
-            format!("{what}: {}", evidence.join("; "))
-        }
-        Note::Reached { stage: Stage::Shift, .. } => "read the rules again: none sends anything to green".to_owned(),
-        Note::Phase { to: Phase::RollingBack(Step::Drain | Step::VerifyGone), why, .. } | Note::Closed { why, .. } => {
-            why.clone()
-        }
-        Note::Sent { what, .. } => what.clone(),
-        Note::Returned { outcome: Outcome::Failed(_) | Outcome::Expired, .. }
-        | Note::Unread { .. }
-        | Note::NotReady { .. }
-        | Note::Graduated { .. } => narrate(note)?.1,
-        _ => return None,
-    };
-    Some(Line { t: at.since(BEGIN), teller: Teller::Guardian, what, split: None, loud })
-}
-
-/// The word for a note that ends a deployment.
-fn ending(note: &Note) -> Option<&'static str> {
-    let expected = match note {
-        Note::Graduated { .. } => Expected::Graduated,
-        Note::Closed { outcome, .. } => match outcome {
-            IncidentOutcome::RolledBack => Expected::RolledBack,
-            IncidentOutcome::Escalated => Expected::Escalated,
-            IncidentOutcome::Held | IncidentOutcome::Superseded => Expected::Held,
-            IncidentOutcome::Open => return None,
-        },
-        _ => return None,
-    };
-    Some(expected.as_str())
 }

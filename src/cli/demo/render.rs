@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
-use super::play::{Ended, Line, Teller};
+use super::play::Ended;
+use super::telling::{Line, Teller};
 use crate::cli::Output;
 use crate::model::{Split, humane};
 use crate::sandbox::scenario::Scenario;
@@ -15,6 +16,10 @@ const BAR: u16 = 30;
 
 /// Columns before the text of a timeline line.
 const MARGIN: usize = 19;
+
+/// Columns of a scenario's name and of its outcome, in tables.
+const NAME: usize = 24;
+const OUTCOME: usize = 11;
 
 /// Used when the terminal does not say how wide it is.
 const COLUMNS: usize = 100;
@@ -133,21 +138,23 @@ pub(super) fn summary(ended: &Ended, out: &mut dyn Write) -> io::Result<()> {
 pub(super) fn table(all: &[Ended], out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "{BOLD}{:<18} {:<12} {:>9} {:>9} {:>9} {:>14} {:>8}{BOLD:#}",
+        "{BOLD}{:<NAME$} {:<OUTCOME$} {:>7} {:>7} {:>7} {:>8} {:>8}{BOLD:#}",
         "scenario", "outcome", "decided", "safe", "deleted", "failed", "promises"
     )?;
     for ended in all {
         let verdict = if ended.as_expected() { GREEN } else { RED };
-        let promises = if ended.violations.is_empty() { "kept".to_owned() } else { "BROKEN".to_owned() };
-        let failed = format!("{}/{}", ended.failed_requests, ended.requests);
-        let [decided, safe, deleted] = [ended.detection_ms, ended.traffic_safe_ms, ended.deleted_ms].map(time);
+        let promises = if ended.violations.is_empty() { "kept" } else { "BROKEN" };
+        let [decided, safe, deleted] = [ended.detection_ms, ended.traffic_safe_ms, ended.deleted_ms].map(seconds);
         writeln!(
             out,
-            "{:<18} {verdict}{:<12}{verdict:#} {decided:>9} {safe:>9} {deleted:>9} {failed:>14} {promises:>8}",
-            ended.scenario, ended.outcome
+            "{:<NAME$} {verdict}{:<OUTCOME$}{verdict:#} {decided:>7} {safe:>7} {deleted:>7} {:>8} {promises:>8}",
+            ended.scenario, ended.outcome, ended.failed_requests
         )?;
     }
-    writeln!(out, "{DIM}times since the first sign of trouble; failed requests since the deployment began{DIM:#}")?;
+    writeln!(
+        out,
+        "{DIM}seconds since the first sign of trouble; requests that failed since the deployment began{DIM:#}"
+    )?;
     for ended in all.iter().filter(|ended| !ended.as_expected()) {
         writeln!(out, "{RED}{}{RED:#}: {}, expected {}", ended.scenario, ended.outcome, ended.expected)?;
         for broken in &ended.violations {
@@ -164,8 +171,13 @@ pub(super) fn list(all: &[Scenario], output: Output, out: &mut dyn Write) -> io:
         let all: Vec<_> = all.iter().map(scenario).collect();
         return writeln!(out, "{}", serde_json::Value::from(all));
     }
+    let width = columns().saturating_sub(NAME + OUTCOME + 2);
     for scenario in all {
-        writeln!(out, "{BOLD}{:<18}{BOLD:#} {:<12} {}", scenario.name, scenario.expected.as_str(), scenario.title)?;
+        write!(out, "{BOLD}{:<NAME$}{BOLD:#} {:<OUTCOME$} ", scenario.name, scenario.expected.as_str())?;
+        for (number, part) in wrapped(scenario.title, width).into_iter().enumerate() {
+            let indent = if number == 0 { 0 } else { NAME + OUTCOME + 2 };
+            writeln!(out, "{:indent$}{part}", "")?;
+        }
     }
     Ok(())
 }
@@ -177,4 +189,9 @@ pub(super) fn note(text: &str, err: &mut dyn Write) -> io::Result<()> {
 
 fn time(millis: Option<u64>) -> String {
     millis.map_or_else(|| "-".to_owned(), |millis| humane(Duration::from_millis(millis)))
+}
+
+/// For a column of numbers.
+fn seconds(millis: Option<u64>) -> String {
+    millis.map_or_else(|| "-".to_owned(), |millis| format!("{:.1}", Duration::from_millis(millis).as_secs_f64()))
 }

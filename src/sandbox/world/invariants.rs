@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::ecs::{Service, SetStatus, TaskSet, at_least};
 use super::elb::{Dispute, Rule, forwards, hide_secret};
+use super::tasks::Task;
 use super::{World, names};
 use crate::model::{Action, ActionKind, ServiceKey, TargetGroupArn, Timestamp, humane};
 
@@ -232,10 +233,13 @@ impl World {
             let needed = service.desired;
             found.push(("S3", format!("{id} is deleted while blue runs {most} of the {needed} tasks that are needed")));
         }
-        let drained = service.last_shift.map_or(Duration::MAX, |shift| self.now.since(shift));
-        if self.running(id) > 0 && drained < self.setup.drain {
-            let (drained, wanted) = (humane(drained), humane(self.setup.drain));
-            found.push(("S13", format!("{id} is deleted {drained} after the last shift, not {wanted}")));
+        if let Some(shift) = service.last_shift.filter(|shift| self.now.since(*shift) < self.setup.drain) {
+            // A task that began later passed its first health check when no user was sent there any more.
+            let served = |task: &Task| task.is_running() && task.started_at.is_some_and(|at| at <= shift);
+            if self.tasks_of(id).any(served) {
+                let (drained, wanted) = (humane(self.now.since(shift)), humane(self.setup.drain));
+                found.push(("S13", format!("{id} is deleted {drained} after the last shift, not {wanted}")));
+            }
         }
         for (invariant, what) in found {
             self.broken(invariant, what);

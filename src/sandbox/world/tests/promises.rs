@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{BalancerKind, ListenerKind, Reaction, RouteSetup, ServiceSetup, Start, Version};
+use super::super::{BalancerKind, Crash, ListenerKind, Reaction, RouteSetup, ServiceSetup, Start, Version};
 use super::*;
 use crate::model::Role;
 
@@ -324,6 +324,18 @@ fn s11_more_services_changed_than_the_brake_allows() {
     assert_eq!((touch(&mut stage, "cart"), touch(&mut stage, "cart")), (1, 1), "said once");
     assert_eq!(touch(stage.at(700), "search"), 1, "ten minutes later it is a day like any other");
     assert_eq!(stage.broken(), ["S11"]);
+}
+
+#[test]
+fn s13_a_task_that_never_had_users_needs_no_drain() {
+    let crash = Crash { after: seconds(3), exit_code: 1, out_of_memory: false };
+    let mut stage = canary_of(green_is(Version { crash: Some(crash), ..Version::default() }));
+    let green = stage.green().id;
+    stage.weigh(100, 0).unwrap();
+    let young = (61..75).find(|second| stage.at(*second).green().running > 0).unwrap();
+    assert!(young > 63, "those that ran at the shift have crashed by then");
+    stage.delete(&green).unwrap();
+    assert_eq!(stage.world.violations(), []);
 }
 
 #[test]
