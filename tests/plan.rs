@@ -389,13 +389,28 @@ fn failures_that_blue_suffers_too_are_held_and_announced_once_until_green_fails_
     assert_eq!((held.outcome, held.id.as_str()), (IncidentOutcome::Held, "held-2000-1"));
     assert_eq!(view(&it).deployment.unwrap().verdict, Verdict::NotAttributable);
 
-    for n in 3..6 {
+    for n in 3..8 {
         it.crash(&format!("green-{n}"));
         it.run(secs(2));
     }
     it.run(secs(5));
-    assert_eq!(it.aws.calls(), [MODIFY], "three more than blue");
+    assert_eq!(it.aws.calls(), [] as [&str; 0], "eight against three may still be chance");
+    it.crash("green-8");
+    it.run(secs(5));
+    assert_eq!(it.aws.calls(), [MODIFY], "nine are not");
     assert_eq!(it.said(), ["Rollback Held", "Rollback Started"]);
+}
+
+#[test]
+fn while_blue_loses_tasks_too_a_breach_waits_for_news_of_them() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    it.aws.set(BLUE).running = 2;
+    breach(&mut it);
+    it.run(secs(8));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("watching", 0));
+    it.aws.set(BLUE).running = 4;
+    it.run(secs(2));
+    assert_eq!(it.aws.calls(), [MODIFY], "blue has its tasks back, and lost none to the same cause");
 }
 
 #[test]

@@ -78,7 +78,8 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
     let mut look_again: Option<Timestamp> = None;
     let mut later = |at: Timestamp| look_again = Some(look_again.map_or(at, |other| other.min(at)));
 
-    findings.extend(rule.stability.task_failures.map(|limit| task_failures(now, rule, limit, roles, known)));
+    findings
+        .extend(rule.stability.task_failures.map(|limit| task_failures(now, rule, limit, roles, known, &mut later)));
     findings.extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, known, &mut later)));
     findings
         .extend(rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known)));
@@ -106,7 +107,14 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
     Judgement { verdict, findings, look_again_at: look_again }
 }
 
-fn task_failures(now: Timestamp, rule: &Rule, limit: u32, roles: Roles<'_>, known: Known<'_>) -> Finding {
+fn task_failures(
+    now: Timestamp,
+    rule: &Rule,
+    limit: u32,
+    roles: Roles<'_>,
+    known: Known<'_>,
+    later: &mut impl FnMut(Timestamp),
+) -> Finding {
     let span = rule.stability.window.min(rule.watch.freshness);
     let from = now.minus(span);
     let all = known.window.map(|window| window.failures(from, now.plus(SKEW))).unwrap_or_default();
@@ -114,7 +122,12 @@ fn task_failures(now: Timestamp, rule: &Rule, limit: u32, roles: Roles<'_>, know
     let claimed = all.iter().filter(|(_, record)| record.standing == Standing::Claimed).count();
     let count = u32::try_from(failed.len()).unwrap_or(u32::MAX);
     let control = Control::of(roles, known.blue_window, from, now);
+    // What is green's alone must reach the limit, and be more than chance makes of one cause that hits both.
     let own = f64::from(count) - control.expected;
+    let alone = own >= f64::from(limit).max(control.chance());
+    let reached_at = usize::try_from(limit).ok().and_then(|limit| failed.get(limit.checked_sub(1)?));
+    let settled_at = reached_at.map_or(now, |(_, record)| record.stop.at.plus(CONTROL_LAG));
+    let blue_loses_tasks = rule.compare.against_blue && roles.blue.running < roles.blue.computed_desired;
     let evidence = Evidence {
         gate: Gate::TaskFailures,
         role: Role::Green,
@@ -130,13 +143,24 @@ fn task_failures(now: Timestamp, rule: &Rule, limit: u32, roles: Roles<'_>, know
     let unsure = if claimed > 0 { format!(", {claimed} more to be confirmed by ECS") } else { String::new() };
     let why = format!("{count} of {limit} failed tasks within {}{unsure}{}", humane(span), control.clause());
     let state = match (count >= limit, count.saturating_add(u32::try_from(claimed).unwrap_or(0))) {
-        (true, _) if own < f64::from(limit) => GateState::Shared,
+        (true, _) if !alone => GateState::Shared,
+        (true, _) if blue_loses_tasks && now < settled_at => {
+            later(settled_at.min(now.plus(Duration::from_secs(1))));
+            GateState::Pending
+        }
         (true, _) => GateState::Breached,
         (false, 0) if known.was_steady || roles.green.stability == Stability::Steady => GateState::Clear,
         (false, _) => GateState::Pending,
     };
     Finding { gate: Gate::TaskFailures, state, evidence: Some(evidence), why }
 }
+
+/// While blue lacks tasks, a breach waits this long for news of what became of them: the failures of one cause do not all
+/// come in the same second.
+const CONTROL_LAG: Duration = Duration::from_secs(10);
+
+/// Standard deviations beyond which a difference is not chance, for one false rollback in a hundred shared outages.
+const DEVIATIONS: f64 = 2.33;
 
 /// Blue as the control group: what befalls its tasks in the same span would have befallen as many of green's.
 struct Control {
@@ -161,12 +185,19 @@ impl Control {
         Self { failed, tasks: blue, expected }
     }
 
+    /// How far two counts of failures from one cause lie apart by chance: the difference of two Poisson counts with the
+    /// same mean has twice its variance.
+    fn chance(&self) -> f64 {
+        DEVIATIONS * (2.0 * self.expected).sqrt()
+    }
+
     fn clause(&self) -> String {
         let Self { failed, tasks, expected } = self;
         match failed {
             0 => String::new(),
             _ => format!(
-                "; blue lost {failed} of its {tasks} tasks in the same time, so {expected:.1} of green's say nothing"
+                "; blue lost {failed} in the same time and has {tasks}, so {expected:.1} of green's say nothing, give or take {:.1}",
+                self.chance()
             ),
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::partition::Deployment;
 use super::traffic::Seats;
-use crate::model::{EffectId, Evidence, Incident, Moment, ServiceKey, Step, Timestamp, TrafficRuleId, Write};
+use crate::model::{Action, EffectId, Evidence, Incident, Moment, ServiceKey, Step, Timestamp, TrafficRuleId, Write};
 
 /// Moments that an incident keeps.
 const MOMENTS: usize = 200;
@@ -29,12 +29,13 @@ pub(super) struct Rollback {
     /// A read showed blue as PRIMARY.
     pub(super) blue_was_primary: bool,
     /// Writes sent and not yet answered.
-    pub(super) in_flight: BTreeMap<EffectId, Purpose>,
+    pub(super) in_flight: BTreeMap<EffectId, Sent>,
     /// Writes that AWS accepted.
     #[serde(with = "super::pairs")]
     pub(super) accepted: BTreeMap<Purpose, Accepted>,
     /// Writes that AWS may have accepted: their answers were lost.
-    pub(super) unsure: BTreeSet<Purpose>,
+    #[serde(with = "super::pairs")]
+    pub(super) unsure: BTreeMap<Purpose, Sent>,
     /// Where green's group stood in sticky rules that it was taken out of.
     #[serde(with = "super::pairs")]
     pub(super) seats: Seats,
@@ -76,6 +77,24 @@ pub(super) enum Purpose {
     Delete,
     /// A sticky rule gets its pair back.
     Pair(TrafficRuleId),
+}
+
+/// A write that was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sent {
+    pub(super) purpose: Purpose,
+    /// Of a rule: what it was before.
+    pub(super) found: Vec<Action>,
+}
+
+impl Sent {
+    pub(super) fn new(purpose: Purpose, write: &Write) -> Self {
+        let found = match write {
+            Write::SetActions { found, .. } => found.clone(),
+            Write::ScaleTaskSet { .. } | Write::SetPrimary { .. } | Write::DeleteTaskSet { .. } => Vec::new(),
+        };
+        Self { purpose, found }
+    }
 }
 
 /// A write that AWS accepted.
@@ -160,7 +179,7 @@ impl Rollback {
             evidence_at: now,
             promotes,
             blue_was_primary: false,
-            unsure: BTreeSet::new(),
+            unsure: BTreeMap::new(),
             seats: Seats::new(),
             escalation: None,
             in_flight: BTreeMap::new(),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::out::Out;
 use super::partition::{Deployment, Kept, Partition};
-use super::plan::{self, Next, Stuck, View};
-use super::progress::{Escalation, Purpose, Rollback};
+use super::plan::{self, Next, Proven, Stuck, View};
+use super::progress::{Escalation, Purpose, Rollback, Sent};
 use super::{Effect, Note, Stage, observed, traffic};
 use crate::model::{
     AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, IncidentOutcome, Observation, Outcome, Phase,
@@ -173,21 +173,29 @@ fn record(
         }
         _ => {}
     }
-    // A read answers for those whose own answers were lost. From here on an undone one is somebody else's work.
-    let met = |purpose: &Purpose| match purpose {
-        Purpose::Shift(_) => proven.traffic_safe,
+    settle_unsure(rollback, proven, seen, now);
+    rollback.blue_was_primary |= proven.blue_primary;
+    rollback.blue_short_since = proven.blue_short.then(|| rollback.blue_short_since.unwrap_or(now));
+    rollback.draining_since = proven.green_leaving.then(|| rollback.draining_since.unwrap_or(now));
+}
+
+/// A read answers for writes whose own answers were lost: they are met, or somebody has written since. A rule that reads as
+/// it did before says nothing: the write may never have arrived.
+fn settle_unsure(rollback: &mut Rollback, proven: Proven, seen: &Observation, now: Timestamp) {
+    let settled = |sent: &Sent| match &sent.purpose {
+        Purpose::Shift(id) => {
+            let rule = seen.traffic.rules().iter().find(|rule| rule.id == *id);
+            proven.traffic_safe || rule.is_some_and(|rule| rule.actions != sent.found)
+        }
         Purpose::Promote => proven.blue_primary,
         Purpose::Delete => proven.green_leaving,
         Purpose::Introduce(_) | Purpose::Scale | Purpose::Pair(_) => false,
     };
-    let settled: Vec<_> = rollback.unsure.iter().filter(|purpose| met(purpose)).cloned().collect();
-    for purpose in settled {
+    let done: Vec<_> = rollback.unsure.values().filter(|sent| settled(sent)).map(|sent| sent.purpose.clone()).collect();
+    for purpose in done {
         rollback.unsure.remove(&purpose);
         rollback.accept(now, purpose);
     }
-    rollback.blue_was_primary |= proven.blue_primary;
-    rollback.blue_short_since = proven.blue_short.then(|| rollback.blue_short_since.unwrap_or(now));
-    rollback.draining_since = proven.green_leaving.then(|| rollback.draining_since.unwrap_or(now));
 }
 
 fn step_story(step: Step) -> &'static str {
@@ -231,8 +239,9 @@ fn send(
         let what = purpose.to_string();
         rollback.log(out.now, &*what);
         out.note(Note::Sent { service: key.clone(), what });
+        let sent = Sent::new(purpose, &write);
         let id = out.write(key, write);
-        rollback.in_flight.insert(id, purpose);
+        rollback.in_flight.insert(id, sent);
     }
 }
 
@@ -247,8 +256,9 @@ pub(super) fn returned(
     let before = partition.kept.clone();
     let Some(deployment) = partition.kept.deployment.as_mut() else { return };
     let Some(mut rollback) = deployment.rollback.take() else { return };
-    if let Some(purpose) = rollback.in_flight.remove(&id) {
+    if let Some(sent) = rollback.in_flight.remove(&id) {
         out.step.changed = true;
+        let purpose = &sent.purpose;
         let operation = purpose.operation();
         out.note(Note::Returned { service: key.clone(), operation, outcome: outcome.clone() });
         rollback.log(out.now, format!("{operation} {outcome}"));
@@ -256,7 +266,7 @@ pub(super) fn returned(
         match outcome {
             Outcome::Applied | Outcome::AlreadyDone => {
                 rollback.failures = 0;
-                rollback.accept(out.now, purpose);
+                rollback.accept(out.now, sent.purpose);
             }
             Outcome::Expired => {}
             Outcome::Suppressed => {
@@ -266,7 +276,7 @@ pub(super) fn returned(
             Outcome::Failed(error) => {
                 rollback.failures = rollback.failures.saturating_add(1);
                 if error.class == ErrorClass::Transient {
-                    rollback.unsure.insert(purpose);
+                    rollback.unsure.insert(sent.purpose.clone(), sent);
                 }
                 rollback.retry_at = Some(out.now.plus(backoff(rollback.failures)));
                 if matches!(error.class, ErrorClass::Denied | ErrorClass::Rejected) {
@@ -407,7 +417,7 @@ pub(super) fn forget_in_flight(partition: &mut Partition) -> bool {
     let rollback = partition.kept.deployment.as_mut().and_then(|d| d.rollback.as_mut());
     let lost = rollback.map(|rollback| {
         let lost = std::mem::take(&mut rollback.in_flight);
-        rollback.unsure.extend(lost.values().cloned());
+        rollback.unsure.extend(lost.values().map(|sent| (sent.purpose.clone(), sent.clone())));
         lost
     });
     lost.is_some_and(|lost| !lost.is_empty())
