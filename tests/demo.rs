@@ -30,13 +30,27 @@ fn a_demo_ends_with_one_document_that_says_how_it_went() {
 
 #[test]
 fn the_list_and_a_wrong_name_both_name_every_scenario() {
-    let list = guardian(&["demo", "--list"]).assert().success();
-    let list = String::from_utf8(list.get_output().stdout.clone()).unwrap();
+    let list = guardian(&["demo", "--list", "--output", "json"]).assert().success();
+    let list: Value = serde_json::from_slice(&list.get_output().stdout).unwrap();
+    let names: Vec<_> = list.as_array().unwrap().iter().map(|scenario| scenario["name"].as_str().unwrap()).collect();
+    assert!(names.len() >= 26 && names.contains(&"crash-at-start"), "{names:?}");
+    let shown = guardian(&["demo", "--list"]).env("COLUMNS", "80").assert().success();
+    let shown = String::from_utf8(shown.get_output().stdout.clone()).unwrap();
     let wrong = guardian(&["demo", "--scenario", "nonsense"]).assert().code(2);
     let wrong = String::from_utf8(wrong.get_output().stderr.clone()).unwrap();
-    for name in ["crash-at-start", "elb-health-checks", "http-5xx-alarm", "never-steady", "healthy", "spot-noise"] {
-        assert!(list.contains(name) && wrong.contains(name), "{name} is missing");
+    for name in names {
+        assert!(shown.contains(name) && wrong.contains(name), "{name} is missing");
     }
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+}
+
+#[test]
+fn a_demo_that_only_observes_says_so_and_changes_nothing() {
+    let done = guardian(&["demo", "--scenario", "dry-run", "--speed", "20", "--output", "json"]).assert().success();
+    let ended: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    assert_eq!((&ended["outcome"], &ended["expected"]), (&"held".into(), &"held".into()));
+    assert!(ended["detection_ms"].is_u64() && ended["traffic_safe_ms"].is_null() && ended["deleted_ms"].is_null());
+    assert_eq!(ended["violations"], Value::Array(Vec::new()), "S12: no mutating call, also long after the decision");
 }
 
 #[test]

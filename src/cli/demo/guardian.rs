@@ -25,9 +25,6 @@ use crate::telemetry::Metrics;
 const WAIT: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// How long its end is waited for, in real time. Nobody answers its calls any more, so it is short.
-const GRACE: Duration = Duration::from_secs(1);
-
 /// Everything that outlives the guardian's process.
 pub(super) struct Surroundings {
     pub(super) scenario: &'static Scenario,
@@ -46,7 +43,6 @@ pub(super) struct Surroundings {
 pub(super) struct Guardian {
     worker: JoinHandle<Result<(), WorkerError>>,
     serving: Option<JoinHandle<std::io::Result<()>>>,
-    stop: CancellationToken,
 }
 
 impl Guardian {
@@ -71,6 +67,7 @@ impl Guardian {
         // Nobody listens any more once the play is over.
         let listen_in: Hook = Arc::new(move |report, at| drop(reported.send((report.clone(), at))));
         let worker = Worker::new(wiring::ports(&aws, wiring), settings, metrics, vec![listen_in]);
+        // It never ends in order: whoever watches a play has seen enough when it is over.
         let stop = CancellationToken::new();
         let serving = match around.listen {
             Some(address) => {
@@ -79,8 +76,8 @@ impl Guardian {
             }
             None => None,
         };
-        let worker = tokio::spawn(worker.run(stop.clone()));
-        Ok(Self { worker, serving, stop })
+        let worker = tokio::spawn(worker.run(stop));
+        Ok(Self { worker, serving })
     }
 
     /// It ended by itself, which it should not.
@@ -97,21 +94,5 @@ impl Guardian {
             serving.abort();
             drop((&mut serving).await);
         }
-    }
-
-    /// From now on its receives may end, and nothing more is wanted of it.
-    pub(super) fn dismiss(&self) {
-        self.stop.cancel();
-    }
-
-    /// Waits for its orderly end. To be dismissed before.
-    pub(super) async fn leave(mut self) -> anyhow::Result<()> {
-        if tokio::time::timeout(GRACE, &mut self.worker).await.is_err() {
-            self.worker.abort();
-        }
-        if let Some(serving) = self.serving {
-            serving.await??;
-        }
-        Ok(())
     }
 }

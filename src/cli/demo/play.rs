@@ -268,10 +268,9 @@ impl Play {
     }
 
     /// Draws the curtain.
-    pub(super) async fn stop(self) -> anyhow::Result<()> {
-        self.guardian.dismiss();
-        // Waiting receives end with the sandbox, so that the worker's orderly end takes no time.
-        self.sandbox.shutdown().await?;
-        self.guardian.leave().await
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        // The guardian first, or it would complain of an AWS that is gone.
+        self.guardian.die().await;
+        Ok(self.sandbox.shutdown().await?)
     }
 }

@@ -80,3 +80,38 @@ pub(super) fn ending(note: &Note, about: &ServiceKey) -> Option<&'static str> {
     };
     Some(expected.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::model::IncidentId;
+
+    fn closed(service: &str) -> Note {
+        Note::Closed {
+            service: ServiceKey::new("prod", service),
+            incident: IncidentId::new("rollback-1"),
+            outcome: IncidentOutcome::Superseded,
+            why: "a newer task set was created".to_owned(),
+        }
+    }
+
+    #[test]
+    fn other_services_neither_end_a_play_nor_speak_in_it() {
+        let about = ServiceKey::new("prod", "checkout");
+        assert_eq!(ending(&closed("checkout"), &about), Some("held"));
+        assert_eq!(ending(&closed("cart"), &about), None);
+        assert!(from_guardian(&closed("checkout"), &about, BEGIN).unwrap().loud);
+        assert_eq!(from_guardian(&closed("cart"), &about, BEGIN), None);
+    }
+
+    #[test]
+    fn a_warning_about_nobody_in_particular_is_told_and_other_such_notes_are_not() {
+        let about = ServiceKey::new("prod", "checkout");
+        let announced = |outcome| Note::Announced { detail_type: "Rollback Held", outcome };
+        assert_eq!(from_guardian(&announced(Outcome::Applied), &about, BEGIN), None);
+        let expired = from_guardian(&announced(Outcome::Expired), &about, BEGIN).unwrap();
+        assert!(expired.what.contains("Rollback Held"), "{expired:?}");
+    }
+}

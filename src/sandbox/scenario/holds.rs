@@ -66,8 +66,8 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "observe-mode",
             title: "a rule that only observes",
-            story: "checkout:88 crashes as soon as it starts, and the rule says mode = \"observe\". The guardian decides \
-                    and reports as ever, and changes nothing.",
+            story: "checkout:88 crashes as soon as it starts, and the rule says mode = \"observe\". The guardian \
+                    decides and reports as ever, and changes nothing.",
             expected: Expected::Held,
             rules_toml: Rules { mode: "observe", ..RULES }.toml(),
             setup: |_| Setup { expect_no_writes: true, ..deployment(crashing(), early_canary()) },

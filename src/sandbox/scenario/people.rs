@@ -20,16 +20,18 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "foreign-writer-once",
             title: "a deploy tool undoes the shift, once",
-            story: "Half of the tasks of checkout:88 crash, and six seconds after the guardian has shifted, a deploy tool sets \
-                    the old weights again. The guardian shifts once more, the tool leaves it at that, and green is deleted.",
+            story: "Half of the tasks of checkout:88 crash, and six seconds after the guardian has shifted, a deploy \
+                    tool sets the old weights again. The guardian shifts once more, the tool leaves it at that, and \
+                    green is deleted.",
             setup: |_| set_back(1),
             ..plain()
         },
         Scenario {
             name: "foreign-writer",
             title: "a deploy tool undoes the shift, again and again",
-            story: "The same tool sets its weights again every time. The guardian shifts once more and then stops \
-                    writing and calls a person, for two machines that write one rule against each other help nobody.",
+            story: "Half of the tasks of checkout:88 crash, and a deploy tool sets the old weights again whenever it \
+                    finds others. The guardian shifts once more, then stops writing and calls a person, for two \
+                    machines that write one rule against each other help nobody.",
             expected: Expected::Escalated,
             setup: |_| set_back(5),
             afterwards: WATCHED,
@@ -38,9 +40,9 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "third-task-set",
             title: "a newer task set appears during the rollback",
-            story: "While the guardian takes the users off checkout:88, half of whose tasks crash, the deployer creates a task set \
-                    with checkout:89. The deployment that was to be rolled back is overtaken: the guardian leaves \
-                    it to the deployer and says so.",
+            story: "While the guardian takes the users off checkout:88, half of whose tasks crash, the deployer \
+                    creates a task set with checkout:89. The deployment that was to be rolled back is overtaken: the \
+                    guardian leaves it to the deployer and says so.",
             expected: Expected::Held,
             setup: |_| {
                 let create = Act::CreateTaskSet { version: "checkout:89".to_owned(), scale: 100.0 };
@@ -54,8 +56,9 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "green-promoted-meanwhile",
             title: "somebody promotes green during the rollback",
-            story: "While the guardian takes the users off checkout:88, half of whose tasks crash, somebody makes it PRIMARY. That is \
-                    a person's decision against the rollback: the guardian stops, deletes nothing and says so.",
+            story: "While the guardian takes the users off checkout:88, half of whose tasks crash, somebody makes it \
+                    PRIMARY. That is a person's decision against the rollback: the guardian stops, deletes nothing and \
+                    says so.",
             expected: Expected::Held,
             setup: |_| reacting(half_crashing(), "ModifyRule", 3, Act::SetPrimary(Role::Green), 1),
             afterwards: WATCHED,
@@ -64,8 +67,9 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "deleted-by-somebody",
             title: "the deployer deletes green first",
-            story: "The deployer sees half of the tasks of checkout:88 crash as well, and deletes it while the guardian still waits for \
-                    requests to end. The guardian finds green gone, has nothing more to do and closes the incident.",
+            story: "The deployer sees half of the tasks of checkout:88 crash as well, and deletes it while the \
+                    guardian still waits for requests to end. The guardian finds green gone, has nothing more to do \
+                    and closes the incident.",
             setup: |_| reacting(half_crashing(), "ModifyRule", 5, Act::DeleteTaskSet(Role::Green), 1),
             ..plain()
         },

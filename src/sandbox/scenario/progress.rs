@@ -27,8 +27,8 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "green-primary-page",
             title: "the rule leaves a promoted green to people",
-            story: "The same happens where the rule says after_promotion = \"page\". The guardian changes nothing and \
-                    calls a person.",
+            story: "checkout:88 begins to crash when it is PRIMARY with all the users already, and the rule says \
+                    after_promotion = \"page\". The guardian changes nothing and calls a person.",
             expected: Expected::Escalated,
             rules_toml: Rules { after_promotion: "page", ..RULES }.toml(),
             setup: |_| Setup { expect_no_writes: true, ..deployment(crashing_from(85, None), quick_rollout()) },
@@ -39,8 +39,8 @@ pub(super) fn all() -> Vec<Scenario> {
             name: "blue-scaled-to-zero",
             title: "blue has no tasks left to go back to",
             story: "The deployer made checkout:88 PRIMARY and scaled blue to zero, and then half of green's tasks \
-                    begin to crash. The guardian scales blue back first, shifts only once blue can carry the load, \
-                    and deletes green.",
+                    begin to crash. The guardian scales blue back first, shifts only once blue can carry the load, and \
+                    deletes green.",
             setup: |_| without_blue(),
             limit: Duration::from_mins(6),
             ..plain()
@@ -48,8 +48,9 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "autoscaling",
             title: "the service grows while it is rolled back",
-            story: "Blue was scaled to zero as well, and while the guardian brings it back autoscaling wants six tasks \
-                    instead of four. The guardian waits until blue has what is needed now, shifts and deletes green.",
+            story: "checkout:88 breaks when blue is scaled to zero, and while the guardian brings blue back \
+                    autoscaling wants six tasks instead of four. The guardian waits until blue has what is needed now, \
+                    shifts and deletes green.",
             setup: |_| {
                 let mut setup = without_blue();
                 let (to, after) = ("UpdateTaskSet".to_owned(), Duration::from_secs(6));
@@ -63,13 +64,13 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "killed-between-steps",
             title: "the guardian dies after each of its changes",
-            story: "checkout:88 is PRIMARY behind a sticky rule when it begins to crash, and the guardian's process \
-                    dies after every single change that it makes. Each time another one begins on the same journal, \
-                    and goes on with the next step: nothing is done twice, nothing is left out.",
+            story: "Half of the tasks of checkout:88 begin to crash when it is PRIMARY behind a sticky rule, and the \
+                    guardian's process dies whenever it has changed something. Each time another one begins on the \
+                    same journal and goes on where the last one was: nothing is done twice, nothing is left out.",
             setup: |_| {
                 let routes = vec![RouteSetup { sticky: Some(Duration::from_hours(1)), ..RouteSetup::default() }];
                 let service = ServiceSetup { routes, script: quick_rollout(), ..ServiceSetup::default() };
-                deployment_of(crashing_from(85, None), service)
+                deployment_of(crashing_from(85, Some(2)), service)
             },
             killed_after_changes: true,
             ..plain()

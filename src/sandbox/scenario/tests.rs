@@ -144,7 +144,8 @@ fn left_alone_cookies_and_promoted_greens_are_sound_before_they_break() {
         let left = left_alone(name);
         assert!(left.count("green task") > 12 && left.count("crashed") >= 6, "{name}: {:#?}", left.story);
         // Where two of four tasks stay well, they serve all the users.
-        assert_eq!(left.failed() > 1000, name != "forward-to-green-alone", "{name}: {}", left.failed());
+        let half = ["forward-to-green-alone", "killed-between-steps"].contains(&name);
+        assert_eq!(left.failed() > 1000, !half, "{name}: {}", left.failed());
     }
     for name in promoted {
         assert!(left_alone_until(name, 80).says("the deployer makes green PRIMARY"));

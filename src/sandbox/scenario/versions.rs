@@ -12,8 +12,8 @@ pub(super) fn all() -> Vec<Scenario> {
             name: "crash-at-start",
             title: "green crashes as soon as it starts",
             story: "Every task of checkout:88 exits with code 1 within seconds of its start, and the deployer has \
-                    already given it a tenth of the users. The guardian counts three failed tasks, puts the users \
-                    back on blue and deletes green.",
+                    already given it a tenth of the users. The guardian counts three failed tasks, puts the users back \
+                    on blue and deletes green.",
             setup: |_| deployment(crashing(), early_canary()),
             ..plain()
         },

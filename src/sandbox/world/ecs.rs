@@ -1,9 +1,8 @@
-//! ECS: services and their task sets, what ECS does about them by itself, and the calls that change them.
+//! ECS: services and their task sets, and what ECS does about them by itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::api::{ApiError, Reply};
 use super::behaviour::{Reaction, Trouble};
 use super::health::Health;
 use super::setup::ServiceSetup;
@@ -330,23 +329,6 @@ impl World {
         Ok(label)
     }
 
-    pub(super) fn update_task_set(
-        &mut self,
-        cluster: &str,
-        service: &str,
-        task_set: &str,
-        scale: f64,
-    ) -> Result<Reply, ApiError> {
-        let (key, id) = self.find_task_set(cluster, service, task_set)?;
-        if !(0.0..=100.0).contains(&scale) {
-            return Err(ApiError::client("InvalidParameterException", "Scale value must be between 0 and 100."));
-        }
-        self.check_living(&key, &id)?;
-        self.check_scale(&key, &id, scale);
-        self.apply_scale(&key, &id, scale);
-        self.one_task_set(&key, &id)
-    }
-
     pub(super) fn apply_scale(&mut self, key: &ServiceKey, id: &str, scale: f64) {
         let now = self.now;
         if let Some(set) = self.services.get_mut(key).and_then(|service| service.task_set_mut(id)) {
@@ -355,23 +337,6 @@ impl World {
         }
         self.reconcile_soon(key, id);
         self.update_stability(key, id);
-    }
-
-    pub(super) fn set_primary(&mut self, cluster: &str, service: &str, task_set: &str) -> Result<Reply, ApiError> {
-        let (key, id) = self.find_task_set(cluster, service, task_set)?;
-        self.check_living(&key, &id)?;
-        self.check_primary(&key, &id);
-        self.apply_primary(&key, &id);
-        self.one_task_set(&key, &id)
-    }
-
-    fn check_living(&self, key: &ServiceKey, id: &str) -> Result<(), ApiError> {
-        match self.services.get(key).and_then(|service| service.task_set(id)) {
-            Some(set) if !set.is_living() => {
-                Err(ApiError::client("InvalidParameterException", "The task set is draining."))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Both statuses flip.
@@ -387,32 +352,6 @@ impl World {
         }
     }
 
-    /// As on AWS, `force` deletes even a PRIMARY. A repeat while it drains is accepted.
-    pub(super) fn delete_task_set(
-        &mut self,
-        cluster: &str,
-        service: &str,
-        task_set: &str,
-        force: bool,
-    ) -> Result<Reply, ApiError> {
-        let (key, id) = self.find_task_set(cluster, service, task_set)?;
-        let Some(set) = self.services.get(&key).and_then(|service| service.task_set(&id)) else {
-            return Err(no_task_set());
-        };
-        if set.is_living() {
-            if !force && set.status == SetStatus::Primary {
-                return Err(ApiError::client("InvalidParameterException", "The primary task set cannot be deleted."));
-            }
-            if !force && set.scale > 0.0 {
-                let message = "The task set must be scaled to zero, or deleted with force.";
-                return Err(ApiError::client("InvalidParameterException", message));
-            }
-            self.check_delete(&key, &id);
-            self.apply_delete(&key, &id);
-        }
-        self.one_task_set(&key, &id)
-    }
-
     pub(super) fn apply_delete(&mut self, key: &ServiceKey, id: &str) {
         let now = self.now;
         if let Some(set) = self.services.get_mut(key).and_then(|service| service.task_set_mut(id)) {
@@ -423,32 +362,6 @@ impl World {
         }
         self.reconcile_soon(key, id);
     }
-
-    /// The service, by names or ARNs. Only services with the EXTERNAL controller have task sets to manage.
-    pub(super) fn find_external(&self, cluster: &str, service: &str) -> Result<&Service, ApiError> {
-        let found = self.find_service(cluster, service)?;
-        if found.controller == "EXTERNAL" {
-            return Ok(found);
-        }
-        let message = "Amazon ECS only supports task set management on services configured to use external \
-                       deployment controllers.";
-        Err(ApiError::client("InvalidParameterException", message))
-    }
-
-    pub(super) fn find_task_set(
-        &self,
-        cluster: &str,
-        service: &str,
-        task_set: &str,
-    ) -> Result<(ServiceKey, String), ApiError> {
-        let service = self.find_external(cluster, service)?;
-        let set = service.task_set(names::task_set_id(task_set)).ok_or_else(no_task_set)?;
-        Ok((service.key.clone(), set.id.clone()))
-    }
-}
-
-fn no_task_set() -> ApiError {
-    ApiError::client("TaskSetNotFoundException", "The specified task set does not exist.")
 }
 
 pub(super) fn count<T>(items: impl Iterator<Item = T>) -> u32 {

@@ -7,6 +7,7 @@
 
 mod api;
 mod behaviour;
+mod changes;
 mod cloudwatch;
 mod ecs;
 mod elb;
