@@ -60,3 +60,14 @@ fn the_shipped_rules_pass_their_check_and_bad_ones_do_not() {
     guardian(&["check", "tests/fixtures/rules/bad"]).assert().code(1);
     guardian(&["check", "no/such/directory"]).assert().code(2);
 }
+
+#[test]
+fn with_a_warm_blue_traffic_is_safe_within_two_seconds_of_the_decision() {
+    for scenario in ["crash-at-start", "sticky-rule", "several-listeners", "green-primary", "network-load-balancer"] {
+        let words = ["demo", "--scenario", scenario, "--speed", "10", "--output", "json"];
+        let done = guardian(&words).assert().success();
+        let ended: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+        let [decided, safe] = ["detection_ms", "traffic_safe_ms"].map(|time| ended[time].as_u64().unwrap());
+        assert!(safe - decided <= 2000, "{scenario}: decided after {decided} ms, safe after {safe} ms");
+    }
+}
