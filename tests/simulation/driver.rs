@@ -19,7 +19,7 @@ use taskset_guardian::sandbox::world::World;
 use crate::schedule::{self, Schedule};
 
 const SWEEP: Duration = Duration::from_secs(30);
-const RECEIVE: Duration = Duration::from_millis(500);
+const RECEIVE: Duration = Duration::from_secs(1);
 const QUEUE: &str = "http://sandbox/queue/taskset-guardian";
 
 /// The client gives a call up after this long, and with it the write: `operation_attempt_timeout`.
@@ -140,8 +140,10 @@ impl Simulation {
     pub(crate) fn run(mut self) -> (Ended, Vec<String>) {
         let drain = self.schedule.setup.drain;
         let end = self.began.plus(self.schedule.calm_at + FINISH + drain + Duration::from_mins(1));
+        // Two sweeps after the calm a bad green is decided on; what is open by then has until the end.
+        let quiet = self.began.plus(self.schedule.calm_at + 3 * SWEEP);
         while let Some((at, _)) = self.agenda.keys().next().copied() {
-            if at > end {
+            if at > end || (at > quiet && self.is_over()) {
                 break;
             }
             let Some(((at, _), todo)) = self.agenda.pop_first() else { break };
@@ -160,11 +162,15 @@ impl Simulation {
             self.happen(todo);
             self.notice_violations();
         }
-        self.now = end;
-        self.world.advance_to(end);
         self.judge_the_end();
         self.ended.trace = self.hasher.finish();
         (self.ended, self.story.unwrap_or_default())
+    }
+
+    /// Nothing is open, and nothing is wrong.
+    fn is_over(&self) -> bool {
+        let view = self.engine.service(&self.schedule.key, self.now);
+        self.alive && view.is_some_and(|view| view.deployment.is_none_or(|deployment| deployment.open_since.is_none()))
     }
 
     fn plan(&mut self, after: Duration, todo: Todo) {

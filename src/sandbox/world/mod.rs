@@ -142,7 +142,10 @@ impl World {
             }
         }
         world.create_alarms();
-        world.plan(Duration::from_secs(1), Happening::TrafficSecond);
+        let watched = world.setup.services.iter().any(|service| service.requests_per_second > 0);
+        if watched || !world.setup.lag.is_zero() {
+            world.plan(Duration::from_secs(1), Happening::TrafficSecond);
+        }
         world
     }
 
