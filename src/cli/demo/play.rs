@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::guardian::{Guardian, Surroundings};
-use super::telling::{Line, Teller, ending, from_guardian, from_world};
+use super::telling::{Line, Teller, ending, from_guardian, from_world, outcome_word};
 use crate::engine::Report;
 use crate::journal::RedbJournal;
 use crate::model::{Incident, ServiceKey, Split, Timestamp};
@@ -158,9 +158,10 @@ impl Play {
                 anyhow::bail!("the worker ended in the middle of the play");
             }
             tokio::time::sleep(if self.scenario.killed_after_changes { GLANCE } else { LOOK }).await;
-            let ended = self.look(&mut tell);
-            if self.scenario.killed_after_changes {
-                self.kill_after_change(&mut tell).await?;
+            let mut ended = self.look(&mut tell);
+            if self.scenario.killed_after_changes && self.kill_after_change(&mut tell).await? {
+                // A process can die after it wrote the ending down and before it told anybody.
+                ended = ended.or(self.incident().await?.and_then(|incident| outcome_word(incident.outcome)));
             }
             if outcome.is_none() && ended.is_some() {
                 outcome = ended;
@@ -171,11 +172,17 @@ impl Play {
         self.ended(outcome.unwrap_or("called_off")).await
     }
 
-    /// One change, one life.
-    async fn kill_after_change(&mut self, tell: &mut impl FnMut(&Line)) -> anyhow::Result<()> {
+    /// The newest incident of the service.
+    async fn incident(&self) -> anyhow::Result<Option<Incident>> {
+        let mut incidents = self.journal.incidents(INCIDENTS).await?.into_iter();
+        Ok(incidents.find(|incident| incident.service == self.service))
+    }
+
+    /// One change, one life. Says whether there was a change.
+    async fn kill_after_change(&mut self, tell: &mut impl FnMut(&Line)) -> anyhow::Result<bool> {
         let changes = self.sandbox.with(|world| world.changes());
         if changes == self.changes {
-            return Ok(());
+            return Ok(false);
         }
         self.changes = changes;
         self.guardian.die().await;
@@ -189,7 +196,7 @@ impl Play {
         };
         tell(&line);
         self.lines.push(line);
-        Ok(())
+        Ok(true)
     }
 
     /// What happened since the last look.
@@ -233,8 +240,7 @@ impl Play {
     }
 
     async fn ended(&self, outcome: &'static str) -> anyhow::Result<Ended> {
-        let mut incidents = self.journal.incidents(INCIDENTS).await?.into_iter();
-        let incident: Option<Incident> = incidents.find(|incident| incident.service == self.service);
+        let incident = self.incident().await?;
         let since_sign = |at: Option<Timestamp>| {
             let (incident, at) = (incident.as_ref()?, at?);
             u64::try_from(at.since(incident.first_sign_at).as_millis()).ok()

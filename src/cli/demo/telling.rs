@@ -68,15 +68,20 @@ pub(super) fn from_guardian(note: &Note, about: &ServiceKey, at: Timestamp) -> O
 
 /// The word for a note that ends the deployment of this service.
 pub(super) fn ending(note: &Note, about: &ServiceKey) -> Option<&'static str> {
-    let expected = match note {
-        Note::Graduated { service, .. } if service == about => Expected::Graduated,
-        Note::Closed { service, outcome, .. } if service == about => match outcome {
-            IncidentOutcome::RolledBack => Expected::RolledBack,
-            IncidentOutcome::Escalated => Expected::Escalated,
-            IncidentOutcome::Held | IncidentOutcome::Superseded => Expected::Held,
-            IncidentOutcome::Open => return None,
-        },
-        _ => return None,
+    match note {
+        Note::Graduated { service, .. } if service == about => Some(Expected::Graduated.as_str()),
+        Note::Closed { service, outcome, .. } if service == about => outcome_word(*outcome),
+        _ => None,
+    }
+}
+
+/// The word for how an incident ended, if it did.
+pub(super) fn outcome_word(outcome: IncidentOutcome) -> Option<&'static str> {
+    let expected = match outcome {
+        IncidentOutcome::RolledBack => Expected::RolledBack,
+        IncidentOutcome::Escalated => Expected::Escalated,
+        IncidentOutcome::Held | IncidentOutcome::Superseded => Expected::Held,
+        IncidentOutcome::Open => return None,
     };
     Some(expected.as_str())
 }
