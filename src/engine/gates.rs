@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::mutants::{Mutant, without};
 use super::partition::Unhealthy;
 use super::roles::Roles;
 use super::{Finding, GateState};
@@ -116,9 +117,9 @@ fn task_failures(
     later: &mut impl FnMut(Timestamp),
 ) -> Finding {
     let span = rule.stability.window.min(rule.watch.freshness);
-    let from = now.minus(span);
+    let from = if without(Mutant::NoFreshness) { Timestamp::EPOCH } else { now.minus(span) };
     let all = known.window.map(|window| window.failures(from, now.plus(SKEW))).unwrap_or_default();
-    let failed: Vec<_> = all.iter().filter(|(_, record)| record.standing == Standing::Confirmed).collect();
+    let failed: Vec<_> = all.iter().filter(|(_, record)| counts(record)).collect();
     let claimed = all.iter().filter(|(_, record)| record.standing == Standing::Claimed).count();
     let count = u32::try_from(failed.len()).unwrap_or(u32::MAX);
     let control = Control::of(roles, known.blue_window, from, now);
@@ -153,6 +154,11 @@ fn task_failures(
         (false, _) => GateState::Pending,
     };
     Finding { gate: Gate::TaskFailures, state, evidence: Some(evidence), why }
+}
+
+/// An event only claims.
+fn counts(record: &TaskRecord) -> bool {
+    record.standing == Standing::Confirmed || (record.standing == Standing::Claimed && without(Mutant::EventsDecide))
 }
 
 /// While blue lacks tasks, a breach waits this long for news of what became of them: the failures of one cause do not all

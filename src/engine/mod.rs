@@ -9,6 +9,7 @@ mod gates;
 mod hold;
 mod index;
 mod input;
+pub mod mutants;
 mod observed;
 mod out;
 mod partition;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::gates::{self, Judgement, Known};
+use super::mutants::{Mutant, without};
 use super::out::Out;
 use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy};
 use super::roles::{Roles, roles};
@@ -120,7 +121,9 @@ fn confirm_windows(now: Timestamp, kept: &mut Kept, seen: &Observation) {
     let keep = kept.rule.stability.window.max(kept.rule.watch.freshness);
     let unseen_since = seen.read_at.minus(UNSEEN_WINDOW);
     kept.windows.retain(|id, window| {
-        window.expire(now, keep);
+        if !without(Mutant::NoFreshness) {
+            window.expire(now, keep);
+        }
         !window.is_empty() && (known(id) || window.newest().is_some_and(|newest| newest >= unseen_since))
     });
 }
@@ -186,7 +189,8 @@ fn overtaken(
     out: &mut Out<'_>,
 ) {
     let newest = roles.map(|roles| roles.green);
-    if let Some(newer) = newest.filter(|set| set.id != deployment.green && set.created_at >= deployment.began_at) {
+    let is_newer = |set: &&TaskSet| set.id != deployment.green && set.created_at >= deployment.began_at;
+    if let Some(newer) = newest.filter(is_newer).filter(|_| !without(Mutant::NoSupersede)) {
         let why = format!("a newer task set ({}) was created", newer.id);
         return rollback::supersede(key, deployment, &why, out);
     }

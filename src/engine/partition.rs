@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::mutants::{Mutant, without};
 use super::progress::{self, Rollback};
 use super::{Finding, roles::Roles};
 use crate::model::{
@@ -213,7 +214,9 @@ impl Kept {
         if self.rollbacks.len() > ROLLBACKS {
             self.rollbacks.remove(0);
         }
-        self.decided.push(id.clone());
+        if !without(Mutant::DecideAgain) {
+            self.decided.push(id.clone());
+        }
         if self.decided.len() > DECIDED {
             self.decided.remove(0);
         }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::mutants::{Mutant, without};
 use super::partition::Deployment;
 use super::progress::{Purpose, Rollback};
 use super::traffic::{self, Cut, NotUnderstood, Pair};
@@ -170,7 +171,7 @@ fn foreign_primary(deployment: &Deployment, seen: &[TaskSet], promotes: bool) ->
 pub(super) fn next(view: View<'_>) -> Next {
     let View { now, rule, deployment, rollback, seen, .. } = view;
     let step = rollback.step();
-    if now.since(seen.read_at) > OBSERVATION_LIFE {
+    if now.since(seen.read_at) > OBSERVATION_LIFE && !without(Mutant::OldReads) {
         return Next::Wait(step, now, "the last read is too old to act on".to_owned());
     }
     let Sets { green, blue } = sets(deployment, &seen.service.task_sets);
@@ -215,7 +216,7 @@ pub(super) fn next(view: View<'_>) -> Next {
         return Next::Done("traffic is on blue; green is kept, as the rule says".to_owned());
     }
     let drained_at = rollback.safe_since.unwrap_or(now).plus(rule.rollback.drain);
-    if drained_at > now {
+    if drained_at > now && !without(Mutant::NoDrain) {
         // With no task there is no request in flight. One read that says so may lag behind tasks that came again.
         let again = seen.task_sets_again.as_deref().map(|again| sets(deployment, again).green);
         match (green.running, again) {
@@ -254,7 +255,8 @@ impl View<'_> {
         let is_primary = |set: &TaskSet| set.status == TaskSetStatus::Primary;
         let promoted = self.rollback.accepted(&Purpose::Promote);
         let settled = promoted.is_none_or(|at| self.now.since(at) >= SETTLE);
-        if !green.is_some_and(is_primary) || !self.rollback.blue_was_primary || !settled {
+        let ignored = without(Mutant::PromotionForcedThrough) || without(Mutant::NoPrimaryCheck);
+        if !green.is_some_and(is_primary) || !self.rollback.blue_was_primary || !settled || ignored {
             return None;
         }
         let Some(again) = &self.seen.task_sets_again else { return Some(Next::LookTwice) };
@@ -330,6 +332,9 @@ impl View<'_> {
 
     /// No rule sends anything to green.
     fn shifted(&self, shift: Vec<Write>) -> Goal {
+        if without(Mutant::OneRuleStandsForAll) && self.rollback.last_accepted().is_some() {
+            return Goal::Met;
+        }
         let writes = shift.into_iter().map(|write| (Purpose::of(&write, Purpose::Shift), write)).collect();
         let foreign = "somebody else keeps writing the rules: set to blue twice, they send traffic to green again";
         self.assert(Step::VerifyTraffic, writes, foreign, "waiting for all rules to read as written")
@@ -343,7 +348,8 @@ impl View<'_> {
         }
         let times = |purpose: &Purpose| self.rollback.accepted.get(purpose).map_or(0, |accepted| accepted.times);
         let fresh = |purpose: &Purpose| self.rollback.accepted(purpose).is_some_and(|at| self.now.since(at) < SETTLE);
-        let spent: Vec<_> = writes.iter().filter(|(purpose, _)| times(purpose) >= ASSERTS && !fresh(purpose)).collect();
+        let most = if without(Mutant::NoForeignLimit) { u32::MAX } else { ASSERTS };
+        let spent: Vec<_> = writes.iter().filter(|(purpose, _)| times(purpose) >= most && !fresh(purpose)).collect();
         if let Some((purpose, _)) = spent.first() {
             return Goal::Stuck(Stuck { step, why: format!("{foreign} ({purpose})"), frozen: true });
         }
@@ -353,17 +359,19 @@ impl View<'_> {
 
     /// Two answers of two different calls must agree; AWS itself does not stop a forced delete of a PRIMARY.
     fn delete(&self, green: &TaskSet, blue: &TaskSet) -> Next {
-        let Some(again) = &self.seen.task_sets_again else { return Next::LookTwice };
+        let once = without(Mutant::SingleReadDelete).then_some(&self.seen.service.task_sets);
+        let Some(again) = once.or(self.seen.task_sets_again.as_ref()) else { return Next::LookTwice };
         let second = sets(self.deployment, again);
         let deletable = |set: &TaskSet| set.status == TaskSetStatus::Active && set.arn == self.deployment.green_arn;
         let agreed = deletable(green)
             && second.green.is_some_and(deletable)
             && second.blue.is_some_and(|blue| blue.status == TaskSetStatus::Primary);
-        if !agreed {
+        if !agreed && !without(Mutant::NoPrimaryCheck) {
             let why = "DescribeServices and DescribeTaskSets do not agree yet that green may be deleted".to_owned();
             return Next::Wait(Step::DeleteGreen, self.now.plus(POLL), why);
         }
-        if self.seen.service.desired_count > 0 && serving(blue, self.seen) == 0 {
+        let blue_serves = serving(blue, self.seen) > 0 || without(Mutant::NoBlueCheck);
+        if self.seen.service.desired_count > 0 && !blue_serves {
             return Next::Escalate(Stuck {
                 step: Step::DeleteGreen,
                 why: "blue has nothing healthy left: green is kept as the last resort".to_owned(),
@@ -410,7 +418,7 @@ fn shortage(policy: BlueCapacity, blue: &TaskSet, green: Option<&TaskSet>, seen:
     } else {
         ("tasks run", blue.running)
     };
-    if needed == 0 {
+    if needed == 0 || without(Mutant::NoBlueCheck) {
         return None;
     }
     if able == 0 {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::mutants::{Mutant, without};
 use super::out::Out;
 use super::partition::{Deployment, Kept, Partition};
 use super::plan::{self, Next, Proven, Stuck, View};
@@ -167,7 +168,7 @@ fn record(
                 out.note(Note::Reached { service: key.clone(), stage: Stage::Shift, took });
             }
         }
-        (false, Some(_)) => {
+        (false, Some(_)) if !without(Mutant::DrainNotRestarted) => {
             rollback.safe_since = None;
             rollback.log(now, "somebody else sends traffic to green again");
         }

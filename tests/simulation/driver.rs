@@ -6,11 +6,11 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use fastrand::Rng;
-use taskset_guardian::engine::{Effect, Engine, Input, Note, Settings};
+use taskset_guardian::engine::{DeploymentView, Effect, Engine, Input, Note, Settings};
 use taskset_guardian::events::{self, Decoded};
 use taskset_guardian::model::{
-    Announcement, AnnouncementKind, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, Phase, ServiceKey,
-    ServiceReading, TaskSetId, Timestamp, Write, humane,
+    Announcement, AnnouncementKind, Ask, CallError, EffectId, ErrorClass, Gate, Observation, Outcome, Phase,
+    ServiceKey, ServiceReading, TaskSetId, Timestamp, Write, humane,
 };
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 use taskset_guardian::sandbox::direct;
@@ -24,6 +24,10 @@ const QUEUE: &str = "http://sandbox/queue/taskset-guardian";
 
 /// The client gives a call up after this long, and with it the write: `operation_attempt_timeout`.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between a read and the call that rests on it, without a stand-still in between: life of a read, life of a write, and the
+/// call's own time. What changed in the world earlier must have been seen.
+const LONGEST_BLINDNESS: Duration = Duration::from_secs(16 + 5 + 5);
 
 /// L1: an open rollback is done or escalated this long after its decision, and after the faults have stopped.
 const FINISH: Duration = Duration::from_mins(5);
@@ -94,6 +98,8 @@ pub(crate) struct Simulation {
     /// When the world last changed in a way that a check may not have seen.
     disturbed_at: Timestamp,
     last_service: Option<ServiceReading>,
+    /// The newest living task set that the engine was shown.
+    newest: Option<(Timestamp, TaskSetId)>,
     decided: BTreeSet<TaskSetId>,
     called: VecDeque<String>,
     ended: Ended,
@@ -124,6 +130,7 @@ impl Simulation {
             read_at: began,
             disturbed_at: began,
             last_service: None,
+            newest: None,
             decided: BTreeSet::new(),
             called: VecDeque::new(),
             ended: Ended::default(),
@@ -216,6 +223,8 @@ impl Simulation {
             Todo::Answer(key, answer) => {
                 if let Ok(seen) = &answer {
                     self.read_at = seen.read_at;
+                    let living = seen.service.task_sets.iter().filter(|set| set.is_living());
+                    self.newest = living.map(|set| (set.created_at, set.id.clone())).max();
                 }
                 self.step(Input::Observed(key, answer));
             }
@@ -289,16 +298,29 @@ impl Simulation {
             Note::Decided { held: false, evidence, .. } => {
                 self.ended.decided = true;
                 let green = evidence.first().map(|evidence| evidence.task_set.clone());
-                let newest = evidence.iter().map(|evidence| evidence.to).max();
+                let oldest =
+                    evidence.iter().filter(|evidence| evidence.gate == Gate::TaskFailures).map(|e| e.from).min();
+                if self.schedule.sound && oldest.is_some() {
+                    self.broken("S7", "a sound green is rolled back for failed tasks".to_owned());
+                }
                 if green.is_some_and(|green| !self.decided.insert(green)) {
                     self.broken("S5", "a second decision on one task set".to_owned());
                 }
                 let freshness = self.schedule.rules.rules[0].watch.freshness;
-                if newest.is_none_or(|newest| self.now.since(newest) > freshness) {
-                    self.broken("S7", format!("decided on evidence of {newest:?}"));
+                if oldest.is_some_and(|oldest| self.now.since(oldest) > freshness) {
+                    self.broken("S7", format!("decided on evidence of {oldest:?}"));
                 }
             }
-            Note::Sent { what, .. } => what.hash(&mut self.hasher),
+            Note::Sent { what, .. } => {
+                what.hash(&mut self.hasher);
+                let view = self.engine.service(&self.schedule.key, self.now).and_then(|view| view.deployment);
+                let newer = |(view, (at, newest)): &(DeploymentView, (Timestamp, TaskSetId))| {
+                    *at > view.began_at && *newest != view.green
+                };
+                if let Some((view, (_, newest))) = view.zip(self.newest.clone()).filter(newer) {
+                    self.broken("superseded", format!("{what}, though {newest} came after {}", view.green));
+                }
+            }
             _ => {}
         }
         if self.story.is_some()
@@ -318,7 +340,8 @@ impl Simulation {
         let found: Vec<_> = self.world.violations()[self.violations..].to_vec();
         self.violations += found.len();
         for violation in found {
-            let race = self.disturbed_at >= self.read_at;
+            let unseen = self.disturbed_at >= self.read_at;
+            let race = unseen && self.now.since(self.read_at) <= LONGEST_BLINDNESS;
             self.tell("BROKEN", || format!("{violation}{}", if race { " (race)" } else { "" }));
             self.ended.broken.push(Broken { invariant: violation.invariant.to_owned(), what: violation.what, race });
         }
@@ -436,6 +459,7 @@ impl Simulation {
             if late {
                 // Sent after a stand-still: what happened meanwhile is as good as unseen.
                 self.disturbed_at = self.now;
+                self.read_at = self.now;
             }
             self.ended.writes += 1;
             operation.hash(&mut self.hasher);

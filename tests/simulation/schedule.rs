@@ -29,6 +29,8 @@ pub(crate) struct Schedule {
     pub(crate) calm_at: Duration,
     /// Green is bad, in a way that tasks show.
     pub(crate) bad: bool,
+    /// Nothing is wrong with green.
+    pub(crate) sound: bool,
     pub(crate) key: ServiceKey,
 }
 
@@ -57,7 +59,7 @@ impl Schedule {
         let mut rng = Rng::with_seed(seed ^ 0x005e_ed0f_9a3d);
         let faults = Faults::draw(&mut rng);
         let calm_at = secs(rng.u64(60..200));
-        let (version, bad) = version(&mut rng);
+        let (version, bad, sound) = version(&mut rng);
         let script = script(&mut rng, calm_at);
         let key = ServiceKey::new("prod", "checkout");
         let service = ServiceSetup {
@@ -100,19 +102,19 @@ impl Schedule {
             ..Setup::default()
         };
         let rules = RuleSet { rules: vec![Arc::new(rule(&mut rng, drain))] };
-        Self { seed, setup, rules, faults, calm_at, bad, key }
+        Self { seed, setup, rules, faults, calm_at, bad, sound, key }
     }
 }
 
-fn version(rng: &mut Rng) -> (Version, bool) {
+fn version(rng: &mut Rng) -> (Version, bool, bool) {
     let start_delay = secs(rng.u64(1..=8));
     let crash = |after| Some(Crash { after, exit_code: 1, out_of_memory: false });
     let sound = Version { start_delay, ..Version::default() };
     match rng.u8(0..6) {
-        0..=2 => (Version { crash: crash(secs(rng.u64(1..=20))), ..sound }, true),
-        3 => (Version { start: Start::CannotPull, ..sound }, true),
-        4 => (Version { passes_health_checks: false, ..sound }, false),
-        _ => (sound, false),
+        0..=2 => (Version { crash: crash(secs(rng.u64(1..=20))), ..sound }, true, false),
+        3 => (Version { start: Start::CannotPull, ..sound }, true, false),
+        4 => (Version { passes_health_checks: false, ..sound }, false, false),
+        _ => (sound, false, true),
     }
 }
 
