@@ -20,47 +20,60 @@ mod schedule;
 
 use std::sync::Mutex;
 
-use driver::Simulation;
+use driver::{ShellMutant, Simulation};
 use schedule::Schedule;
 use taskset_guardian::engine::mutants::{Mutant, take_out};
 
 /// Schedules that a mutant may survive.
-const BUDGET: u64 = 3000;
+const BUDGET: u64 = 10_000;
 
-fn killed_by(mutant: Mutant) -> Option<(u64, String)> {
-    take_out(Some(mutant));
-    let killed = (0..BUDGET).find_map(|seed| {
-        let (ended, _) = Simulation::new(Schedule::draw(seed), false).run();
-        ended.broken.into_iter().find(|broken| !broken.race).map(|broken| (seed, broken.invariant))
-    });
+/// A guard of the engine, or of the shell around it.
+#[derive(Clone, Copy, Debug)]
+enum Guard {
+    Engine(Mutant),
+    Shell(ShellMutant),
+}
+
+fn killed_by(guard: Guard) -> Option<(u64, String)> {
+    let play = |seed| {
+        let simulation = Simulation::new(Schedule::draw(seed), false);
+        match guard {
+            Guard::Engine(_) => simulation.run().0,
+            Guard::Shell(mutant) => simulation.without(mutant).run().0,
+        }
+    };
+    take_out(if let Guard::Engine(mutant) = guard { Some(mutant) } else { None });
+    let broken = |seed| play(seed).broken.into_iter().find(|broken| !broken.race);
+    let killed = (0..BUDGET).find_map(|seed| broken(seed).map(|broken| (seed, broken.invariant)));
     take_out(None);
     killed
 }
 
 #[test]
 fn every_guard_that_is_taken_out_is_missed() {
-    let next = Mutex::new(Mutant::ALL.into_iter());
-    let found = Mutex::new(Vec::new());
+    let shell = [ShellMutant::AcknowledgeBeforeCommit, ShellMutant::NoDurableIntent, ShellMutant::NoExpiry];
+    let guards = Mutant::ALL.into_iter().map(Guard::Engine).chain(shell.into_iter().map(Guard::Shell));
+    let (next, found) = (Mutex::new(guards), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
                 let draw = || next.lock().unwrap().next();
-                while let Some(mutant) = draw() {
-                    let killed = killed_by(mutant);
-                    eprintln!("{mutant:?}: {killed:?}");
-                    found.lock().unwrap().push((killed, mutant));
+                while let Some(guard) = draw() {
+                    let killed = killed_by(guard);
+                    eprintln!("{guard:?}: {killed:?}");
+                    found.lock().unwrap().push((killed.map(|(seed, _)| seed), format!("{guard:?}")));
                 }
             });
         }
     });
     let mut found = found.into_inner().unwrap();
-    let survivors: Vec<_> = found.iter().filter(|(killed, _)| killed.is_none()).map(|(_, mutant)| *mutant).collect();
-    found.sort_by_key(|(killed, _)| killed.as_ref().map(|(seed, _)| *seed));
+    found.sort();
+    let survivors: Vec<_> = found.iter().filter(|(seed, _)| seed.is_none()).map(|(_, guard)| guard.as_str()).collect();
     eprintln!(
         "{} of {} killed, median seed {:?}",
         found.len() - survivors.len(),
         found.len(),
         found[found.len() / 2].0
     );
-    assert_eq!(survivors, []);
+    assert_eq!(survivors, [] as [&str; 0]);
 }

@@ -370,13 +370,20 @@ impl View<'_> {
             let why = "DescribeServices and DescribeTaskSets do not agree yet that green may be deleted".to_owned();
             return Next::Wait(Step::DeleteGreen, self.now.plus(POLL), why);
         }
-        let blue_serves = serving(blue, self.seen) > 0 || without(Mutant::NoBlueCheck);
-        if self.seen.service.desired_count > 0 && !blue_serves {
+        // Either read may lag behind a blue that has just been scaled down.
+        let blues = || [Some(blue), second.blue].into_iter().flatten();
+        let serves = |blue: &TaskSet| blue.running > 0 && serving(blue, self.seen) > 0;
+        if self.seen.service.desired_count > 0 && !blues().all(serves) && !without(Mutant::NoBlueCheck) {
             return Next::Escalate(Stuck {
                 step: Step::DeleteGreen,
                 why: "blue has nothing healthy left: green is kept as the last resort".to_owned(),
                 frozen: false,
             });
+        }
+        let policy = self.rule.rollback.blue_capacity;
+        let works = self.deployment.green_group.is_none() && green.running > 0;
+        if let Some(why) = blues().find_map(|blue| shortage(policy, blue, Some(green), self.seen)).filter(|_| works) {
+            return Next::Wait(Step::DeleteGreen, self.now.plus(POLL), format!("waiting for blue: {why}"));
         }
         let (service, task_set) = (self.service.clone(), self.deployment.green_arn.clone());
         Next::Write(Step::DeleteGreen, vec![(Purpose::Delete, Write::DeleteTaskSet { service, task_set })])

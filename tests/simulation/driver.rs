@@ -9,12 +9,12 @@ use fastrand::Rng;
 use taskset_guardian::engine::{DeploymentView, Effect, Engine, Input, Note, Settings};
 use taskset_guardian::events::{self, Decoded};
 use taskset_guardian::model::{
-    Announcement, AnnouncementKind, Ask, CallError, EffectId, ErrorClass, Gate, Observation, Outcome, Phase,
-    ServiceKey, ServiceReading, TaskSetId, Timestamp, Write, humane,
+    Announcement, AnnouncementKind, Ask, CallError, EffectId, ErrorClass, Gate, Observation, Outcome, Phase, Role,
+    ServiceKey, ServiceReading, TaskSet, TaskSetId, TaskSetStatus, Timestamp, Write, humane,
 };
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 use taskset_guardian::sandbox::direct;
-use taskset_guardian::sandbox::world::World;
+use taskset_guardian::sandbox::world::{Act, World};
 
 use crate::schedule::{self, Schedule};
 
@@ -29,6 +29,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// call's own time. What changed in the world earlier must have been seen.
 const LONGEST_BLINDNESS: Duration = Duration::from_secs(16 + 5 + 5);
 
+/// Messages that may be in the queue at any time: ECS goes on talking.
+const FEW: u32 = 20;
+
+/// How old a read of ECS may be: it is eventually consistent, for seconds.
+const LAG: Duration = Duration::from_secs(5);
+
 /// L1: an open rollback is done or escalated this long after its decision, and after the faults have stopped.
 const FINISH: Duration = Duration::from_mins(5);
 
@@ -37,23 +43,46 @@ const FINISH: Duration = Duration::from_mins(5);
 enum Todo {
     /// The reads of an observation are made.
     Read(Ask, Timestamp),
-    Answer(ServiceKey, Result<Box<Observation>, CallError>),
+    /// With the time of what it shows.
+    Answer(ServiceKey, Result<Box<Observation>, CallError>, Timestamp, u64),
     /// A write has room: the last check before it is sent.
-    Send(EffectId, Write, Timestamp),
-    /// It reaches AWS. With whether its answer comes back.
-    Apply(EffectId, Write, Timestamp),
+    Send(Decided, Timestamp),
+    /// It reaches AWS. With the time of that check.
+    Apply(Decided, Timestamp),
     Done(EffectId, Outcome),
     Announce(EffectId, Announcement),
     Receive,
     Tick,
     Sweep,
     Restart,
+    /// Somebody acts while the process stands still.
+    Meddle(Act),
+}
+
+/// A write, and the newest read that it rests on: when, and after which event.
+#[derive(Debug)]
+struct Decided {
+    id: EffectId,
+    write: Write,
+    read_at: Timestamp,
+    read_after: u64,
+}
+
+/// A guard of the shell that a test takes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShellMutant {
+    /// A message is deleted before what it said is durable.
+    AcknowledgeBeforeCommit,
+    /// What an observation made of the state is not written down before its effects go out.
+    NoDurableIntent,
+    /// A write is sent however long it waited.
+    NoExpiry,
 }
 
 impl Todo {
     /// Dies with the process. What AWS has been sent does not.
     fn is_ours(&self) -> bool {
-        !matches!(self, Self::Apply(..) | Self::Restart)
+        !matches!(self, Self::Apply(..) | Self::Restart | Self::Meddle(_))
     }
 }
 
@@ -97,9 +126,23 @@ pub(crate) struct Simulation {
     read_at: Timestamp,
     /// When the world last changed in a way that a check may not have seen.
     disturbed_at: Timestamp,
-    last_service: Option<ServiceReading>,
+    /// The same by the order of events, for what happens within one millisecond.
+    happened: u64,
+    read_after: u64,
+    /// The read that the write rests on which is applied just now.
+    rests_on: Timestamp,
+    rests_after: u64,
+    disturbed_after: u64,
+    last_service: Option<(Timestamp, ServiceReading)>,
     /// The newest living task set that the engine was shown.
     newest: Option<(Timestamp, TaskSetId)>,
+    /// It was PRIMARY when the engine decided.
+    primary: Option<TaskSetId>,
+    promotes: bool,
+    without: Option<ShellMutant>,
+    /// The newest read showed nothing healthy of green's: that blue need not be whole rests on it, and a target that
+    /// passes its checks a moment later is no news that the world tells.
+    green_was_dead: bool,
     decided: BTreeSet<TaskSetId>,
     called: VecDeque<String>,
     ended: Ended,
@@ -129,8 +172,17 @@ impl Simulation {
             journal: Vec::new(),
             read_at: began,
             disturbed_at: began,
+            happened: 0,
+            read_after: 0,
+            rests_on: began,
+            rests_after: 0,
+            disturbed_after: 0,
             last_service: None,
             newest: None,
+            primary: None,
+            promotes: false,
+            without: None,
+            green_was_dead: false,
             decided: BTreeSet::new(),
             called: VecDeque::new(),
             ended: Ended::default(),
@@ -141,6 +193,12 @@ impl Simulation {
         };
         it.plan(Duration::ZERO, Todo::Restart);
         it
+    }
+
+    /// Without one of the shell's guards.
+    pub(crate) fn without(mut self, guard: ShellMutant) -> Self {
+        self.without = Some(guard);
+        self
     }
 
     /// Runs to the end.
@@ -175,9 +233,20 @@ impl Simulation {
     }
 
     /// Nothing is open, and nothing is wrong.
-    fn is_over(&self) -> bool {
+    fn is_over(&mut self) -> bool {
         let view = self.engine.service(&self.schedule.key, self.now);
-        self.alive && view.is_some_and(|view| view.deployment.is_none_or(|deployment| deployment.open_since.is_none()))
+        let closed = view.is_some_and(|view| view.deployment.is_none_or(|deployment| deployment.open_since.is_none()));
+        self.alive && closed && self.waiting() <= FEW
+    }
+
+    /// Messages in the queue.
+    fn waiting(&mut self) -> u32 {
+        match self.world.call(Call::GetQueueAttributes { queue_url: QUEUE.to_owned() }) {
+            Ok(Reply::Attributes(all)) => {
+                all.get("ApproximateNumberOfMessages").and_then(|n| n.parse().ok()).unwrap_or(0)
+            }
+            _ => 0,
+        }
     }
 
     fn plan(&mut self, after: Duration, todo: Todo) {
@@ -218,18 +287,27 @@ impl Simulation {
     }
 
     fn happen(&mut self, todo: Todo) {
+        self.happened += 1;
         match todo {
             Todo::Read(ask, read_at) => self.read(&ask, read_at),
-            Todo::Answer(key, answer) => {
+            Todo::Answer(key, answer, shows, after) => {
                 if let Ok(seen) = &answer {
-                    self.read_at = seen.read_at;
+                    (self.read_at, self.read_after) = (shows, after);
                     let living = seen.service.task_sets.iter().filter(|set| set.is_living());
+                    let primary = seen.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary);
+                    self.primary = primary.map(|set| set.id.clone());
+                    let newest = living.clone().max_by_key(|set| set.created_at);
+                    let serving = |set: &TaskSet| match &set.target_group {
+                        Some(group) => seen.targets.get(group).map_or(0, |counts| counts.healthy),
+                        None => set.running,
+                    };
+                    self.green_was_dead = newest.is_none_or(|green| serving(green) == 0);
                     self.newest = living.map(|set| (set.created_at, set.id.clone())).max();
                 }
                 self.step(Input::Observed(key, answer));
             }
-            Todo::Send(id, write, expires_at) => self.send(id, write, expires_at),
-            Todo::Apply(id, write, sent_at) => self.apply(id, &write, sent_at),
+            Todo::Send(decided, expires_at) => self.send(decided, expires_at),
+            Todo::Apply(decided, sent_at) => self.apply(decided, sent_at),
             Todo::Done(id, outcome) => self.step(Input::Done(id, outcome)),
             Todo::Announce(id, announcement) => self.announce(id, &announcement),
             Todo::Receive => self.receive(),
@@ -243,6 +321,7 @@ impl Simulation {
                 self.step(Input::Swept(found));
             }
             Todo::Restart => self.restart(),
+            Todo::Meddle(act) => self.meddle(&act),
         }
     }
 
@@ -256,7 +335,8 @@ impl Simulation {
         if self.chance(self.schedule.faults.crash_before_commit) && step.changed {
             return self.crash("before the commit");
         }
-        if step.changed {
+        let forgets = self.without == Some(ShellMutant::NoDurableIntent) && matches!(input, Input::Observed(..));
+        if step.changed && !forgets {
             self.journal.push((self.now, input));
         }
         for note in &step.report.notes {
@@ -277,7 +357,8 @@ impl Simulation {
                 }
                 Effect::Write { id, write, expires_at, .. } => {
                     let latency = self.latency() / 10;
-                    self.plan(latency, Todo::Send(id, write, expires_at));
+                    let decided = Decided { id, write, read_at: self.read_at, read_after: self.read_after };
+                    self.plan(latency, Todo::Send(decided, expires_at));
                 }
                 Effect::Announce(id, announcement) => {
                     let latency = self.latency();
@@ -303,16 +384,20 @@ impl Simulation {
                 if self.schedule.sound && oldest.is_some() {
                     self.broken("S7", "a sound green is rolled back for failed tasks".to_owned());
                 }
+                self.promotes = green.is_some() && green == self.primary;
                 if green.is_some_and(|green| !self.decided.insert(green)) {
                     self.broken("S5", "a second decision on one task set".to_owned());
                 }
-                let freshness = self.schedule.rules.rules[0].watch.freshness;
-                if oldest.is_some_and(|oldest| self.now.since(oldest) > freshness) {
+                let window = self.schedule.rules.rules[0].stability.window;
+                if oldest.is_some_and(|oldest| self.now.since(oldest) > window) {
                     self.broken("S7", format!("decided on evidence of {oldest:?}"));
                 }
             }
             Note::Sent { what, .. } => {
                 what.hash(&mut self.hasher);
+                if what.starts_with("UpdateServicePrimaryTaskSet") && !self.promotes {
+                    self.broken("superseded", "green was promoted after the decision, and demoted".to_owned());
+                }
                 let view = self.engine.service(&self.schedule.key, self.now).and_then(|view| view.deployment);
                 let newer = |(view, (at, newest)): &(DeploymentView, (Timestamp, TaskSetId))| {
                     *at > view.began_at && *newest != view.green
@@ -340,8 +425,10 @@ impl Simulation {
         let found: Vec<_> = self.world.violations()[self.violations..].to_vec();
         self.violations += found.len();
         for violation in found {
-            let unseen = self.disturbed_at >= self.read_at;
-            let race = unseen && self.now.since(self.read_at) <= LONGEST_BLINDNESS;
+            let revived = violation.invariant == "S3" && self.green_was_dead;
+            let disturbed = self.disturbed_at > self.rests_on || self.disturbed_after > self.rests_after;
+            let unseen = disturbed || revived;
+            let race = unseen && self.now.since(self.rests_on) <= LONGEST_BLINDNESS;
             self.tell("BROKEN", || format!("{violation}{}", if race { " (race)" } else { "" }));
             self.ended.broken.push(Broken { invariant: violation.invariant.to_owned(), what: violation.what, race });
         }
@@ -352,6 +439,10 @@ impl Simulation {
         let paused = Duration::from_millis(self.rng.u64(0..=most));
         self.paused_until = self.now.plus(paused);
         self.tell("fault", || format!("the process stands still for {}", humane(paused)));
+        if self.rng.bool() {
+            let act = schedule::meddling(&mut self.rng);
+            self.plan(paused / 2, Todo::Meddle(act));
+        }
     }
 
     fn crash(&mut self, when: &str) {
@@ -402,50 +493,65 @@ impl Simulation {
 
     fn read(&mut self, ask: &Ask, read_at: Timestamp) {
         let key = ask.service.clone();
+        if ask.twice && self.chance(self.schedule.faults.meddling) {
+            self.meddle(&Act::SetPrimary(Role::Green));
+        }
+        let now = self.now;
+        let mut shows = self.now.minus(self.schedule.setup.lag);
         let answer = if self.outage() || self.chance(self.schedule.faults.failed_before) {
             Err(self.fault("observe", ErrorClass::Transient))
         } else if self.chance(self.schedule.faults.throttled) {
             Err(self.fault("observe", ErrorClass::Throttled))
         } else {
             direct::observe(&mut self.world, ask, read_at).map(|mut seen| {
-                let fresh = seen.service.clone();
-                if let Some(old) = self.last_service.take().filter(|_| self.schedule.faults.stale_read > 0.0)
+                let fresh = (self.now, seen.service.clone());
+                let old = self.last_service.replace(fresh).filter(|(at, _)| self.now.since(*at) <= LAG);
+                if let Some((at, old)) = old
                     && self.chance(self.schedule.faults.stale_read)
                 {
-                    // Whoever reads rules and targets by the groups of an old answer sees the others' not at all.
                     seen.service.task_sets = old.task_sets;
+                    shows = shows.min(at);
                 }
-                self.last_service = Some(fresh);
+                if ask.twice {
+                    // The second call is not answered by what was.
+                    shows = now;
+                }
                 Box::new(seen)
             })
         };
         let latency = self.latency();
-        self.plan(latency, Todo::Answer(key, answer));
+        self.plan(latency, Todo::Answer(key, answer, shows, self.happened));
+    }
+
+    fn meddle(&mut self, act: &Act) {
+        self.tell("person", || format!("{act:?}"));
+        let key = self.schedule.key.clone();
+        self.world.person(&key, act);
+        (self.disturbed_at, self.disturbed_after) = (self.now, self.happened);
     }
 
     /// The executor's last look before a write leaves.
-    fn send(&mut self, id: EffectId, write: Write, expires_at: Timestamp) {
-        if self.now > expires_at {
-            return self.plan(Duration::ZERO, Todo::Done(id, Outcome::Expired));
+    fn send(&mut self, decided: Decided, expires_at: Timestamp) {
+        if self.now > expires_at && self.without != Some(ShellMutant::NoExpiry) {
+            return self.plan(Duration::ZERO, Todo::Done(decided.id, Outcome::Expired));
         }
         if self.chance(self.schedule.faults.meddling) {
             let act = schedule::meddling(&mut self.rng);
-            self.tell("person", || format!("{act:?}"));
-            let key = self.schedule.key.clone();
-            self.world.person(&key, &act);
-            self.disturbed_at = self.now;
+            self.meddle(&act);
         }
         if self.chance(self.schedule.faults.pause) {
             // The check is behind it, the call before it. Nothing at AWS can tell how old it is.
             self.pause();
             let held = self.paused_until.since(self.now);
-            return self.plan(held, Todo::Apply(id, write, self.now));
+            return self.plan(held, Todo::Apply(decided, self.now));
         }
         let latency = self.latency();
-        self.plan(latency, Todo::Apply(id, write, self.now));
+        self.plan(latency, Todo::Apply(decided, self.now));
     }
 
-    fn apply(&mut self, id: EffectId, write: &Write, sent_at: Timestamp) {
+    fn apply(&mut self, decided: Decided, sent_at: Timestamp) {
+        let Decided { id, write, read_at, read_after } = decided;
+        (self.rests_on, self.rests_after) = (read_at, read_after);
         let operation = write.operation();
         let late = self.now.since(sent_at) > TIMEOUT;
         let denied = self.now.since(self.began) < self.schedule.faults.denied_until && !self.calm();
@@ -458,13 +564,13 @@ impl Simulation {
         } else {
             if late {
                 // Sent after a stand-still: what happened meanwhile is as good as unseen.
-                self.disturbed_at = self.now;
-                self.read_at = self.now;
+                (self.disturbed_at, self.disturbed_after) = (self.now, self.happened);
+                (self.rests_on, self.rests_after) = (self.now, self.happened - 1);
             }
             self.ended.writes += 1;
             operation.hash(&mut self.hasher);
             self.tell("call", || format!("{operation} is applied"));
-            match direct::apply(&mut self.world, write) {
+            match direct::apply(&mut self.world, &write) {
                 Ok(()) if self.chance(self.schedule.faults.failed_after) => {
                     Outcome::Failed(self.fault(operation, ErrorClass::Transient))
                 }
@@ -503,13 +609,15 @@ impl Simulation {
 
     /// One poll: each message decoded, taken, made durable, and only then deleted.
     fn receive(&mut self) {
-        self.plan(RECEIVE, Todo::Receive);
         if self.schedule.faults.noise > 0 && !self.calm() && self.rng.u8(0..20) == 0 {
             self.schedule.faults.noise -= 1;
             self.noise();
         }
         let receive = Call::ReceiveMessage { queue_url: QUEUE.to_owned(), max: 10, visibility: None };
         let Ok(Reply::Messages(messages)) = self.world.call(receive) else { return };
+        // A full answer says that there is more.
+        let next = if messages.len() < 10 { RECEIVE } else { RECEIVE / 50 };
+        self.plan(next, Todo::Receive);
         let mut done = Vec::new();
         for message in messages {
             if self.chance(self.schedule.faults.lost_event) {
@@ -517,8 +625,13 @@ impl Simulation {
                 continue;
             }
             if let Ok(Decoded::Signal(signal)) = events::decode(&message.body) {
+                let early = self.without == Some(ShellMutant::AcknowledgeBeforeCommit);
+                let durable = self.journal.len();
                 self.step(Input::Signal(signal));
                 if !self.alive {
+                    if early && self.journal.len() == durable {
+                        self.broken("S8", "a message is deleted, and what it said is lost".to_owned());
+                    }
                     return;
                 }
             }
@@ -536,7 +649,7 @@ impl Simulation {
     fn noise(&mut self) {
         let old = if self.rng.bool() { Duration::from_hours(6) } else { Duration::ZERO };
         let at = self.now.minus(old);
-        let task_set = self.last_service.as_ref().and_then(|service| service.task_sets.last());
+        let task_set = self.last_service.as_ref().and_then(|(_, service)| service.task_sets.last());
         let started_by = task_set.map_or_else(|| "ecs-svc/1".to_owned(), |set| set.id.to_string());
         let arn = |what: String| format!("arn:aws:ecs:eu-west-1:111122223333:{what}");
         let task = format!("{:032x}", self.rng.u128(..));
@@ -572,12 +685,9 @@ impl Simulation {
         if deployment.phase == Phase::Escalated && !self.called.iter().any(|said| said == "Rollback Escalated") {
             self.broken("L5", "escalated, and nobody was called".to_owned());
         }
-        let attributes = Call::GetQueueAttributes { queue_url: QUEUE.to_owned() };
-        if let Ok(Reply::Attributes(all)) = self.world.call(attributes) {
-            let waiting: u32 = all.get("ApproximateNumberOfMessages").and_then(|n| n.parse().ok()).unwrap_or(0);
-            if waiting > 20 {
-                self.broken("L3", format!("{waiting} messages are left in the queue"));
-            }
+        let waiting = self.waiting();
+        if waiting > FEW {
+            self.broken("L3", format!("{waiting} messages are left in the queue"));
         }
         let judged = matches!(deployment.phase, Phase::Watching);
         if self.schedule.bad && judged && deployment.green_failures >= 6 {

@@ -9,6 +9,7 @@
 //! The last one replays one schedule with a readable trace.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tell why")]
 
+#[allow(dead_code, reason = "mutants use all of it")]
 mod driver;
 mod faults;
 mod schedule;

@@ -111,7 +111,9 @@ fn version(rng: &mut Rng) -> (Version, bool, bool) {
     let crash = |after| Some(Crash { after, exit_code: 1, out_of_memory: false });
     let sound = Version { start_delay, ..Version::default() };
     match rng.u8(0..6) {
-        0..=2 => (Version { crash: crash(secs(rng.u64(1..=20))), ..sound }, true, false),
+        0 | 1 => (Version { crash: crash(secs(rng.u64(1..=20))), ..sound }, true, false),
+        // Slowly: its failures lie so far apart that they never fill a window.
+        2 => (Version { crash: crash(secs(rng.u64(30..=120))), ..sound }, false, false),
         3 => (Version { start: Start::CannotPull, ..sound }, true, false),
         4 => (Version { passes_health_checks: false, ..sound }, false, false),
         _ => (sound, false, true),
@@ -167,7 +169,7 @@ fn rule(rng: &mut Rng, drain: Duration) -> Rule {
         protect: vec![Protect { cluster: Arc::from("prod"), service: Arc::from("checkout") }],
         watch: Watch { bake: secs(60), freshness: secs(300) },
         stability: StabilityGates {
-            window: secs(200),
+            window: secs(rng.u64(30..=200)),
             task_failures: Some(rng.u32(1..=3)),
             steady_within: Some(secs(rng.u64(60..=200))),
             unhealthy_targets: Some(0.5),
