@@ -150,6 +150,7 @@ impl World {
             actuator: Some(Arc::clone(self) as Arc<dyn Actuator>),
             announcer: Some(Arc::clone(self) as Arc<dyn Announcer>),
             journal: Arc::clone(self) as Arc<dyn Journal>,
+            lease: None,
             decode: Arc::new(decode),
             rules: Arc::new(move || locked(&rules.rules).clone()),
         }

@@ -30,6 +30,9 @@ const ROLLBACK_SECONDS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0,
 /// Every call that the guardian makes: the closed `service` and `operation` labels.
 const OPERATIONS: &[(&str, &str)] = &[
     ("cloudwatch", "DescribeAlarms"),
+    ("dynamodb", "GetItem"),
+    ("dynamodb", "Query"),
+    ("dynamodb", "TransactWriteItems"),
     ("ecs", "DeleteTaskSet"),
     ("ecs", "DescribeServices"),
     ("ecs", "DescribeTaskSets"),
