@@ -49,7 +49,7 @@ const TAKEOVER: Duration = Duration::from_secs(14);
 struct Struck {
     world: World,
     signal: Option<(&'static str, u32)>,
-    struck_at: Option<Instant>,
+    at: Option<Instant>,
     applied: Vec<&'static str>,
 }
 
@@ -67,7 +67,7 @@ impl Backend for Struck {
         self.applied.push(operation);
         if let Some((signal, victim)) = self.signal.take() {
             send(signal, victim);
-            self.struck_at = Some(Instant::now());
+            self.at = Some(Instant::now());
         }
         Ok(reply)
     }
@@ -173,7 +173,7 @@ impl Stage {
         let (moto, network) = launch_moto(directory.path());
         create_table(&network.endpoint, TABLE, &["pk", "sk"]).await;
         let world = World::new(7, SystemClock.now(), crashing());
-        let struck = Struck { world, signal: None, struck_at: None, applied: Vec::new() };
+        let struck = Struck { world, signal: None, at: None, applied: Vec::new() };
         let sandbox = Sandbox::start(struck, Arc::new(SystemClock), WireSettings::default()).await.unwrap();
         let (first_address, address) = (free_address(), free_address());
         let start = |name, address: &str| {
@@ -190,7 +190,7 @@ impl Stage {
     }
 
     async fn struck(&self) -> Instant {
-        eventually("the first replica is struck", async || self.sandbox.with(|struck| struck.struck_at)).await
+        eventually("the first replica is struck", async || self.sandbox.with(|struck| struck.at)).await
     }
 
     async fn acts(&self, address: &str) {

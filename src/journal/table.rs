@@ -167,7 +167,8 @@ impl TableJournal {
             for together in garbage.chunks(REMOVED_TOGETHER) {
                 let changes: Vec<_> = together.iter().cloned().map(Change::Delete).collect();
                 if let Err(error) = table.change(&changes).await {
-                    tracing::debug!("Old rows of the journal stay until later: {error}");
+                    let cause = layout::explain(&error);
+                    tracing::warn!("Old rows of the journal's table stay, they do no harm but cost: {cause}");
                     return;
                 }
             }

@@ -287,6 +287,27 @@ async fn rows_that_are_gone_are_missed() {
     assert!(error.contains("rows that its head names are gone"), "{error}");
 }
 
+#[test]
+fn a_failed_call_is_explained_with_its_cure() {
+    use crate::model::{CallError, ErrorClass};
+    let explained = |class, code: &str, message: &str| {
+        let operation = "dynamodb:GetItem".to_owned();
+        super::layout::explain(&CallError {
+            class,
+            operation,
+            code: Some(code.to_owned()),
+            message: message.to_owned(),
+        })
+    };
+    let missing = explained(ErrorClass::NotFound, "ResourceNotFoundException", "Requested resource not found");
+    assert!(missing.contains("no such table") && missing.contains("partition key pk and sort key sk"), "{missing}");
+    let message = "The provided key element does not match the schema";
+    let schema = explained(ErrorClass::Rejected, "ValidationException", message);
+    assert!(schema.contains("another key schema") && schema.contains("partition key pk"), "{schema}");
+    let denied = explained(ErrorClass::Denied, "AccessDeniedException", "not authorized to perform: dynamodb:GetItem");
+    assert!(denied.contains("dynamodb:GetItem, Query, PutItem, DeleteItem and ConditionCheckItem"), "{denied}");
+}
+
 /// What may happen to a journal.
 #[derive(Clone, Debug)]
 enum Deed {

@@ -5,6 +5,10 @@
 //! its own clock, from before it asked for its last renewal: so from an earlier moment than any watcher, and is done
 //! before. What a stopped or partitioned holder still sends to the journal is refused there, by its epoch.
 //!
+//! What no lease can prevent: a process that is frozen between its last look at the clock and the sending of a call sends
+//! it when it wakes. Each write says what is to be, not what is to change, so it is one that the plan wanted; and the
+//! successor reads before it writes.
+//!
 //! ```text
 //! holder    ask|--applied--|answer ......... margin|stop
 //!              |<------------- length -------------->|
@@ -225,15 +229,13 @@ impl Watcher<'_> {
         let record = in_time(self.lease.look()).await?;
         // From the answer on: the holder asked for what is in the record before.
         let seen = Instant::now();
+        let holder = record.as_ref().map_or("nobody", |tenure| &tenure.holder).to_owned();
+        if self.health.set(Part::Leader, Err(format!("standby: {holder} holds the lease"))) {
+            tracing::info!(holder, "Standing by");
+        }
         let watched = match watched {
             Some(watched) if watched.record == record => watched,
-            other => {
-                let holder = record.as_ref().map_or("nobody", |tenure| &tenure.holder);
-                if self.health.set(Part::Leader, Err(format!("standby: {holder} holds the lease"))) {
-                    tracing::info!(holder, "Standing by");
-                }
-                other.insert(Watched { record, since: seen })
-            }
+            other => other.insert(Watched { record, since: seen }),
         };
         if seen < watched.free_at() {
             return Ok(None);

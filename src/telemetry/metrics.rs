@@ -337,6 +337,10 @@ impl Metrics {
     /// This worker acts, or stopped to.
     pub fn leader(&self, leads: bool) {
         self.families.leader.set(i64::from(leads));
+        if !leads {
+            // Whoever acts next says whether it holds.
+            self.families.brake_engaged.set(0);
+        }
     }
 
     /// The rule files were read: they are in force, or invalid.
