@@ -88,19 +88,21 @@ async fn a_deposed_holder_writes_nothing() {
     let first = holder(&table, "first").await;
     first.append(bytes(&["a"]), &[]).await.unwrap();
     let second = holder(&table, "second").await;
+    // In the place where the first one would lay down its next.
+    second.append(bytes(&["b"]), &[]).await.unwrap();
     for _ in 0..2 {
-        let refused = first.append(bytes(&["late"]), &[incident("late", 1, IncidentOutcome::Open)]).await.unwrap_err();
-        assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
         let refused = first.append(vec![big(1), big(2)], &[]).await.unwrap_err();
+        assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
+        let refused = first.append(bytes(&["late"]), &[incident("late", 1, IncidentOutcome::Open)]).await.unwrap_err();
         assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
         let refused = first.checkpoint(b"old".to_vec()).await.unwrap_err();
         assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
     }
     let refused = first.load().await.unwrap_err();
     assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
-    second.append(bytes(&["b"]), &[]).await.unwrap();
+    second.append(bytes(&["c"]), &[]).await.unwrap();
     assert_eq!(second.incidents(9).await.unwrap(), []);
-    assert_eq!(recovered(&table).await, Recovered { checkpoint: None, entries: bytes(&["a", "b"]) });
+    assert_eq!(recovered(&table).await, Recovered { checkpoint: None, entries: bytes(&["a", "b", "c"]) });
 }
 
 #[tokio::test]

@@ -318,6 +318,20 @@ async fn a_holder_whose_line_is_cut_begins_no_effect_stands_by_and_can_take_over
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_holder_that_has_nothing_to_do_stops_too_while_its_long_poll_lasts() {
+    let table = Arc::default();
+    let active = replica(&table, "first").await;
+    sleep(seconds(5)).await;
+    active.line.cut.store(true, Ordering::Relaxed);
+    // Polls begin at 0, 10, 20 s; the lease was renewed at 3 s.
+    sleep(Duration::from_millis(7_500)).await;
+    assert!(!active.leads() && active.standby().is_some());
+    assert_eq!(active.world.polls_ended.load(Ordering::Relaxed), 1, "the second one is not cut short");
+    sleep(seconds(60)).await;
+    assert_eq!(active.world.polls_begun.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_holder_that_slept_through_its_lease_finds_its_journal_taken_and_steps_down() {
     let table = Arc::<MemoryTable>::default();
     let active = replica(&table, "first").await;
