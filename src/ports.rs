@@ -135,14 +135,23 @@ pub struct Recovered {
     pub entries: Vec<Vec<u8>>,
 }
 
-/// The journal can't be read or written.
+/// The journal, or the lease beside it, can't be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("journal: {context}: {cause}")]
-pub struct JournalError {
-    /// What was tried, on which file or table.
-    pub context: String,
-    /// What the store said.
-    pub cause: String,
+pub enum JournalError {
+    /// It did not work; whether it was applied may be unknown.
+    #[error("journal: {context}: {cause}")]
+    Failed {
+        /// What was tried, on which file or table.
+        context: String,
+        /// What the store said, and the cure.
+        cause: String,
+    },
+    /// Another replica has the journal now. Nothing was written.
+    #[error("journal: {context}: another replica has taken over")]
+    Deposed {
+        /// What was tried, on which table.
+        context: String,
+    },
 }
 
 /// Durable inputs and incidents.
@@ -159,4 +168,97 @@ pub trait Journal: Send + Sync {
 
     /// The newest incidents, newest first.
     async fn incidents(&self, limit: usize) -> Result<Vec<Incident>, JournalError>;
+}
+
+/// What the record of the lease says. Two looks that find the same tenure prove that nobody renewed it in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// Who has the lease, for people.
+    pub holder: String,
+    /// Raised by every takeover: a journal takes nothing from an older epoch than the newest that has read it.
+    pub epoch: u64,
+    /// Raised by every renewal.
+    pub beat: u64,
+    /// How long after a renewal the holder may act, counted by its own clock from before it asked for the renewal.
+    pub length: Duration,
+    /// The holder has ended in order: there is nothing to wait for.
+    pub released: bool,
+}
+
+/// The right to act, for one replica at a time. Who may take it, and when, is told by time alone and decided by the
+/// caller; this is the record, and that it changes as a whole or not at all.
+#[async_trait]
+pub trait Lease: Send + Sync {
+    /// The record; `None` when nobody ever had the lease.
+    async fn look(&self) -> Result<Option<Tenure>, JournalError>;
+
+    /// Takes the lease in a new epoch, if the record still is exactly `watched`; `None` when it is not. From then on the
+    /// journal writes in this epoch.
+    async fn acquire(&self, watched: Option<&Tenure>, length: Duration) -> Result<Option<Tenure>, JournalError>;
+
+    /// Writes the tenure, with the next beat in it. False: the lease is in another epoch by now.
+    async fn renew(&self, tenure: &Tenure) -> Result<bool, JournalError>;
+
+    /// Gives the lease back, so that nobody waits for its end.
+    async fn release(&self, tenure: &Tenure) -> Result<(), JournalError>;
+}
+
+/// One field of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// For people.
+    Text(String),
+    /// For counting, and for the table's own expiry of rows.
+    Number(u64),
+    /// For us.
+    Bytes(Vec<u8>),
+}
+
+/// Partition, and place in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RowKey {
+    /// Rows of one partition are listed together.
+    pub partition: String,
+    /// They are in the order of these texts.
+    pub sort: String,
+}
+
+/// Fields by name.
+pub type Fields = BTreeMap<String, Field>;
+
+/// One change of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Replaces the row.
+    Put(RowKey, Fields),
+    /// As put, if the row is as expected.
+    PutIf(RowKey, Fields, Expected),
+    /// Changes nothing; the row must be as expected.
+    Check(RowKey, Expected),
+    /// Removes the row, or nothing.
+    Delete(RowKey),
+}
+
+/// What a row must look like for a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// There is none.
+    Absent,
+    /// It has these fields, among others.
+    Fields(Fields),
+}
+
+/// A table with ordered partitions and transactions, for a journal of several replicas.
+#[async_trait]
+pub trait Table: Send + Sync {
+    /// One row as of now, none of its past.
+    async fn get(&self, key: &RowKey) -> Result<Option<Fields>, CallError>;
+
+    /// All rows of a partition as of now, in order.
+    async fn list(&self, partition: &str) -> Result<Vec<(RowKey, Fields)>, CallError>;
+
+    /// All of these changes, or none of them: false when a row was not as expected. An error leaves open whether they
+    /// were made. At most 100 changes with 4 MB in all,
+    /// and 400 KB in a row.
+    async fn change(&self, changes: &[Change]) -> Result<bool, CallError>;
 }

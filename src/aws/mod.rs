@@ -8,6 +8,7 @@ mod actions;
 mod actuator;
 mod calls;
 mod cloudwatch;
+mod dynamodb;
 mod ecs;
 mod elb;
 mod errors;
@@ -27,6 +28,7 @@ use aws_smithy_types::DateTime;
 pub use self::actuator::Writer;
 use self::calls::{Calls, Operation};
 pub use self::cloudwatch::CloudWatch;
+pub use self::dynamodb::DynamoTable;
 pub use self::ecs::Ecs;
 pub use self::elb::Elb;
 pub use self::eventbridge::Bus;
@@ -129,6 +131,11 @@ impl Aws {
     /// The event bus, by name or ARN; the account's default bus when absent.
     pub fn announcer(&self, bus: Option<&str>) -> Bus {
         Bus::new(&self.config, self.calls.clone(), bus)
+    }
+
+    /// A DynamoDB table, by name or ARN.
+    pub fn table(&self, name: &str) -> DynamoTable {
+        DynamoTable::new(&self.config, self.calls.clone(), name)
     }
 }
 

@@ -14,7 +14,9 @@ use crate::model::{
     Action, ActionKind, ErrorClass, Forward, ListenerArn, RuleArn, ServiceKey, TargetGroupArn, TaskArn, TaskSetArn,
     TrafficRuleId, WeightedGroup, Write,
 };
-use crate::ports::{Actuator, Fleet, Inbox, LoadBalancers, Receipt, Recorder};
+use crate::ports::{
+    Actuator, Change, Expected, Field, Fields, Fleet, Inbox, LoadBalancers, Receipt, Recorder, RowKey, Table,
+};
 
 const GREEN: &str = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/green/1a2b";
 const BALANCER: &str = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:loadbalancer/app/web/1";
@@ -292,4 +294,66 @@ async fn messages_are_polled_for_long_and_deleted_by_their_receipts() {
         failed.iter().map(|(receipt, error)| (&*receipt.0, error.class)).collect::<Vec<_>>(),
         [("r2", ErrorClass::Rejected)]
     );
+}
+
+fn cancelled(reason: &str) -> (u16, String) {
+    let kind = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException";
+    let body = serde_json::json!({
+        "__type": kind, "Message": "Transaction cancelled",
+        "CancellationReasons": [{ "Code": "None" }, { "Code": reason, "Message": "as the test wants it" }],
+    });
+    (400, body.to_string())
+}
+
+#[tokio::test]
+async fn a_transaction_on_another_row_than_expected_is_an_answer_and_a_conflict_is_an_error() {
+    let canned = Canned::new(|_, _, before| match before {
+        0 => cancelled("ConditionalCheckFailed"),
+        1 => cancelled("TransactionConflict"),
+        2 => cancelled("ThrottlingError"),
+        _ => (200, "{}".to_owned()),
+    })
+    .await;
+    let table = canned.aws.table("guardian");
+    let key = |sort: &str| RowKey { partition: "head".to_owned(), sort: sort.to_owned() };
+    let fields = Fields::from([("epoch".to_owned(), Field::Number(7)), ("data".to_owned(), Field::Bytes(vec![1]))]);
+    let expected = Expected::Fields(Fields::from([("epoch".to_owned(), Field::Number(6))]));
+    let changes = [Change::Put(key("a"), fields.clone()), Change::PutIf(key("b"), fields, expected)];
+    assert!(!table.change(&changes).await.unwrap());
+    for _ in 0..2 {
+        assert_eq!(table.change(&changes).await.unwrap_err().class, ErrorClass::Throttled);
+    }
+    assert!(table.change(&changes).await.unwrap());
+    assert_eq!(canned.recorded.0.lock().unwrap()[0], "dynamodb TransactWriteItems ok");
+    let sent: serde_json::Value = serde_json::from_str(&canned.sent.lock().unwrap()[0].1).unwrap();
+    let item = |sort: &str| {
+        serde_json::json!({
+            "pk": { "S": "head" }, "sk": { "S": sort }, "epoch": { "N": "7" }, "data": { "B": "AQ==" },
+        })
+    };
+    let put = serde_json::json!({ "Put": { "TableName": "guardian", "Item": item("a") } });
+    assert_eq!(sent["TransactItems"][0], put);
+    let put_if = serde_json::json!({ "Put": {
+        "TableName": "guardian", "Item": item("b"), "ConditionExpression": "#epoch = :epoch",
+        "ExpressionAttributeNames": { "#epoch": "epoch" }, "ExpressionAttributeValues": { ":epoch": { "N": "6" } },
+    } });
+    assert_eq!(sent["TransactItems"][1], put_if);
+}
+
+#[tokio::test]
+async fn a_partition_is_read_to_its_end_and_as_it_is_now() {
+    let canned = Canned::new(|_, body, _| {
+        let asked: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(asked["ConsistentRead"], true);
+        let item = |sort: &str| serde_json::json!({ "pk": { "S": "entries" }, "sk": { "S": sort }, "odd": { "BOOL": true } });
+        let page = match asked.get("ExclusiveStartKey") {
+            None => serde_json::json!({ "Items": [item("1")], "LastEvaluatedKey": { "pk": { "S": "entries" }, "sk": { "S": "1" } } }),
+            Some(_) => serde_json::json!({ "Items": [item("2")] }),
+        };
+        (200, page.to_string())
+    })
+    .await;
+    let rows = canned.aws.table("guardian").list("entries").await.unwrap();
+    assert_eq!(rows.iter().map(|(key, _)| key.sort.as_str()).collect::<Vec<_>>(), ["1", "2"]);
+    assert!(rows.iter().all(|(_, fields)| fields.is_empty()), "what the journal never writes is somebody else's");
 }

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::wiring::{self, Wiring};
 use crate::aws::{Aws, Endpoint};
-use crate::journal::RedbJournal;
+use crate::journal::{RedbJournal, TableJournal};
 use crate::model::humane;
+use crate::ports::{Journal, Lease};
 use crate::runtime::{Handle, Ports, Settings, SystemClock, Worker, WorkerError};
 use crate::telemetry::{self, Metrics};
 use crate::{engine, http};
@@ -41,9 +42,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR", env = "TASKSET_GUARDIAN_RULES", default_value = "rules")]
     pub rules: PathBuf,
 
-    /// The journal: what a restarted worker goes on from. One worker owns it
-    #[arg(long, value_name = "PATH", env = "TASKSET_GUARDIAN_STATE", default_value = "./taskset-guardian.redb")]
-    pub state: PathBuf,
+    /// The journal, what a restarted worker goes on from: a file that one worker owns, or a DynamoDB table that several
+    /// replicas share. Of these one acts, the others stand by and take over within seconds. The table needs the
+    /// partition key pk and the sort key sk, both String, and lets incidents expire by the TTL attribute expires_at
+    #[arg(long, value_name = "PATH|dynamodb://TABLE", env = "TASKSET_GUARDIAN_STATE",
+          default_value = "./taskset-guardian.redb", value_parser = state)]
+    pub state: State,
 
     /// Where /metrics, /healthz, /readyz and /status are served
     #[arg(long, value_name = "ADDR", env = "TASKSET_GUARDIAN_LISTEN", default_value = "127.0.0.1:9464")]
@@ -73,6 +77,34 @@ pub struct RunArgs {
     pub receivers: u8,
 }
 
+/// Where the journal is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// In a file, for one worker.
+    File(PathBuf),
+    /// In the DynamoDB table of this name or ARN, for several replicas.
+    Table(String),
+}
+
+fn state(text: &str) -> Result<State, String> {
+    match text.split_once("://") {
+        Some(("dynamodb", table)) => {
+            let part_of_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+            let name =
+                table.strip_prefix("arn:").and_then(|arn| arn.split_once(":table/")).map_or(table, |(_, name)| name);
+            if (3..=255).contains(&name.len()) && name.chars().all(part_of_name) {
+                Ok(State::Table(table.to_owned()))
+            } else {
+                Err("a table's name has 3 to 255 letters, digits, _, - and .; write for example dynamodb://guardian"
+                    .to_owned())
+            }
+        }
+        Some((scheme, _)) => Err(format!("{scheme}:// is not known; give a file, or dynamodb://TABLE")),
+        None if text.is_empty() => Err("it is empty; give a file, or dynamodb://TABLE".to_owned()),
+        None => Ok(State::File(PathBuf::from(text))),
+    }
+}
+
 fn sweep(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}; write for example 30s or 2m"))?;
     let duration = Duration::try_from(parsed).map_err(|_| "it is negative".to_owned())?;
@@ -99,9 +131,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 async fn guard(args: &RunArgs) -> anyhow::Result<()> {
     let listener = http::bind(args.listen).await?;
-    let journal = Arc::new(RedbJournal::open(&args.state).await?);
     let metrics = Arc::new(Metrics::new()?);
-    let ports = connect(args, journal, &metrics).await?;
+    let ports = connect(args, &metrics).await?;
     let settings = Settings {
         engine: engine::Settings { dry_run: args.dry_run, sweep: args.sweep, fleet_brake: args.fleet_brake.into() },
         receivers: args.receivers.into(),
@@ -156,9 +187,18 @@ fn obey_signals(worker: Handle, stop: CancellationToken) -> anyhow::Result<impl 
     })
 }
 
-/// Connects to AWS, as the environment says.
-async fn connect(args: &RunArgs, journal: Arc<RedbJournal>, metrics: &Arc<Metrics>) -> anyhow::Result<Ports> {
+/// Connects to AWS, as the environment says, and opens the journal.
+async fn connect(args: &RunArgs, metrics: &Arc<Metrics>) -> anyhow::Result<Ports> {
     let aws = Aws::connect(&Endpoint::Environment, metrics.clone()).await?;
+    let (journal, lease): (Arc<dyn Journal>, Option<Arc<dyn Lease>>) = match &args.state {
+        State::File(path) => (Arc::new(RedbJournal::open(path).await?), None),
+        State::Table(name) => {
+            let place = format!("table {name} in {}", aws.region());
+            let journal = TableJournal::open(Arc::new(aws.table(name)), &place, &holder()).await?;
+            let journal = Arc::new(journal);
+            (journal.clone(), Some(journal))
+        }
+    };
     let wiring = Wiring {
         clock: Arc::new(SystemClock),
         journal,
@@ -168,7 +208,15 @@ async fn connect(args: &RunArgs, journal: Arc<RedbJournal>, metrics: &Arc<Metric
         event_bus: args.event_bus.clone(),
         dry_run: args.dry_run,
     };
-    Ok(wiring::ports(&aws, wiring))
+    Ok(Ports { lease, ..wiring::ports(&aws, wiring) })
+}
+
+/// This replica, for people who read the lease: the container's id on ECS, the host's name elsewhere, and the process.
+fn holder() -> String {
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let host = std::env::var("HOSTNAME").unwrap_or(host);
+    let host = if host.trim().is_empty() { "unknown host" } else { host.trim() };
+    format!("{host}, process {}", std::process::id())
 }
 
 #[cfg(test)]
@@ -191,9 +239,30 @@ mod tests {
         let args = parse(&[]).unwrap();
         assert_eq!(args.sweep, Duration::from_secs(30));
         assert_eq!(args.listen.to_string(), "127.0.0.1:9464");
-        assert_eq!(args.state, PathBuf::from("./taskset-guardian.redb"));
+        assert_eq!(args.state, State::File(PathBuf::from("./taskset-guardian.redb")));
         assert_eq!((args.receivers, args.dry_run, args.event_bus.as_str()), (4, false, "default"));
         assert!(Cli::try_parse_from(["taskset-guardian", "run"]).is_err());
+    }
+
+    #[test]
+    fn the_state_is_a_file_or_a_table_and_anything_else_is_refused_with_the_reason() {
+        let arn = "arn:aws:dynamodb:eu-west-1:111122223333:table/guardian";
+        for (text, expected) in [
+            ("/data/guardian.redb", State::File(PathBuf::from("/data/guardian.redb"))),
+            ("dynamodb://guardian-prod", State::Table("guardian-prod".to_owned())),
+            (&format!("dynamodb://{arn}"), State::Table(arn.to_owned())),
+        ] {
+            assert_eq!(parse(&["--state", text]).unwrap().state, expected);
+        }
+        for (text, reason) in [
+            ("dynamodb://", "3 to 255"),
+            ("dynamodb://eu-west-1/guardian", "3 to 255"),
+            ("s3://bucket/key", "s3:// is not known"),
+            ("", "it is empty"),
+        ] {
+            let error = parse(&[&format!("--state={text}")]).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub(super) fn ports(aws: &Aws, wiring: Wiring) -> Ports {
         actuator: (!dry_run).then(actuator),
         announcer: Some(Arc::new(aws.announcer(Some(&event_bus)))),
         journal,
+        lease: None,
         decode: decoder(),
         rules,
     }

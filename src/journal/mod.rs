@@ -1,8 +1,19 @@
 //! What survives a crash: inputs, the engine's checkpoint and incidents.
 //!
 //! A message is deleted from the queue only after its signal is in here, and an effect is carried out only after the
-//! inputs that led to it are. One process owns a journal; a second one is refused when it opens the file.
+//! inputs that led to it are. One process owns a journal: a second one is refused when it opens the file, and waits for
+//! the lease when the journal is in a table.
 
+mod layout;
 mod redb;
+mod table;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+pub(crate) mod fakes;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+mod table_tests;
 
 pub use redb::RedbJournal;
+pub use table::TableJournal;

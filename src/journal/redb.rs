@@ -81,7 +81,8 @@ impl RedbJournal {
             let next = prepare(&database)?;
             Ok(Store { database: Some(database), path: None, next })
         };
-        let store = open().map_err(|cause| JournalError { context: "open a journal in memory".into(), cause })?;
+        let store =
+            open().map_err(|cause| JournalError::Failed { context: "open a journal in memory".into(), cause })?;
         Ok(Self { store: Arc::new(Mutex::new(store)), place })
     }
 
@@ -192,7 +193,7 @@ impl Journal for RedbJournal {
             Ok(rows)
         });
         let read = |(id, json): (String, Vec<u8>)| {
-            serde_json::from_slice(&json).map_err(|error| JournalError {
+            serde_json::from_slice(&json).map_err(|error| JournalError::Failed {
                 context: format!("read incident {id} of {}", self.place),
                 cause: error.to_string(),
             })
@@ -210,7 +211,7 @@ struct Kept {
 
 impl Kept {
     fn from_incident(incident: &Incident) -> Result<Self, JournalError> {
-        let json = serde_json::to_vec(incident).map_err(|error| JournalError {
+        let json = serde_json::to_vec(incident).map_err(|error| JournalError::Failed {
             context: format!("write incident {}", incident.id),
             cause: error.to_string(),
         })?;
@@ -224,7 +225,7 @@ async fn blocking<T: Send + 'static>(
     context: &str,
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, JournalError> {
-    let failed = |cause| JournalError { context: context.to_owned(), cause };
+    let failed = |cause| JournalError::Failed { context: context.to_owned(), cause };
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(failed),
         Err(error) => Err(failed(error.to_string())),

@@ -5,12 +5,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Codes that ask for a slower pace. `LimitExceededException` is not one: ECS uses it for real quotas.
-const THROTTLED: [&str; 13] = [
+const THROTTLED: [&str; 15] = [
     "BandwidthLimitExceeded",
     "EC2ThrottledException",
     "KmsThrottled",
     "OverLimit",
     "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "RequestThrottled",
     "RequestThrottledException",
@@ -19,6 +20,8 @@ const THROTTLED: [&str; 13] = [
     "ThrottlingException",
     "ThrottledException",
     "TooManyRequestsException",
+    // Of a DynamoDB transaction, when the reason is not that a row is another than expected: load or a conflict.
+    "TransactionCanceledException",
 ];
 
 /// Codes of failures on AWS's side, whatever the HTTP status. Nobody knows whether the call was applied.

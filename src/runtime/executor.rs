@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
+use super::leader::{Term, WRITE_WITHIN};
 use crate::engine::{Effect, Input};
 use crate::model::{Announcement, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, Timestamp, Write};
 use crate::ports::{Actuator, Announcer, Clock};
@@ -35,6 +36,7 @@ pub(crate) struct Executor {
     actuator: Option<Arc<dyn Actuator>>,
     announcer: Option<Arc<dyn Announcer>>,
     answers: mpsc::Sender<Input>,
+    term: Term,
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     announcements: Arc<Semaphore>,
@@ -48,6 +50,7 @@ impl Executor {
         actuator: Option<Arc<dyn Actuator>>,
         announcer: Option<Arc<dyn Announcer>>,
         answers: mpsc::Sender<Input>,
+        term: Term,
     ) -> Self {
         Self {
             clock,
@@ -55,6 +58,7 @@ impl Executor {
             actuator,
             announcer,
             answers,
+            term,
             reads: Arc::new(Semaphore::new(READS)),
             writes: Arc::new(Semaphore::new(WRITES)),
             announcements: Arc::new(Semaphore::new(ANNOUNCEMENTS)),
@@ -89,13 +93,17 @@ impl Executor {
     }
 
     fn write(&self, id: EffectId, write: Write, expires_at: Timestamp) {
-        let (clock, actuator) = (Arc::clone(&self.clock), self.actuator.clone());
+        let (clock, actuator, term) = (Arc::clone(&self.clock), self.actuator.clone(), self.term.clone());
         let operation = write.operation();
-        let sending =
-            in_turn(
-                Arc::clone(&self.writes),
-                async move { send(&*clock, actuator.as_deref(), &write, expires_at).await },
-            );
+        let sending = in_turn(Arc::clone(&self.writes), async move {
+            // Last thing before the call: the wait for room counts too.
+            let late = clock.now() > expires_at || !term.has_room_for(WRITE_WITHIN);
+            match actuator {
+                None => Outcome::Suppressed,
+                Some(_) if late => Outcome::Expired,
+                Some(actuator) => send(&*actuator, &write, &term).await,
+            }
+        });
         self.answer(async move { Input::Done(id, survive(operation, sending).await.unwrap_or_else(Outcome::Failed)) });
     }
 
@@ -143,13 +151,21 @@ async fn survive<T: Send + 'static>(
     })
 }
 
-async fn send(clock: &dyn Clock, actuator: Option<&dyn Actuator>, write: &Write, expires_at: Timestamp) -> Outcome {
-    let Some(actuator) = actuator else { return Outcome::Suppressed };
-    // Last thing before the call: the wait for room counts too.
-    if clock.now() > expires_at {
-        return Outcome::Expired;
-    }
-    match (actuator.apply(write).await, write) {
+async fn send(actuator: &dyn Actuator, write: &Write, term: &Term) -> Outcome {
+    let answer = if term.is_endless() {
+        actuator.apply(write).await
+    } else {
+        // In time for the successor, who reads what became of it.
+        tokio::time::timeout(WRITE_WITHIN, actuator.apply(write)).await.unwrap_or_else(|_| {
+            Err(CallError {
+                class: ErrorClass::Transient,
+                operation: write.operation().to_owned(),
+                code: None,
+                message: "given up, because the lease does not last longer".to_owned(),
+            })
+        })
+    };
+    match (answer, write) {
         (Ok(()), _) => Outcome::Applied,
         (Err(CallError { class: ErrorClass::NotFound, .. }), Write::DeleteTaskSet { .. }) => Outcome::AlreadyDone,
         (Err(error), _) => Outcome::Failed(error),

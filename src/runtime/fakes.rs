@@ -150,6 +150,7 @@ impl World {
             actuator: Some(Arc::clone(self) as Arc<dyn Actuator>),
             announcer: Some(Arc::clone(self) as Arc<dyn Announcer>),
             journal: Arc::clone(self) as Arc<dyn Journal>,
+            lease: None,
             decode: Arc::new(decode),
             rules: Arc::new(move || locked(&rules.rules).clone()),
         }
@@ -248,7 +249,7 @@ impl Journal for World {
     async fn append(&self, entries: Vec<Vec<u8>>, incidents: &[Incident]) -> Result<(), JournalError> {
         if self.journal_fails.load(Ordering::Relaxed) {
             self.say("commit failed");
-            return Err(JournalError { context: "append".into(), cause: "as the test wants it".into() });
+            return Err(JournalError::Failed { context: "append".into(), cause: "as the test wants it".into() });
         }
         self.say(format!("commit {} entries, {} incidents", entries.len(), incidents.len()));
         locked(&self.recovered).entries.extend(entries);

@@ -24,11 +24,13 @@ pub enum Part {
     Sweep,
     /// The journal takes what it is given.
     Journal,
+    /// This replica is the one that acts.
+    Leader,
 }
 
 impl Part {
     /// All of them, in the order shown.
-    pub const ALL: [Self; 4] = [Self::Rules, Self::Queue, Self::Sweep, Self::Journal];
+    pub const ALL: [Self; 5] = [Self::Rules, Self::Queue, Self::Sweep, Self::Journal, Self::Leader];
 
     /// The word used in answers.
     pub const fn as_str(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Part {
             Self::Queue => "queue",
             Self::Sweep => "sweep",
             Self::Journal => "journal",
+            Self::Leader => "leader",
         }
     }
 
@@ -46,6 +49,7 @@ impl Part {
             Self::Queue => 1,
             Self::Sweep => 2,
             Self::Journal => 3,
+            Self::Leader => 4,
         }
     }
 }
@@ -65,20 +69,22 @@ pub struct Health {
     last_event: AtomicI64,
 }
 
+/// Why nothing is ready at the beginning.
+fn not_yet() -> [Option<String>; Part::ALL.len()] {
+    Part::ALL.map(|part| {
+        Some(match part {
+            Part::Rules => "not loaded yet".to_owned(),
+            Part::Queue => "no receive succeeded yet".to_owned(),
+            Part::Sweep => "the first sweep is not done yet".to_owned(),
+            Part::Journal => "not read yet".to_owned(),
+            Part::Leader => "standby: the lease is not read yet".to_owned(),
+        })
+    })
+}
+
 impl Default for Health {
     fn default() -> Self {
-        Self {
-            parts: Mutex::new(Part::ALL.map(|part| {
-                Some(match part {
-                    Part::Rules => "not loaded yet".to_owned(),
-                    Part::Queue => "no receive succeeded yet".to_owned(),
-                    Part::Sweep => "the first sweep is not done yet".to_owned(),
-                    Part::Journal => "not read yet".to_owned(),
-                })
-            })),
-            last_turn: AtomicI64::new(NEVER),
-            last_event: AtomicI64::new(NEVER),
-        }
+        Self { parts: Mutex::new(not_yet()), last_turn: AtomicI64::new(NEVER), last_event: AtomicI64::new(NEVER) }
     }
 }
 
@@ -94,6 +100,16 @@ impl Health {
         let news = *latch != state;
         *latch = state;
         news
+    }
+
+    /// Nothing is ready any more: this replica does not act.
+    pub(crate) fn stand_by(&self) {
+        *self.parts.lock().unwrap_or_else(PoisonError::into_inner) = not_yet();
+    }
+
+    /// Whether a part is ready.
+    pub fn is_ready(&self, part: Part) -> bool {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)[part.index()].is_none()
     }
 
     /// Parts that are not ready, with the reason. Empty: ready.

@@ -9,11 +9,15 @@
 //! One task turns the engine. Inputs come in concurrently and are taken serially; what they cause leaves the task only
 //! after the inputs are durable. All other tasks only feed it or work for it, so there is one order of events, and the
 //! journal holds it.
+//!
+//! Of several replicas one acts (`leader`). A replica that takes over begins like one that was restarted: there is no
+//! other path.
 
 mod clock;
 mod entry;
 mod executor;
 mod health;
+mod leader;
 mod machine;
 mod observe;
 mod pump;
@@ -27,6 +31,9 @@ mod worker;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 pub(crate) mod fakes;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+mod leader_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 mod tests;

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::fakes::{Scripted, World, delete_write, failure, locked, name_of, receipt, signal};
+use super::leader::Term;
 use super::{Handle, Ports, Settings, Worker, WorkerError, entry};
 use crate::engine::{self, Input, Step};
 use crate::model::{ErrorClass, Outcome, ServiceKey, Timestamp};
@@ -58,8 +59,14 @@ fn begin_on(
         services: Vec::new(),
     };
     let (handle, shutdown) = (worker.handle(), CancellationToken::new());
-    let task = tokio::spawn(worker.run_machine(|_| Ok(machine), shutdown.clone()));
+    let task = tokio::spawn(worker.run_machine(once(machine), shutdown.clone()));
     Running { world: Arc::clone(world), inputs, deadline, handle, shutdown, task }
+}
+
+/// A worker without rivals recalls its machine once.
+fn once(machine: Scripted) -> impl Fn(Option<Vec<u8>>) -> Result<Scripted, String> {
+    let machine = Mutex::new(Some(machine));
+    move |_| Ok(locked(&machine).take().unwrap())
 }
 
 impl Running {
@@ -334,7 +341,7 @@ async fn a_dry_run_has_nothing_to_write_with() {
     let world = Arc::new(World::default());
     let (answers, mut done) = tokio::sync::mpsc::channel(8);
     let ports = world.ports();
-    let executor = super::executor::Executor::new(ports.clock, ports.observer, None, None, answers);
+    let executor = super::executor::Executor::new(ports.clock, ports.observer, None, None, answers, Term::endless());
     executor.begin(delete_write(1, "a", far()));
     executor.close().wait().await;
     assert_eq!(done.recv().await, Some(Input::Done(crate::model::EffectId(1), Outcome::Suppressed)));

@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::entry;
 use super::executor::Executor;
 use super::health::{Health, Part};
+use super::leader::Term;
 use super::machine::Machine;
 use super::pump::Arrival;
 use super::receipts::Receipted;
@@ -54,9 +55,11 @@ pub(crate) struct Turn<M> {
     /// Answers, sweeps, rules: few, and waited for.
     pub(crate) control: mpsc::Receiver<Input>,
     pub(crate) signals: mpsc::Receiver<Arrival>,
-    pub(crate) questions: mpsc::Receiver<Question>,
+    pub(crate) questions: OwnedMutexGuard<mpsc::Receiver<Question>>,
     pub(crate) receipts: mpsc::UnboundedSender<Receipted>,
     pub(crate) shutdown: CancellationToken,
+    /// When it is lost, the loop ends where it stands: what it has not committed is the successor's.
+    pub(crate) term: Term,
     /// Entries in the journal behind the checkpoint.
     pub(crate) entries: usize,
     /// The newest time given to the machine. It never goes back, whatever the clock does.
@@ -83,6 +86,8 @@ enum Woken {
     Idle,
     /// The pump has ended: shutdown.
     Drained,
+    /// Another replica acts, or may soon.
+    Deposed,
 }
 
 impl<M: Machine> Turn<M> {
@@ -92,8 +97,18 @@ impl<M: Machine> Turn<M> {
         for view in self.machine.status(self.clock.now()).services {
             self.metrics.show(&view);
         }
-        let result = self.turn_until_drained(first).await;
+        let mut result = self.turn_until_drained(first).await;
+        if let Err(WorkerError::Journal(error @ JournalError::Deposed { .. })) = &result {
+            self.step_down(error);
+            result = Ok(());
+        }
         self.metrics.leader(false);
+        if self.term.is_lost() {
+            // Its gauges are the successor's from now on.
+            for view in self.machine.status(self.clock.now()).services {
+                self.metrics.forget(&view.service);
+            }
+        }
         result
     }
 
@@ -116,6 +131,7 @@ impl<M: Machine> Turn<M> {
                 Woken::Asked(question) => answer(&self.machine, &*self.clock, question),
                 Woken::Idle => {}
                 Woken::Drained => break,
+                Woken::Deposed => return Ok(()),
             }
             if self.entries >= CHECKPOINT_EVERY {
                 // Failing is no harm: the entries are there, and the next turn tries again.
@@ -123,7 +139,9 @@ impl<M: Machine> Turn<M> {
             }
         }
         self.settle().await?;
-        self.checkpoint().await;
+        if !self.term.is_lost() {
+            self.checkpoint().await;
+        }
         Ok(())
     }
 
@@ -136,6 +154,7 @@ impl<M: Machine> Turn<M> {
         let mut batch = Batch::new();
         tokio::select! {
             biased;
+            () = self.term.lost() => return Woken::Deposed,
             Some(input) = self.control.recv() => batch.push((input, None)),
             Some(question) = self.questions.recv() => return Woken::Asked(question),
             arrival = self.signals.recv() => match arrival {
@@ -188,14 +207,15 @@ impl<M: Machine> Turn<M> {
             drop(self.receipts.send(Receipted::Finished(receipt)));
         }
         for effect in pending.effects {
-            if begin_effects {
+            if begin_effects && !self.term.is_lost() {
                 self.executor.begin(effect);
             }
         }
         Ok(())
     }
 
-    /// Commits, however long it takes; gives up only at shutdown. Questions are answered meanwhile.
+    /// Commits, however long it takes; gives up only at shutdown, and at once when another replica has the journal.
+    /// Questions are answered meanwhile.
     async fn commit(&mut self, entries: &[Vec<u8>], incidents: &[Incident]) -> Result<(), WorkerError> {
         let clock = Arc::clone(&self.clock);
         let journal = Arc::clone(&self.journal);
@@ -203,7 +223,7 @@ impl<M: Machine> Turn<M> {
         let mut last_chance = None;
         loop {
             let begun = clock.now();
-            let attempt = self.meanwhile(journal.append(entries.to_vec(), incidents)).await;
+            let attempt = self.meanwhile(journal.append(entries.to_vec(), incidents)).await?;
             self.health.turned(clock.now());
             match attempt {
                 Ok(()) => {
@@ -213,6 +233,7 @@ impl<M: Machine> Turn<M> {
                     }
                     return Ok(());
                 }
+                Err(error @ JournalError::Deposed { .. }) => return Err(error.into()),
                 Err(error) => {
                     self.metrics.commit(None);
                     self.complain(&error);
@@ -224,8 +245,15 @@ impl<M: Machine> Turn<M> {
                     }
                 }
             }
-            self.meanwhile(clock.sleep(pause)).await;
+            self.meanwhile(clock.sleep(pause)).await?;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn step_down(&self, error: &JournalError) {
+        if !self.term.is_lost() {
+            tracing::error!("Standing by: {error}");
+            self.term.lose();
         }
     }
 
@@ -235,13 +263,15 @@ impl<M: Machine> Turn<M> {
         }
     }
 
-    /// Answers questions while something is waited for.
-    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+    /// Answers questions while something is waited for, as long as the lease lasts.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, JournalError> {
+        let term = self.term.clone();
         tokio::pin!(work);
         loop {
             tokio::select! {
                 biased;
-                done = &mut work => return done,
+                () = term.lost() => return Err(JournalError::Deposed { context: "wait for it".to_owned() }),
+                done = &mut work => return Ok(done),
                 Some(question) = self.questions.recv() => answer(&self.machine, &*self.clock, question),
             }
         }
@@ -267,11 +297,12 @@ impl<M: Machine> Turn<M> {
     /// Waits for the answers of what was sent, and takes them.
     async fn settle(&mut self) -> Result<(), WorkerError> {
         let answered = self.executor.close();
-        let clock = Arc::clone(&self.clock);
+        let (clock, term) = (Arc::clone(&self.clock), self.term.clone());
         let mut time_out = clock.sleep(ANSWERS_WITHIN);
         loop {
             tokio::select! {
                 biased;
+                () = term.lost() => return Ok(()),
                 Some(input) = self.control.recv() => self.process(vec![(input, None)], false).await?,
                 () = answered.wait() => break,
                 () = &mut time_out => {
@@ -290,8 +321,10 @@ impl<M: Machine> Turn<M> {
             // The entries since the last checkpoint stay, and with them everything.
             Err(error) => return tracing::error!("The state can't be written down as a checkpoint: {error}"),
         };
-        match self.journal.checkpoint(state).await {
+        let journal = Arc::clone(&self.journal);
+        match self.meanwhile(journal.checkpoint(state)).await.and_then(|done| done) {
             Ok(()) => self.entries = 0,
+            Err(error @ JournalError::Deposed { .. }) => self.step_down(&error),
             Err(error) => self.complain(&error),
         }
     }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::entry;
 use super::executor::{Executor, Observe};
 use super::health::{Health, Part};
+use super::leader::{Held, Term, Watcher};
 use super::machine::Machine;
 use super::pump::{Arrival, Decoder, Pump};
 use super::receipts::Custodian;
@@ -20,7 +21,7 @@ use super::sweep::Sweep;
 use super::turn::{Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
 use crate::model::Timestamp;
-use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError};
+use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Lease};
 use crate::rules::RuleSet;
 use crate::telemetry::Metrics;
 
@@ -37,6 +38,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub type Hook = Arc<dyn Fn(&Report, Timestamp) + Send + Sync>;
 
 /// Everything outside.
+#[derive(Clone)]
 pub struct Ports {
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -52,6 +54,8 @@ pub struct Ports {
     pub announcer: Option<Arc<dyn Announcer>>,
     /// Durable state.
     pub journal: Arc<dyn Journal>,
+    /// The right to act. `None`: the journal is this worker's alone, and so is the right.
+    pub lease: Option<Arc<dyn Lease>>,
     /// Reads a message body.
     pub decode: Decoder,
     /// Reads the rule files.
@@ -115,7 +119,9 @@ pub struct Worker {
     health: Arc<Health>,
     hooks: Vec<Hook>,
     reload: Arc<Notify>,
-    questions: (mpsc::Sender<Question>, mpsc::Receiver<Question>),
+    ask: mpsc::Sender<Question>,
+    /// Answered by the engine's loop, and by the worker itself while it stands by.
+    questions: Arc<Mutex<mpsc::Receiver<Question>>>,
     started_at: Timestamp,
 }
 
@@ -137,6 +143,8 @@ pub struct WorkerView {
     pub version: &'static str,
     /// When it was started.
     pub started_at: Timestamp,
+    /// `active`, or `standby` while another replica acts: then nothing is known of the services here.
+    pub role: &'static str,
     /// All parts work.
     pub ready: bool,
     /// Parts that don't, each with the reason.
@@ -189,6 +197,7 @@ impl Handle {
         let worker = WorkerView {
             version: env!("CARGO_PKG_VERSION"),
             started_at: self.started_at,
+            role: if self.health.is_ready(Part::Leader) { "active" } else { "standby" },
             ready: not_ready.is_empty(),
             not_ready,
             last_event_at: self.health.last_event(),
@@ -208,14 +217,20 @@ impl Worker {
     /// Puts it together; nothing runs yet.
     pub fn new(ports: Ports, settings: Settings, metrics: Arc<Metrics>, hooks: Vec<Hook>) -> Self {
         let started_at = ports.clock.now();
+        let (ask, questions) = mpsc::channel(QUESTIONS);
+        let health = Health::default();
+        if ports.lease.is_none() {
+            health.set(Part::Leader, Ok(()));
+        }
         Self {
             ports,
             settings,
             metrics,
-            health: Arc::default(),
+            health: Arc::new(health),
             hooks,
             reload: Arc::default(),
-            questions: mpsc::channel(QUESTIONS),
+            ask,
+            questions: Arc::new(Mutex::new(questions)),
             started_at,
         }
     }
@@ -227,13 +242,14 @@ impl Worker {
             metrics: Arc::clone(&self.metrics),
             health: Arc::clone(&self.health),
             reload: Arc::clone(&self.reload),
-            questions: self.questions.0.clone(),
+            questions: self.ask.clone(),
             started_at: self.started_at,
         }
     }
 
     /// Guards until `shutdown`, then ends in order: no new receive, those in flight are waited for, their signals are
-    /// made durable and their messages deleted, what was sent is answered, the state is kept.
+    /// made durable and their messages deleted, what was sent is answered, the state is kept. While another replica has
+    /// the lease it stands by: it receives nothing, reads nothing and writes nothing.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WorkerError> {
         let settings = self.settings.engine;
         let restore = move |state: Option<Vec<u8>>| match state {
@@ -245,33 +261,94 @@ impl Worker {
 
     pub(crate) async fn run_machine<M: Machine>(
         self,
-        restore: impl FnOnce(Option<Vec<u8>>) -> Result<M, String>,
+        restore: impl Fn(Option<Vec<u8>>) -> Result<M, String>,
         shutdown: CancellationToken,
     ) -> Result<(), WorkerError> {
-        let rules = reload::load(&self.ports.rules).await.map_err(WorkerError::Rules)?;
+        let mut rules = reload::load(&self.ports.rules).await.map_err(WorkerError::Rules)?;
         self.metrics.reload(true);
+        let Some(lease) = &self.ports.lease else {
+            return self.act(&restore, rules, Term::endless(), &shutdown).await;
+        };
+        while let Some(held) = self.stand_by(lease, &shutdown).await {
+            match reload::load(&self.ports.rules).await {
+                Ok(loaded) => rules = loaded,
+                Err(diagnostics) => {
+                    self.metrics.reload(false);
+                    tracing::error!("The rule files are bad, the last good rules stay in force:\n{diagnostics}");
+                }
+            }
+            let ended = self.act(&restore, rules.clone(), held.term.clone(), &shutdown).await;
+            held.give_back().await;
+            match ended {
+                Err(WorkerError::Journal(error @ JournalError::Deposed { .. })) => {
+                    tracing::warn!("Standing by again: {error}");
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the lease; `None` at shutdown.
+    async fn stand_by(&self, lease: &Arc<dyn Lease>, shutdown: &CancellationToken) -> Option<Held> {
+        self.health.stand_by();
+        let clock = &*self.ports.clock;
+        let mut questions = self.questions.lock().await;
+        let watcher = Watcher { lease, clock, health: &self.health };
+        let acquired = watcher.acquire();
+        tokio::pin!(acquired);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return None,
+                held = &mut acquired => {
+                    self.health.set(Part::Leader, Ok(()));
+                    return Some(held);
+                }
+                Some(question) = questions.recv() => {
+                    let dry_run = self.settings.engine.dry_run;
+                    let nothing =
+                        StatusView { at: clock.now(), dry_run, fleet_brake: None, rules: Vec::new(), services: Vec::new() };
+                    // Who does not wait any more does not mind.
+                    drop(question.send(nothing));
+                }
+            }
+        }
+    }
+
+    /// Goes on where the journal ends, until shutdown or until the term is lost.
+    async fn act<M: Machine>(
+        &self,
+        restore: &impl Fn(Option<Vec<u8>>) -> Result<M, String>,
+        rules: RuleSet,
+        term: Term,
+        shutdown: &CancellationToken,
+    ) -> Result<(), WorkerError> {
         self.health.set(Part::Rules, Ok(()));
         let recalled = recall(&*self.ports.journal, restore).await?;
         self.health.set(Part::Journal, Ok(()));
-        self.start(recalled, rules, shutdown).await
+        self.start(recalled, rules, term, shutdown).await
     }
 
     /// Begins all parts and waits for their end. Any part that ends on its own ends the worker: half a worker is worse
     /// than a restart.
     async fn start<M: Machine>(
-        self,
+        &self,
         recalled: Recalled<M>,
         rules: RuleSet,
-        shutdown: CancellationToken,
+        term: Term,
+        shutdown: &CancellationToken,
     ) -> Result<(), WorkerError> {
-        let Self { ports, settings, metrics, health, hooks, reload, questions: (_, questions), started_at: _ } = self;
-        let Ports { clock, inbox, fleet, observer, actuator, announcer, journal, decode, rules: loader } = ports;
+        let Ports { clock, inbox, fleet, observer, actuator, announcer, journal, lease: _, decode, rules: loader } =
+            self.ports.clone();
+        let (metrics, health) = (Arc::clone(&self.metrics), Arc::clone(&self.health));
+        let questions = Arc::clone(&self.questions).lock_owned().await;
         let Recalled { machine, entries, latest } = recalled;
         let (control, control_inputs) = mpsc::channel(CONTROL);
         let (signals, arrivals) = mpsc::channel::<Arrival>(SIGNALS);
         let (receipts, told) = mpsc::unbounded_channel();
         let (in_force, rules_seen) = watch::channel(Arc::new(rules.clone()));
-        // The parts stop at shutdown, or when one of them has failed.
+        // The parts stop at shutdown, when one of them has failed, and when another replica is to act.
         let stop = shutdown.child_token();
         let mut parts: JoinSet<(&'static str, Result<(), WorkerError>)> = JoinSet::new();
 
@@ -283,7 +360,7 @@ impl Worker {
             in_force: rules_seen,
             metrics: Arc::clone(&metrics),
             health: Arc::clone(&health),
-            every: settings.engine.sweep,
+            every: self.settings.engine.sweep,
             known,
         };
         parts.spawn(quiet("sweep", sweep.run(stop.clone())));
@@ -295,7 +372,7 @@ impl Worker {
             in_force,
             metrics: Arc::clone(&metrics),
             health: Arc::clone(&health),
-            wanted: reload,
+            wanted: Arc::clone(&self.reload),
         };
         parts.spawn(quiet("rule reload", reload.run(stop.clone())));
 
@@ -309,7 +386,7 @@ impl Worker {
             receipts: receipts.clone(),
             complained: std::sync::Mutex::default(),
         });
-        for _ in 0..settings.receivers {
+        for _ in 0..self.settings.receivers {
             parts.spawn(quiet("receiver", Arc::clone(&pump).receive(stop.clone())));
         }
         drop(pump);
@@ -318,27 +395,37 @@ impl Worker {
 
         let turn = Turn {
             machine,
-            executor: Executor::new(Arc::clone(&clock), observer, actuator, announcer, control),
+            executor: Executor::new(Arc::clone(&clock), observer, actuator, announcer, control, term.clone()),
             clock,
             journal,
             metrics,
             health,
-            hooks,
+            hooks: self.hooks.clone(),
             control: control_inputs,
             signals: arrivals,
             questions,
             receipts,
             shutdown: stop.clone(),
+            term: term.clone(),
             entries,
             latest,
         };
         parts.spawn(async move { ("engine loop", turn.run(vec![Input::Restarted, Input::Rules(rules)]).await) });
 
         let mut first_error = None;
-        while let Some(ended) = parts.join_next().await {
+        loop {
+            let ended = tokio::select! {
+                ended = parts.join_next() => ended,
+                () = term.lost(), if !stop.is_cancelled() => {
+                    stop.cancel();
+                    self.health.stand_by();
+                    continue;
+                }
+            };
+            let Some(ended) = ended else { break };
             let error = match ended {
                 Ok((_, Err(error))) => Some(error),
-                Ok((part, Ok(()))) if !stop.is_cancelled() => {
+                Ok((part, Ok(()))) if !stop.is_cancelled() && !term.is_lost() => {
                     Some(WorkerError::Part { part, cause: "it just returned".to_owned() })
                 }
                 Ok((_, Ok(()))) => None,
@@ -362,7 +449,7 @@ async fn quiet(part: &'static str, work: impl Future<Output = ()>) -> (&'static 
 /// the restart asks again.
 async fn recall<M: Machine>(
     journal: &dyn Journal,
-    restore: impl FnOnce(Option<Vec<u8>>) -> Result<M, String>,
+    restore: &impl Fn(Option<Vec<u8>>) -> Result<M, String>,
 ) -> Result<Recalled<M>, WorkerError> {
     let recovered = journal.load().await?;
     let resumed = recovered.checkpoint.is_some();

@@ -30,6 +30,9 @@ const ROLLBACK_SECONDS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0,
 /// Every call that the guardian makes: the closed `service` and `operation` labels.
 const OPERATIONS: &[(&str, &str)] = &[
     ("cloudwatch", "DescribeAlarms"),
+    ("dynamodb", "GetItem"),
+    ("dynamodb", "Query"),
+    ("dynamodb", "TransactWriteItems"),
     ("ecs", "DeleteTaskSet"),
     ("ecs", "DescribeServices"),
     ("ecs", "DescribeTaskSets"),
@@ -334,6 +337,10 @@ impl Metrics {
     /// This worker acts, or stopped to.
     pub fn leader(&self, leads: bool) {
         self.families.leader.set(i64::from(leads));
+        if !leads {
+            // Whoever acts next says whether it holds.
+            self.families.brake_engaged.set(0);
+        }
     }
 
     /// The rule files were read: they are in force, or invalid.
