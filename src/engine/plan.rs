@@ -419,7 +419,8 @@ impl View<'_> {
 
 /// Why blue can't carry the whole load.
 fn shortage(policy: BlueCapacity, blue: &TaskSet, green: Option<&TaskSet>, seen: &Observation) -> Option<String> {
-    let needed = seen.service.desired_count;
+    // Of two reads the one of the task set may be the newer: it computes its own count from the service's.
+    let needed = seen.service.desired_count.max(blue.computed_desired);
     let (what, able) = if blue.target_group.is_some() {
         ("targets are healthy", serving(blue, seen))
     } else {

@@ -40,6 +40,8 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("ecs", "ListClusters"),
     ("ecs", "ListServices"),
     ("ecs", "ListTasks"),
+    ("ecs", "UpdateServicePrimaryTaskSet"),
+    ("ecs", "UpdateTaskSet"),
     ("elasticloadbalancing", "DescribeListeners"),
     ("elasticloadbalancing", "DescribeRules"),
     ("elasticloadbalancing", "DescribeTargetGroups"),

@@ -260,8 +260,12 @@ fn check_ownership(rule: &Rule, service: Option<&Service>, new: &[Action]) -> Ve
         let uses = |set: &TaskSet| set.group.as_deref() == Some(group.as_str());
         service.is_some_and(|service| service.task_sets.iter().any(uses))
     };
-    let deployed =
-        |group: &TargetGroupArn| service.is_some_and(|service| service.pair().any(|ours| ours == group.as_str()));
+    // A third task set that has outlived the others is the deployment's green.
+    let newest = service.and_then(|service| service.living().next_back()?.group.as_deref());
+    let deployed = |group: &TargetGroupArn| {
+        newest == Some(group.as_str())
+            || service.is_some_and(|service| service.pair().any(|ours| ours == group.as_str()))
+    };
     let (before, after) = (shares(&rule.actions), shares(new));
     let name = |group: &TargetGroupArn| names::dimension(group.as_str()).to_owned();
     let mut found = Vec::new();
