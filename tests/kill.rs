@@ -19,7 +19,7 @@ use taskset_guardian::sandbox::api::{ApiError, Backend, Call, Reply, Timed};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
 use taskset_guardian::sandbox::world::{Act, Crash, Delivery, RouteSetup, ServiceSetup, Setup, Timing, Version, World};
 
-use process::{Process, eventually, free_address};
+use process::{Process, eventually, free_address, guardian};
 
 const QUEUE: &str = "http://sandbox/queue/taskset-guardian";
 const RULE: &str = r#"
@@ -137,17 +137,13 @@ fn everything() -> Setup {
 }
 
 fn worker(directory: &Path, endpoint: &str) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_taskset-guardian"));
-    command
-        .env_clear()
-        .env("AWS_ENDPOINT_URL", endpoint)
-        .env("AWS_REGION", "eu-west-1")
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", "test")
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .current_dir(directory)
-        .args(["run", "--queue-url", QUEUE, "--rules", "rules", "--state", "guardian.redb"])
-        .args(["--listen", &free_address(), "--sweep", "2s"]);
+    let mut command = guardian(directory, endpoint);
+    command.args(["run", "--queue-url", QUEUE, "--rules", "rules", "--state", "guardian.redb"]).args([
+        "--listen",
+        &free_address(),
+        "--sweep",
+        "2s",
+    ]);
     Process::start("worker", command, directory)
 }
 

@@ -31,7 +31,6 @@ mod process;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,8 +39,8 @@ use taskset_guardian::runtime::SystemClock;
 use taskset_guardian::sandbox::api::{ApiError, Backend, Call, Reply, Timed};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
 
-use account::{Account, Forward, REGION};
-use process::{Process, eventually, free_address, get, launch_moto};
+use account::{Account, Forward};
+use process::{Process, eventually, free_address, get, guardian, launch_moto};
 
 /// Long enough that only the events can have told of the failures, not a sweep.
 const SWEEP: &str = "5m";
@@ -92,14 +91,8 @@ fn start_guardian(directory: &Path, account: &Account, cloudwatch: &str, address
     let rules = directory.join("rules");
     std::fs::create_dir(&rules).unwrap();
     std::fs::write(rules.join("checkout.toml"), RULE).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_taskset-guardian"));
+    let mut command = guardian(directory, &account.endpoint);
     command
-        .env_clear()
-        .env("AWS_REGION", REGION)
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", "test")
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("AWS_ENDPOINT_URL", &account.endpoint)
         .env("AWS_ENDPOINT_URL_CLOUDWATCH", cloudwatch)
         .args(["run", "--sweep", SWEEP, "--event-bus", "default"])
         .args(["--listen", address, "--queue-url", &account.events_url])

@@ -182,6 +182,7 @@ fn autoscaling_changes_what_blue_needs() {
     it.run(secs(30));
     assert_eq!(it.aws.calls(), [SCALE], "four were enough when the plan began");
     it.aws.service.desired_count = 4;
+    it.aws.set(BLUE).computed_desired = 4;
     it.run(secs(2));
     assert_eq!(it.aws.calls(), [SCALE, PROMOTE, MODIFY]);
 }

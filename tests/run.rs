@@ -5,7 +5,6 @@
 mod process;
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use taskset_guardian::sandbox::api::{ApiError, Backend as _, Call, Reply};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
 use taskset_guardian::sandbox::world::{Act, Crash, Delivery, RouteSetup, ServiceSetup, Setup, Timing, Version, World};
 
-use process::{Process, eventually, free_address, get};
+use process::{Process, eventually, free_address, get, guardian};
 
 const QUEUE: &str = "http://sandbox/queue/taskset-guardian";
 const DEAD_LETTERS: &str = "http://sandbox/queue/taskset-guardian-dlq";
@@ -89,15 +88,8 @@ impl Stage {
     }
 
     fn worker(&self, flags: &[&str]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_taskset-guardian"));
+        let mut command = guardian(self.directory.path(), &self.sandbox.endpoint());
         command
-            .env_clear()
-            .env("AWS_ENDPOINT_URL", self.sandbox.endpoint())
-            .env("AWS_REGION", "eu-west-1")
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .current_dir(self.directory.path())
             .args(["run", "--queue-url", QUEUE, "--rules", "rules", "--state", "state/guardian.redb"])
             .args(["--listen", &self.address, "--sweep", "2s"])
             .args(flags);

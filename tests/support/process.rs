@@ -61,6 +61,20 @@ impl Drop for Process {
     }
 }
 
+/// The program under test, with nothing of this process's environment, and every call of AWS going to `endpoint`.
+pub(crate) fn guardian(directory: &Path, endpoint: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taskset-guardian"));
+    command
+        .env_clear()
+        .env("AWS_ENDPOINT_URL", endpoint)
+        .env("AWS_REGION", "eu-west-1")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .current_dir(directory);
+    command
+}
+
 /// Where moto listens, and the network of its default VPC.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Network {
