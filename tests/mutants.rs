@@ -11,7 +11,7 @@
     reason = "a test may panic, and tell why"
 )]
 
-#[path = "simulation/driver.rs"]
+#[path = "simulation/driver/mod.rs"]
 mod driver;
 #[path = "simulation/faults.rs"]
 mod faults;

@@ -1,0 +1,81 @@
+//! The queue: what is received, decoded, taken and deleted, and what should never have been in it.
+
+use std::time::Duration;
+
+use taskset_guardian::engine::Input;
+use taskset_guardian::events::{self, Decoded};
+use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
+
+use super::{QUEUE, RECEIVE, ShellMutant, Simulation, Todo};
+
+impl Simulation {
+    /// Messages in the queue.
+    pub(super) fn waiting(&mut self) -> u32 {
+        match self.world.call(Call::GetQueueAttributes { queue_url: QUEUE.to_owned() }) {
+            Ok(Reply::Attributes(all)) => {
+                all.get("ApproximateNumberOfMessages").and_then(|n| n.parse().ok()).unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+
+    /// One poll: each message decoded, taken, made durable, and only then deleted.
+    pub(super) fn receive(&mut self) {
+        if self.schedule.faults.noise > 0 && !self.calm() && self.rng.u8(0..20) == 0 {
+            self.schedule.faults.noise -= 1;
+            self.noise();
+        }
+        let receive = Call::ReceiveMessage { queue_url: QUEUE.to_owned(), max: 10, visibility: None };
+        let Ok(Reply::Messages(messages)) = self.world.call(receive) else { return };
+        // A full answer says that there is more.
+        let next = if messages.len() < 10 { RECEIVE } else { RECEIVE / 50 };
+        self.plan(next, Todo::Receive);
+        let mut done = Vec::new();
+        for message in messages {
+            if self.chance(self.schedule.faults.lost_event) {
+                done.push(message.receipt);
+                continue;
+            }
+            if let Ok(Decoded::Signal(signal)) = events::decode(&message.body) {
+                let early = self.without == Some(ShellMutant::AcknowledgeBeforeCommit);
+                let durable = self.journal.len();
+                self.step(Input::Signal(signal));
+                if !self.alive {
+                    if early && self.journal.len() == durable {
+                        self.broken("S8", "a message is deleted, and what it said is lost".to_owned());
+                    }
+                    return;
+                }
+            }
+            if !self.chance(self.schedule.faults.repeated_event) {
+                done.push(message.receipt);
+            }
+        }
+        if !done.is_empty() {
+            let delete = Call::DeleteMessages { queue_url: QUEUE.to_owned(), receipts: done };
+            let _ = self.world.call(delete);
+        }
+    }
+
+    /// An event that says nothing true: forged, or hours old.
+    pub(super) fn noise(&mut self) {
+        let old = if self.rng.bool() { Duration::from_hours(6) } else { Duration::ZERO };
+        let at = self.now.minus(old);
+        let task_set = self.last_service.as_ref().and_then(|(_, service)| service.task_sets.last());
+        let started_by = task_set.map_or_else(|| "ecs-svc/1".to_owned(), |set| set.id.to_string());
+        let arn = |what: String| format!("arn:aws:ecs:eu-west-1:111122223333:{what}");
+        let task = format!("{:032x}", self.rng.u128(..));
+        let body = serde_json::json!({
+            "version": "0", "id": task, "detail-type": "ECS Task State Change", "source": "aws.ecs",
+            "account": "111122223333", "time": at, "region": "eu-west-1", "resources": [],
+            "detail": {
+                "clusterArn": arn("cluster/prod".to_owned()), "taskArn": arn(format!("task/prod/{task}")),
+                "group": "service:checkout", "startedBy": started_by, "lastStatus": "STOPPED",
+                "desiredStatus": "STOPPED", "version": 4, "stopCode": "EssentialContainerExited",
+                "stoppedReason": "Essential container in task exited", "stoppedAt": at,
+            },
+        });
+        let send = Call::SendMessage { queue_url: QUEUE.to_owned(), body: body.to_string() };
+        let _ = self.world.call(send);
+    }
+}
