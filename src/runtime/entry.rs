@@ -7,11 +7,11 @@ use crate::model::Timestamp;
 
 /// Read back from the journal.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// The time that the step was given: a replay gives it again.
-    pub(crate) at: Timestamp,
+    pub at: Timestamp,
     /// What the step was given.
-    pub(crate) input: Input,
+    pub input: Input,
 }
 
 #[derive(Serialize)]
@@ -20,13 +20,19 @@ struct EntryRef<'a> {
     input: &'a Input,
 }
 
-/// To bytes. Fails only when an input has a shape that JSON has not.
-pub(crate) fn encode(at: Timestamp, input: &Input) -> Result<Vec<u8>, serde_json::Error> {
+/// To bytes.
+///
+/// # Errors
+/// Only when an input has a shape that JSON has not.
+pub fn encode(at: Timestamp, input: &Input) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&EntryRef { at, input })
 }
 
 /// From bytes.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, serde_json::Error> {
+///
+/// # Errors
+/// When they are not an entry of this version.
+pub fn decode(bytes: &[u8]) -> Result<Entry, serde_json::Error> {
     serde_json::from_slice(bytes)
 }
 

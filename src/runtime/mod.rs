@@ -14,10 +14,11 @@
 //! other path.
 
 mod clock;
-mod entry;
+pub mod entry;
 mod executor;
 mod health;
 mod leader;
+pub mod lease;
 mod machine;
 mod observe;
 mod pump;
