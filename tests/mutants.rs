@@ -51,7 +51,12 @@ fn killed_by(guard: Guard) -> Option<(u64, String)> {
 
 #[test]
 fn every_guard_that_is_taken_out_is_missed() {
-    let shell = [ShellMutant::AcknowledgeBeforeCommit, ShellMutant::NoDurableIntent, ShellMutant::NoExpiry];
+    let shell = [
+        ShellMutant::AcknowledgeBeforeCommit,
+        ShellMutant::NoDurableIntent,
+        ShellMutant::NoExpiry,
+        ShellMutant::NoLeaseCheck,
+    ];
     let guards = Mutant::ALL.into_iter().map(Guard::Engine).chain(shell.into_iter().map(Guard::Shell));
     let (next, found) = (Mutex::new(guards), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {

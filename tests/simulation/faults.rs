@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+/// From, until; after the beginning.
+pub(crate) type Span = (Duration, Duration);
+
 /// Rates are chances from 0 to 1 for each occasion.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
@@ -20,16 +23,44 @@ pub(crate) struct Faults {
     pub(crate) pause: f64,
     /// At most so long.
     pub(crate) paused: Duration,
+
+    /// A commit takes so long at most.
+    pub(crate) commit: Duration,
+    /// A change of the journal's table does not arrive,
+    pub(crate) commit_lost: f64,
+    /// or is made and its answer is lost,
+    pub(crate) commit_unanswered: f64,
+    /// or is torn.
+    pub(crate) commit_torn: f64,
+    /// The journal takes nothing.
+    pub(crate) full: Span,
+    /// When all processes are dead, the journal is gone.
+    pub(crate) journal_gone: f64,
+    /// A worker is cut off from the table.
+    pub(crate) cut: Vec<(usize, Span)>,
+    /// A renewal of the lease gets no answer.
+    pub(crate) renewal_lost: f64,
+    /// Of each worker.
+    pub(crate) clocks: [ClockFault; 2],
+    /// When whose wall clock jumps, by how many milliseconds.
+    pub(crate) jumps: Vec<(Duration, usize, i64)>,
+
     /// A call fails and is not applied,
     pub(crate) throttled: f64,
     /// or fails with a 5xx before it is applied,
     pub(crate) failed_before: f64,
     /// or after.
     pub(crate) failed_after: f64,
-    /// Writes are refused for want of permission, until this long after the beginning.
-    pub(crate) denied_until: Duration,
-    /// Nothing answers in this span after the beginning.
-    pub(crate) outage: (Duration, Duration),
+    /// A write takes seconds to arrive.
+    pub(crate) slow: f64,
+    /// A write waits for room before it is sent.
+    pub(crate) crowd: f64,
+    /// Writes are refused for want of permission,
+    pub(crate) writes_denied: Span,
+    /// or reads.
+    pub(crate) reads_denied: Span,
+    /// Nothing of AWS answers.
+    pub(crate) outage: Span,
     /// A read of ECS shows what the one before showed.
     pub(crate) stale_read: f64,
     /// An event is lost,
@@ -44,17 +75,31 @@ pub(crate) struct Faults {
     pub(crate) meddling: f64,
 }
 
+/// What is wrong with a worker's clocks from the beginning.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ClockFault {
+    /// Seconds gained each second, of both.
+    pub(crate) rate: f64,
+    /// Of the wall clock.
+    pub(crate) ahead_ms: i64,
+}
+
 fn seconds(rng: &mut Rng, most: u64) -> Duration {
     Duration::from_millis(rng.u64(0..=most * 1000))
 }
 
 impl Faults {
-    /// Draws.
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
+    /// Draws, for so many workers.
+    pub(crate) fn draw(rng: &mut Rng, workers: usize) -> Self {
         // Two schedules in three have any one kind of fault not at all.
         let rate = |rng: &mut Rng, most: f64| if rng.u8(0..3) == 0 { rng.f64() * most } else { 0.0 };
-        let sometimes = |rng: &mut Rng, most: u64| if rng.u8(0..6) == 0 { seconds(rng, most) } else { Duration::ZERO };
-        let outage_at = seconds(rng, 120);
+        let span = |rng: &mut Rng, least: u64, most: u64| {
+            let from = seconds(rng, 150);
+            let lasts = Duration::from_millis(rng.u64(least * 1000..=most * 1000));
+            if rng.u8(0..6) == 0 { (from, from + lasts) } else { Span::default() }
+        };
+        let outage = span(rng, 1, 240);
+        let cut = (0..workers).map(|who| (who, if workers > 1 { span(rng, 1, 60) } else { Span::default() })).collect();
         Self {
             crash_before_commit: rate(rng, 0.03),
             crash_after_commit: rate(rng, 0.03),
@@ -62,11 +107,24 @@ impl Faults {
             dead: seconds(rng, 40),
             pause: rate(rng, 0.02),
             paused: seconds(rng, 90),
+            commit: if rng.bool() { Duration::ZERO } else { Duration::from_millis(rng.u64(1..=100)) },
+            commit_lost: rate(rng, 0.1),
+            commit_unanswered: rate(rng, 0.1),
+            commit_torn: rate(rng, 0.1),
+            full: span(rng, 1, 90),
+            journal_gone: rate(rng, 0.5),
+            cut,
+            renewal_lost: rate(rng, 0.5),
+            clocks: [ClockFault::default(); 2],
+            jumps: Vec::new(),
             throttled: rate(rng, 0.3),
             failed_before: rate(rng, 0.2),
             failed_after: rate(rng, 0.3),
-            denied_until: sometimes(rng, 150),
-            outage: (outage_at, outage_at + sometimes(rng, 100)),
+            slow: rate(rng, 0.2),
+            crowd: rate(rng, 0.3),
+            writes_denied: span(rng, 1, 120),
+            reads_denied: span(rng, 1, 60),
+            outage,
             stale_read: rate(rng, 0.3),
             lost_event: rate(rng, 1.0),
             repeated_event: rate(rng, 0.3),

@@ -49,7 +49,7 @@ fn no_schedule_breaks_a_promise() {
     let count = number("SIM_SEEDS").unwrap_or(if cfg!(debug_assertions) { FEW } else { MANY });
     let start = number("SIM_START").unwrap_or(0);
     let (next, failed, races) = (AtomicU64::new(start), Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
-    let tally = [const { AtomicU64::new(0) }; 4];
+    let tally = [const { AtomicU64::new(0) }; 5];
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
@@ -64,9 +64,13 @@ fn no_schedule_breaks_a_promise() {
                     if seed % 100 == 0 {
                         assert_eq!(play(seed).trace, ended.trace, "seed {seed} is not deterministic");
                     }
-                    for (tally, count) in
-                        tally.iter().zip([ended.decided, ended.completed, ended.escalated, ended.crashes > 0])
-                    {
+                    for (tally, count) in tally.iter().zip([
+                        ended.decided,
+                        ended.completed,
+                        ended.escalated,
+                        ended.crashes > 0,
+                        ended.takeovers > 1,
+                    ]) {
                         tally.fetch_add(u64::from(count), Ordering::Relaxed);
                     }
                     for broken in ended.broken {
@@ -78,9 +82,10 @@ fn no_schedule_breaks_a_promise() {
         }
     });
     let took = began.elapsed();
-    let [decided, completed, escalated, crashed] = tally.map(AtomicU64::into_inner);
+    let [decided, completed, escalated, crashed, taken_over] = tally.map(AtomicU64::into_inner);
     eprintln!(
-        "{count} schedules in {:.1} s, {:.0} a second; {decided} decided, {completed} completed, {escalated} escalated, {crashed} crashed",
+        "{count} schedules in {:.1} s, {:.0} a second; {decided} decided, {completed} completed, {escalated} escalated, {crashed} \
+         crashed, {taken_over} taken over",
         took.as_secs_f64(),
         f64::from(u32::try_from(count).unwrap()) / took.as_secs_f64(),
     );

@@ -25,6 +25,8 @@ pub(crate) struct Schedule {
     pub(crate) setup: Setup,
     pub(crate) rules: RuleSet,
     pub(crate) faults: Faults,
+    /// One that owns its journal, or two that share one.
+    pub(crate) workers: usize,
     /// Faults and people stop here.
     pub(crate) calm_at: Duration,
     /// Green is bad, in a way that tasks show.
@@ -57,8 +59,9 @@ impl Schedule {
     /// Draws.
     pub(crate) fn draw(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x005e_ed0f_9a3d);
-        let faults = Faults::draw(&mut rng);
-        let calm_at = secs(rng.u64(60..200));
+        let workers = if rng.u8(0..3) == 0 { 2 } else { 1 };
+        let faults = Faults::draw(&mut rng, workers);
+        let calm_at = secs(rng.u64(60..300));
         let (version, bad, sound) = version(&mut rng);
         let script = script(&mut rng, calm_at);
         let key = ServiceKey::new("prod", "checkout");
@@ -99,10 +102,11 @@ impl Schedule {
             },
             drain,
             lag,
+            visibility: secs(rng.u64(1..=30)),
             ..Setup::default()
         };
         let rules = RuleSet { rules: vec![Arc::new(rule(&mut rng, drain))] };
-        Self { seed, setup, rules, faults, calm_at, bad, sound, key }
+        Self { seed, setup, rules, faults, workers, calm_at, bad, sound, key }
     }
 }
 

@@ -1,42 +1,51 @@
 //! Calls on their way to AWS and back, and what becomes of them there.
 
+use std::collections::BTreeSet;
 use std::hash::Hash as _;
 use std::time::Duration;
 
+use taskset_guardian::engine::Input;
 use taskset_guardian::model::{
-    Announcement, AnnouncementKind, Ask, CallError, EffectId, ErrorClass, Outcome, Role, Timestamp,
+    Announcement, AnnouncementKind, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, Role, ServiceKey,
+    TaskSet, TaskSetStatus, Timestamp, Write,
 };
 use taskset_guardian::sandbox::direct;
 use taskset_guardian::sandbox::world::Act;
 
-use super::{Decided, LAG, ShellMutant, Simulation, TIMEOUT, Todo};
+use super::worker::Seen;
+use super::{Decided, LAG, Own, SWEEP, ShellMutant, Simulation, TIMEOUT, Todo};
 use crate::schedule;
 
 impl Simulation {
-    pub(super) fn outage(&self) -> bool {
-        let since = self.now.since(self.began);
-        let (from, until) = self.schedule.faults.outage;
-        from <= since && since < until && !self.calm()
-    }
-
-    pub(super) fn fault(&mut self, operation: &str, class: ErrorClass) -> CallError {
-        self.tell("fault", || format!("{operation}: {}", class.as_str()));
+    fn fault(&mut self, who: usize, operation: &str, class: ErrorClass) -> CallError {
+        self.tell_of(who, "fault", || format!("{operation}: {}", class.as_str()));
         CallError { class, operation: operation.to_owned(), code: None, message: "injected".to_owned() }
     }
 
-    pub(super) fn read(&mut self, ask: &Ask, read_at: Timestamp) {
+    /// How a call fails before anything of it is done, if it does.
+    fn refusal(&mut self, who: usize, operation: &str, denied: (Duration, Duration)) -> Option<CallError> {
+        let class = if self.during(self.schedule.faults.outage) || self.chance(self.schedule.faults.failed_before) {
+            ErrorClass::Transient
+        } else if self.chance(self.schedule.faults.throttled) {
+            ErrorClass::Throttled
+        } else if self.during(denied) {
+            ErrorClass::Denied
+        } else {
+            return None;
+        };
+        Some(self.fault(who, operation, class))
+    }
+
+    pub(super) fn read(&mut self, who: usize, ask: &Ask, read_at: Timestamp) {
         let key = ask.service.clone();
         if ask.twice && self.chance(self.schedule.faults.meddling) {
             self.meddle(&Act::SetPrimary(Role::Green));
         }
         let now = self.now;
         let mut shows = self.now.minus(self.schedule.setup.lag);
-        let answer = if self.outage() || self.chance(self.schedule.faults.failed_before) {
-            Err(self.fault("observe", ErrorClass::Transient))
-        } else if self.chance(self.schedule.faults.throttled) {
-            Err(self.fault("observe", ErrorClass::Throttled))
-        } else {
-            direct::observe(&mut self.world, ask, read_at).map(|mut seen| {
+        let answer = match self.refusal(who, "observe", self.schedule.faults.reads_denied) {
+            Some(error) => Err(error),
+            None => direct::observe(&mut self.world, ask, read_at).map(|mut seen| {
                 let fresh = (self.now, seen.service.clone());
                 let old = self.last_service.replace(fresh).filter(|(at, _)| self.now.since(*at) <= LAG);
                 if let Some((at, old)) = old
@@ -50,23 +59,57 @@ impl Simulation {
                     shows = now;
                 }
                 Box::new(seen)
-            })
+            }),
         };
         let latency = self.latency();
-        self.plan(latency, Todo::Answer(key, answer, shows, self.happened));
+        let after = self.judged.happened;
+        self.plan_own(who, latency, Own::Answer(key, answer, shows, after));
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        who: usize,
+        key: ServiceKey,
+        answer: Result<Box<Observation>, CallError>,
+        read_at: Timestamp,
+        read_after: u64,
+    ) {
+        if let Ok(seen) = &answer {
+            let living = seen.service.task_sets.iter().filter(|set| set.is_living());
+            let primary = seen.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary);
+            let newest = living.max_by_key(|set| (set.created_at, set.id.clone()));
+            let serving = |set: &TaskSet| match &set.target_group {
+                Some(group) => seen.targets.get(group).map_or(0, |counts| counts.healthy),
+                None => set.running,
+            };
+            self.workers[who].seen = Seen {
+                read_at,
+                read_after,
+                newest: newest.map(|set| (set.created_at, set.id.clone())),
+                primary: primary.map(|set| set.id.clone()),
+                green_was_dead: newest.is_none_or(|green| serving(green) == 0),
+            };
+        }
+        self.take(who, Input::Observed(key, answer), None);
+    }
+
+    pub(super) fn sweep(&mut self, who: usize) {
+        self.plan_own(who, SWEEP, Own::Sweep);
+        self.take(who, Input::Swept(BTreeSet::from([self.schedule.key.clone()])), None);
     }
 
     pub(super) fn meddle(&mut self, act: &Act) {
         self.tell("person", || format!("{act:?}"));
         let key = self.schedule.key.clone();
         self.world.person(&key, act);
-        (self.disturbed_at, self.disturbed_after) = (self.now, self.happened);
+        (self.judged.disturbed_at, self.judged.disturbed_after) = (self.now, self.judged.happened);
     }
 
     /// The executor's last look before a write leaves.
-    pub(super) fn send(&mut self, decided: Decided, expires_at: Timestamp) {
-        if self.now > expires_at && self.without != Some(ShellMutant::NoExpiry) {
-            return self.plan(Duration::ZERO, Todo::Done(decided.id, Outcome::Expired));
+    pub(super) fn send(&mut self, who: usize, decided: Decided, expires_at: Timestamp) {
+        let old = self.workers[who].clock.wall(self.now) > expires_at && self.without != Some(ShellMutant::NoExpiry);
+        if old || !self.has_room(who, decided.epoch) {
+            return self.plan_own(who, Duration::ZERO, Own::Done(decided.id, Outcome::Expired));
         }
         if self.chance(self.schedule.faults.meddling) {
             let act = schedule::meddling(&mut self.rng);
@@ -74,69 +117,92 @@ impl Simulation {
         }
         if self.chance(self.schedule.faults.pause) {
             // The check is behind it, the call before it. Nothing at AWS can tell how old it is.
-            self.pause();
-            let held = self.paused_until.since(self.now);
-            return self.plan(held, Todo::Apply(decided, self.now));
+            self.pause(who);
+            let held = self.workers[who].paused_until.since(self.now);
+            return self.plan(held, Todo::Apply(who, decided, self.now));
         }
-        let latency = self.latency();
-        self.plan(latency, Todo::Apply(decided, self.now));
+        let slow = self.chance(self.schedule.faults.slow);
+        let latency = if slow { self.within(TIMEOUT) } else { self.latency() };
+        self.plan(latency, Todo::Apply(who, decided, self.now));
     }
 
-    pub(super) fn apply(&mut self, decided: Decided, sent_at: Timestamp) {
-        let Decided { id, write, read_at, read_after } = decided;
-        (self.rests_on, self.rests_after) = (read_at, read_after);
+    pub(super) fn apply(&mut self, who: usize, decided: Decided, sent_at: Timestamp) {
+        let Decided { id, write, read_at, read_after, green_was_dead, epoch } = decided;
+        (self.judged.rests_on, self.judged.rests_after) = (read_at, read_after);
+        self.judged.green_was_dead = green_was_dead;
         let operation = write.operation();
         let late = self.now.since(sent_at) > TIMEOUT;
-        let denied = self.now.since(self.began) < self.schedule.faults.denied_until && !self.calm();
-        let outcome = if self.outage() || self.chance(self.schedule.faults.failed_before) {
-            Outcome::Failed(self.fault(operation, ErrorClass::Transient))
-        } else if self.chance(self.schedule.faults.throttled) {
-            Outcome::Failed(self.fault(operation, ErrorClass::Throttled))
-        } else if denied {
-            Outcome::Failed(self.fault(operation, ErrorClass::Denied))
-        } else {
-            if late {
-                // Sent after a stand-still: what happened meanwhile is as good as unseen.
-                (self.disturbed_at, self.disturbed_after) = (self.now, self.happened);
-                (self.rests_on, self.rests_after) = (self.now, self.happened - 1);
-            }
-            self.ended.writes += 1;
-            operation.hash(&mut self.hasher);
-            self.tell("call", || format!("{operation} is applied"));
-            match direct::apply(&mut self.world, &write) {
-                Ok(()) if self.chance(self.schedule.faults.failed_after) => {
-                    Outcome::Failed(self.fault(operation, ErrorClass::Transient))
+        let outcome = match self.refusal(who, operation, self.schedule.faults.writes_denied) {
+            Some(error) => Outcome::Failed(error),
+            None => {
+                if late {
+                    // Sent after a stand-still: what happened meanwhile is as good as unseen.
+                    (self.judged.disturbed_at, self.judged.disturbed_after) = (self.now, self.judged.happened);
+                    (self.judged.rests_on, self.judged.rests_after) = (self.now, self.judged.happened - 1);
                 }
-                Ok(()) => Outcome::Applied,
-                Err(error) if error.class == ErrorClass::NotFound && operation == "DeleteTaskSet" => {
-                    Outcome::AlreadyDone
+                self.ended.writes += 1;
+                operation.hash(&mut self.hasher);
+                self.tell_of(who, "call", || format!("{operation} is applied"));
+                self.check_epoch(&write, epoch, late);
+                match direct::apply(&mut self.world, &write) {
+                    Ok(()) if self.chance(self.schedule.faults.failed_after) => {
+                        Outcome::Failed(self.fault(who, operation, ErrorClass::Transient))
+                    }
+                    Ok(()) => Outcome::Applied,
+                    Err(error) if error.class == ErrorClass::NotFound && operation == "DeleteTaskSet" => {
+                        Outcome::AlreadyDone
+                    }
+                    Err(error) => Outcome::Failed(error),
                 }
-                Err(error) => Outcome::Failed(error),
             }
         };
-        if !self.alive {
+        // A deposed worker listens to nobody any more.
+        let worker = &self.workers[who];
+        if !worker.acting || worker.epoch() != epoch {
             return;
         }
         if self.chance(self.schedule.faults.crash_after_apply) {
-            return self.crash("after a call was applied");
+            return self.crash(who, "after a call was applied");
         }
         let latency = self.latency();
-        self.plan(latency, Todo::Done(id, outcome));
+        let outcome = if self.now.plus(latency).since(sent_at) > TIMEOUT && !late {
+            Outcome::Failed(self.fault(who, operation, ErrorClass::Transient))
+        } else {
+            outcome
+        };
+        self.plan_own(who, latency, Own::Done(id, outcome));
     }
 
-    pub(super) fn announce(&mut self, id: EffectId, announcement: &Announcement) {
-        let failed = self.outage() || self.chance(self.schedule.faults.failed_before);
-        let outcome = if failed {
-            Outcome::Failed(self.fault("PutEvents", ErrorClass::Transient))
-        } else {
-            direct::announce(&mut self.world, announcement).map_or_else(Outcome::Failed, |()| Outcome::Applied)
+    /// S6, when a call is applied.
+    fn check_epoch(&mut self, write: &Write, epoch: u64, late: bool) {
+        let operation = write.operation();
+        if self.deposed(epoch) {
+            self.broken_or_race("S6", format!("{operation} of a deposed worker is applied"), late);
+        }
+        if let Write::DeleteTaskSet { task_set, .. } = write
+            && self.workers.len() > 1
+            && let Some(other) = self.judged.deleted.insert(task_set.to_string(), epoch)
+            && other != epoch
+        {
+            self.broken_or_race("S6", format!("{task_set} is deleted by two workers"), late);
+        }
+    }
+
+    pub(super) fn returned(&mut self, who: usize, id: EffectId, outcome: Outcome) {
+        self.take(who, Input::Done(id, outcome), None);
+    }
+
+    pub(super) fn announce(&mut self, who: usize, id: EffectId, announcement: &Announcement) {
+        let outcome = match self.refusal(who, "PutEvents", (Duration::ZERO, Duration::ZERO)) {
+            Some(error) => Outcome::Failed(error),
+            None => direct::announce(&mut self.world, announcement).map_or_else(Outcome::Failed, |()| Outcome::Applied),
         };
         if outcome == Outcome::Applied {
+            self.judged.called |= announcement.kind == AnnouncementKind::RollbackEscalated;
             self.ended.escalated |= announcement.kind == AnnouncementKind::RollbackEscalated;
             self.ended.completed |= announcement.kind == AnnouncementKind::RollbackCompleted;
-            self.called.push_back(announcement.kind.detail_type().to_owned());
         }
         let latency = self.latency();
-        self.plan(latency, Todo::Done(id, outcome));
+        self.plan_own(who, latency, Own::Done(id, outcome));
     }
 }

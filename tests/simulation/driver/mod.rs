@@ -1,24 +1,35 @@
-//! Drives the engine and the sandbox world through one schedule, on virtual time and one thread: what the worker's shell
-//! does, with every delay and every failure drawn from the seed.
+//! Drives one or two workers and the sandbox world through one schedule, on virtual time and one thread: what the
+//! worker's shell does, with every delay and every failure drawn from the seed.
+//!
+//! The engine, the journal with its table layout, the entries' codec and the lease's judgements are the real ones. What
+//! waits and sends in the shell is told here again, on an agenda.
 
 mod calls;
+mod clock;
 mod judge;
+mod leadership;
 mod queue;
+mod table;
 mod turn;
+mod worker;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use taskset_guardian::engine::{Engine, Input, Settings};
+use taskset_guardian::engine::Settings;
 use taskset_guardian::model::{
-    Announcement, Ask, CallError, EffectId, Observation, Outcome, ServiceKey, ServiceReading, TaskSet, TaskSetId,
-    TaskSetStatus, Timestamp, Write, humane,
+    Announcement, Ask, CallError, EffectId, Observation, Outcome, ServiceKey, ServiceReading, TaskSetId, Timestamp,
+    Write, humane,
 };
 use taskset_guardian::sandbox::world::{Act, World};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::schedule::Schedule;
+use table::MemoryTable;
+use worker::Worker;
 
 const SWEEP: Duration = Duration::from_secs(30);
 const RECEIVE: Duration = Duration::from_secs(1);
@@ -43,31 +54,54 @@ const FINISH: Duration = Duration::from_mins(5);
 /// Something that will happen.
 #[derive(Debug)]
 enum Todo {
+    /// A worker does it, unless its process or its term is another one by then.
+    Of { who: usize, process: u64, term: u64, own: Own },
+    /// A write reaches AWS, whatever became of its sender. With the time of the sender's last check.
+    Apply(usize, Decided, Timestamp),
+    /// A process begins.
+    Start(usize),
+    /// Somebody acts while a process stands still.
+    Meddle(Act),
+    /// A wall clock jumps by so many milliseconds.
+    Jump(usize, i64),
+    /// The faults stop: clocks are set right.
+    Calm,
+}
+
+/// What a worker does.
+#[derive(Debug)]
+enum Own {
+    /// It looks at the lease,
+    Look,
+    /// or renews it.
+    Keep,
+    /// What waits for the journal goes there.
+    Commit,
     /// The reads of an observation are made.
     Read(Ask, Timestamp),
-    /// With the time of what it shows.
+    /// With the time of what it shows, and the event after which it was made.
     Answer(ServiceKey, Result<Box<Observation>, CallError>, Timestamp, u64),
     /// A write has room: the last check before it is sent.
     Send(Decided, Timestamp),
-    /// It reaches AWS. With the time of that check.
-    Apply(Decided, Timestamp),
     Done(EffectId, Outcome),
     Announce(EffectId, Announcement),
     Receive,
     Tick,
     Sweep,
-    Restart,
-    /// Somebody acts while the process stands still.
-    Meddle(Act),
 }
 
 /// A write, and the newest read that it rests on: when, and after which event.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Decided {
     id: EffectId,
     write: Write,
     read_at: Timestamp,
     read_after: u64,
+    /// The read showed nothing healthy of green's: that blue need not be whole rests on it, and a target that passes its
+    /// checks a moment later is no news that the world tells.
+    green_was_dead: bool,
+    /// Of the lease under which it was decided.
+    epoch: u64,
 }
 
 /// A guard of the shell that a test takes out.
@@ -79,13 +113,8 @@ pub(crate) enum ShellMutant {
     NoDurableIntent,
     /// A write is sent however long it waited.
     NoExpiry,
-}
-
-impl Todo {
-    /// Dies with the process. What AWS has been sent does not.
-    fn is_ours(&self) -> bool {
-        !matches!(self, Self::Apply(..) | Self::Restart | Self::Meddle(_))
-    }
+    /// A holder acts on until the journal refuses it.
+    NoLeaseCheck,
 }
 
 /// A promise that did not hold.
@@ -107,6 +136,8 @@ pub(crate) struct Ended {
     pub(crate) completed: bool,
     pub(crate) writes: u32,
     pub(crate) crashes: u32,
+    /// Times that a worker took the lease over from another.
+    pub(crate) takeovers: u32,
 }
 
 pub(crate) struct Simulation {
@@ -115,41 +146,45 @@ pub(crate) struct Simulation {
     world: World,
     began: Timestamp,
     now: Timestamp,
-    engine: Engine,
     settings: Settings,
-    alive: bool,
-    paused_until: Timestamp,
     agenda: BTreeMap<(Timestamp, u64), Todo>,
     planned: u64,
-    ticks_at: Option<Timestamp>,
-    checkpoint: Option<Vec<u8>>,
-    journal: Vec<(Timestamp, Input)>,
-    /// When the newest observation that the engine has was read.
-    read_at: Timestamp,
-    /// When the world last changed in a way that a check may not have seen.
-    disturbed_at: Timestamp,
-    /// The same by the order of events, for what happens within one millisecond.
-    happened: u64,
-    read_after: u64,
-    /// The read that the write rests on which is applied just now.
-    rests_on: Timestamp,
-    rests_after: u64,
-    disturbed_after: u64,
-    last_service: Option<(Timestamp, ServiceReading)>,
-    /// The newest living task set that the engine was shown.
-    newest: Option<(Timestamp, TaskSetId)>,
-    /// It was PRIMARY when the engine decided.
-    primary: Option<TaskSetId>,
-    promotes: bool,
+    workers: Vec<Worker>,
+    table: Arc<MemoryTable>,
+    /// Where the journal's calls run; none of them waits.
+    runtime: Runtime,
     without: Option<ShellMutant>,
-    /// The newest read showed nothing healthy of green's: that blue need not be whole rests on it, and a target that
-    /// passes its checks a moment later is no news that the world tells.
-    green_was_dead: bool,
-    decided: BTreeSet<TaskSetId>,
-    called: VecDeque<String>,
+    last_service: Option<(Timestamp, ServiceReading)>,
+    judged: Judged,
     ended: Ended,
     hasher: DefaultHasher,
     story: Option<Vec<String>>,
+}
+
+/// What the judge remembers.
+struct Judged {
+    /// When the world last changed in a way that a check may not have seen,
+    disturbed_at: Timestamp,
+    /// and after which event, for what happens within one millisecond.
+    disturbed_after: u64,
+    happened: u64,
+    /// The read that the write rests on which is applied just now.
+    rests_on: Timestamp,
+    rests_after: u64,
+    green_was_dead: bool,
+    /// Task sets on which a rollback was decided.
+    decided: BTreeSet<TaskSetId>,
+    /// Green was PRIMARY when the newest of them was.
+    promotes: bool,
+    /// Under which epoch a task set was deleted.
+    deleted: BTreeMap<String, u64>,
+    /// The journal was lost, and with it how often a rule was asserted.
+    amnesia: bool,
+    /// Since when no worker acts.
+    leaderless_since: Timestamp,
+    /// An escalation was announced.
+    called: bool,
+    /// Of those that the world has found.
     violations: usize,
 }
 
@@ -158,42 +193,49 @@ impl Simulation {
         let began = Timestamp::from_millis(1_772_445_600_000);
         let settings = Settings { dry_run: false, sweep: SWEEP, fleet_brake: 3 };
         let world = World::new(schedule.seed, began, schedule.setup.clone());
+        let workers = schedule.faults.clocks.iter().take(schedule.workers);
+        let workers = workers.map(|clock| Worker::new(began, settings, clock)).collect();
+        let judged = Judged {
+            disturbed_at: began,
+            disturbed_after: 0,
+            happened: 0,
+            rests_on: began,
+            rests_after: 0,
+            green_was_dead: false,
+            decided: BTreeSet::new(),
+            promotes: false,
+            deleted: BTreeMap::new(),
+            amnesia: false,
+            leaderless_since: began,
+            called: false,
+            violations: 0,
+        };
         let mut it = Self {
             rng: Rng::with_seed(schedule.seed),
             world,
             began,
             now: began,
-            engine: Engine::new(settings),
             settings,
-            alive: true,
-            paused_until: began,
             agenda: BTreeMap::new(),
             planned: 0,
-            ticks_at: None,
-            checkpoint: None,
-            journal: Vec::new(),
-            read_at: began,
-            disturbed_at: began,
-            happened: 0,
-            read_after: 0,
-            rests_on: began,
-            rests_after: 0,
-            disturbed_after: 0,
-            last_service: None,
-            newest: None,
-            primary: None,
-            promotes: false,
+            workers,
+            table: Arc::default(),
+            runtime: Builder::new_current_thread().build().unwrap(),
             without: None,
-            green_was_dead: false,
-            decided: BTreeSet::new(),
-            called: VecDeque::new(),
+            last_service: None,
+            judged,
             ended: Ended::default(),
             hasher: DefaultHasher::new(),
             story: tell.then(Vec::new),
-            violations: 0,
             schedule,
         };
-        it.plan(Duration::ZERO, Todo::Restart);
+        for who in 0..it.workers.len() {
+            it.plan(Duration::from_millis(who as u64), Todo::Start(who));
+        }
+        for (after, who, by_ms) in it.schedule.faults.jumps.clone() {
+            it.plan(after, Todo::Jump(who, by_ms));
+        }
+        it.plan(it.schedule.calm_at, Todo::Calm);
         it
     }
 
@@ -209,13 +251,14 @@ impl Simulation {
         let end = self.began.plus(self.schedule.calm_at + FINISH + drain + Duration::from_mins(1));
         // Two sweeps after the calm a bad green is decided on; what is open by then has until the end.
         let quiet = self.began.plus(self.schedule.calm_at + 3 * SWEEP);
-        while let Some((at, _)) = self.agenda.keys().next().copied() {
+        while let Some(((at, _), todo)) = self.agenda.pop_first() {
             if at > end || (at > quiet && self.is_over()) {
                 break;
             }
-            let Some(((at, _), todo)) = self.agenda.pop_first() else { break };
-            if todo.is_ours() && at < self.paused_until {
-                let until = self.paused_until;
+            if let Todo::Of { who, .. } = &todo
+                && at < self.workers[*who].paused_until
+            {
+                let until = self.workers[*who].paused_until;
                 self.agenda.insert((until, self.planned), todo);
                 self.planned += 1;
                 continue;
@@ -223,11 +266,10 @@ impl Simulation {
             self.now = at;
             self.world.advance_to(at);
             self.listen();
-            if todo.is_ours() && !self.alive {
-                continue;
-            }
+            self.judged.happened += 1;
             self.happen(todo);
             self.notice_violations();
+            self.notice_leaders();
         }
         self.judge_the_end();
         self.ended.trace = self.hasher.finish();
@@ -236,14 +278,64 @@ impl Simulation {
 
     /// Nothing is open, and nothing is wrong.
     fn is_over(&mut self) -> bool {
-        let view = self.engine.service(&self.schedule.key, self.now);
+        let Some(who) = self.leader() else { return false };
+        let view = self.workers[who].engine.service(&self.schedule.key, self.now);
         let closed = view.is_some_and(|view| view.deployment.is_none_or(|deployment| deployment.open_since.is_none()));
-        self.alive && closed && self.waiting() <= FEW
+        closed && self.waiting() <= FEW
     }
 
     fn plan(&mut self, after: Duration, todo: Todo) {
         self.agenda.insert((self.now.plus(after), self.planned), todo);
         self.planned += 1;
+    }
+
+    /// For a worker, in its process and its term.
+    fn plan_own(&mut self, who: usize, after: Duration, own: Own) {
+        let Worker { process, term, .. } = self.workers[who];
+        self.plan(after, Todo::Of { who, process, term, own });
+    }
+
+    fn happen(&mut self, todo: Todo) {
+        match todo {
+            Todo::Of { who, process, term, own } => {
+                let worker = &self.workers[who];
+                // What waits to be sent outlives the term: its own check is to stop it.
+                let of_the_process = matches!(own, Own::Send(..) | Own::Look);
+                if worker.process == process && (worker.term == term || of_the_process) {
+                    self.work(who, own);
+                }
+            }
+            Todo::Apply(who, decided, sent_at) => self.apply(who, decided, sent_at),
+            Todo::Start(who) => self.start(who),
+            Todo::Meddle(act) => self.meddle(&act),
+            Todo::Jump(who, by_ms) => {
+                if let Some(worker) = self.workers.get_mut(who) {
+                    worker.clock.jump(by_ms);
+                    self.tell_of(who, "fault", || format!("the wall clock jumps by {by_ms} ms"));
+                }
+            }
+            Todo::Calm => {
+                self.tell("fault", || "the faults stop".to_owned());
+                let now = self.now;
+                self.workers.iter_mut().for_each(|worker| worker.clock.set_right(now));
+            }
+        }
+    }
+
+    fn work(&mut self, who: usize, own: Own) {
+        match own {
+            Own::Look => self.look(who),
+            Own::Keep => self.keep(who),
+            Own::Commit => self.commit(who),
+            Own::Read(ask, read_at) => self.read(who, &ask, read_at),
+            Own::Answer(key, answer, shows, after) => self.answered(who, key, answer, shows, after),
+            Own::Send(decided, expires_at) => self.send(who, decided, expires_at),
+            Own::Done(id, outcome) => self.returned(who, id, outcome),
+            Own::Announce(id, announcement) => self.announce(who, id, &announcement),
+            Own::Receive => self.receive(who),
+            Own::Tick => self.tick(who),
+            Own::Sweep => self.sweep(who),
+        }
     }
 
     fn tell(&mut self, who: &str, what: impl FnOnce() -> String) {
@@ -253,24 +345,17 @@ impl Simulation {
         }
     }
 
-    fn calm(&self) -> bool {
-        self.now.since(self.began) >= self.schedule.calm_at
-    }
-
-    fn chance(&mut self, rate: f64) -> bool {
-        rate > 0.0 && !self.calm() && self.rng.f64() < rate
-    }
-
-    fn latency(&mut self) -> Duration {
-        let most = u64::try_from(self.schedule.faults.latency.as_millis()).unwrap();
-        Duration::from_millis(self.rng.u64(1..=most.max(2)))
+    /// Something of one of several workers.
+    fn tell_of(&mut self, who: usize, kind: &str, what: impl FnOnce() -> String) {
+        let several = self.workers.len() > 1;
+        self.tell(kind, || if several { format!("[{who}] {}", what()) } else { what() });
     }
 
     /// What the world has to tell, and whether it was disturbed.
     fn listen(&mut self) {
         for moment in self.world.drain_story() {
             moment.what.hash(&mut self.hasher);
-            self.disturbed_at = self.disturbed_at.max(moment.at);
+            self.judged.disturbed_at = self.judged.disturbed_at.max(moment.at);
             if let Some(story) = &mut self.story {
                 let at = humane(moment.at.since(self.began));
                 story.push(format!("{at:>8} aws       {}", moment.what));
@@ -278,42 +363,25 @@ impl Simulation {
         }
     }
 
-    fn happen(&mut self, todo: Todo) {
-        self.happened += 1;
-        match todo {
-            Todo::Read(ask, read_at) => self.read(&ask, read_at),
-            Todo::Answer(key, answer, shows, after) => {
-                if let Ok(seen) = &answer {
-                    (self.read_at, self.read_after) = (shows, after);
-                    let living = seen.service.task_sets.iter().filter(|set| set.is_living());
-                    let primary = seen.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary);
-                    self.primary = primary.map(|set| set.id.clone());
-                    let newest = living.clone().max_by_key(|set| set.created_at);
-                    let serving = |set: &TaskSet| match &set.target_group {
-                        Some(group) => seen.targets.get(group).map_or(0, |counts| counts.healthy),
-                        None => set.running,
-                    };
-                    self.green_was_dead = newest.is_none_or(|green| serving(green) == 0);
-                    self.newest = living.map(|set| (set.created_at, set.id.clone())).max();
-                }
-                self.step(Input::Observed(key, answer));
-            }
-            Todo::Send(decided, expires_at) => self.send(decided, expires_at),
-            Todo::Apply(decided, sent_at) => self.apply(decided, sent_at),
-            Todo::Done(id, outcome) => self.step(Input::Done(id, outcome)),
-            Todo::Announce(id, announcement) => self.announce(id, &announcement),
-            Todo::Receive => self.receive(),
-            Todo::Tick => {
-                self.ticks_at = None;
-                self.step(Input::Tick);
-            }
-            Todo::Sweep => {
-                let found = BTreeSet::from([self.schedule.key.clone()]);
-                self.plan(SWEEP, Todo::Sweep);
-                self.step(Input::Swept(found));
-            }
-            Todo::Restart => self.restart(),
-            Todo::Meddle(act) => self.meddle(&act),
-        }
+    fn calm(&self) -> bool {
+        self.now.since(self.began) >= self.schedule.calm_at
+    }
+
+    fn during(&self, (from, until): (Duration, Duration)) -> bool {
+        let since = self.now.since(self.began);
+        from <= since && since < until && !self.calm()
+    }
+
+    fn chance(&mut self, rate: f64) -> bool {
+        rate > 0.0 && !self.calm() && self.rng.f64() < rate
+    }
+
+    /// Up to this.
+    fn within(&mut self, most: Duration) -> Duration {
+        Duration::from_millis(self.rng.u64(0..=u64::try_from(most.as_millis()).unwrap()))
+    }
+
+    fn latency(&mut self) -> Duration {
+        self.within(self.schedule.faults.latency).max(Duration::from_millis(1))
     }
 }

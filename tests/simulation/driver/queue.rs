@@ -6,7 +6,7 @@ use taskset_guardian::engine::Input;
 use taskset_guardian::events::{self, Decoded};
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
-use super::{QUEUE, RECEIVE, ShellMutant, Simulation, Todo};
+use super::{Own, QUEUE, RECEIVE, Simulation};
 
 impl Simulation {
     /// Messages in the queue.
@@ -19,46 +19,39 @@ impl Simulation {
         }
     }
 
-    /// One poll: each message decoded, taken, made durable, and only then deleted.
-    pub(super) fn receive(&mut self) {
+    /// One poll. Each message is deleted once what it said is durable.
+    pub(super) fn receive(&mut self, who: usize) {
         if self.schedule.faults.noise > 0 && !self.calm() && self.rng.u8(0..20) == 0 {
             self.schedule.faults.noise -= 1;
             self.noise();
+        }
+        if self.during(self.schedule.faults.outage) {
+            return self.plan_own(who, RECEIVE, Own::Receive);
         }
         let receive = Call::ReceiveMessage { queue_url: QUEUE.to_owned(), max: 10, visibility: None };
         let Ok(Reply::Messages(messages)) = self.world.call(receive) else { return };
         // A full answer says that there is more.
         let next = if messages.len() < 10 { RECEIVE } else { RECEIVE / 50 };
-        self.plan(next, Todo::Receive);
-        let mut done = Vec::new();
+        self.plan_own(who, next, Own::Receive);
         for message in messages {
+            if !self.workers[who].acting {
+                return;
+            }
             if self.chance(self.schedule.faults.lost_event) {
-                done.push(message.receipt);
+                self.delete(vec![message.receipt]);
                 continue;
             }
-            if let Ok(Decoded::Signal(signal)) = events::decode(&message.body) {
-                let early = self.without == Some(ShellMutant::AcknowledgeBeforeCommit);
-                let durable = self.journal.len();
-                self.step(Input::Signal(signal));
-                if !self.alive {
-                    if early && self.journal.len() == durable {
-                        self.broken("S8", "a message is deleted, and what it said is lost".to_owned());
-                    }
-                    return;
-                }
+            match events::decode(&message.body) {
+                Ok(Decoded::Signal(signal)) => self.take(who, Input::Signal(signal), Some(message.receipt)),
+                Ok(Decoded::Ignored(_)) => self.delete(vec![message.receipt]),
+                // Left to the dead-letter queue.
+                Err(_) => {}
             }
-            if !self.chance(self.schedule.faults.repeated_event) {
-                done.push(message.receipt);
-            }
-        }
-        if !done.is_empty() {
-            let delete = Call::DeleteMessages { queue_url: QUEUE.to_owned(), receipts: done };
-            let _ = self.world.call(delete);
         }
     }
 
     /// An event that says nothing true: forged, or hours old.
-    pub(super) fn noise(&mut self) {
+    fn noise(&mut self) {
         let old = if self.rng.bool() { Duration::from_hours(6) } else { Duration::ZERO };
         let at = self.now.minus(old);
         let task_set = self.last_service.as_ref().and_then(|(_, service)| service.task_sets.last());

@@ -1,106 +1,219 @@
-//! The worker: takes an input, makes it durable, lets go of what follows, dies and comes back.
+//! The turn: inputs are stepped, made durable together, and only then let go. While a commit fails nothing else happens.
 
 use std::time::Duration;
 
-use taskset_guardian::engine::{Effect, Engine, Input};
-use taskset_guardian::model::{Timestamp, humane};
+use taskset_guardian::engine::{Effect, Input};
+use taskset_guardian::model::Incident;
+use taskset_guardian::ports::{Journal as _, JournalError};
+use taskset_guardian::runtime::entry;
+use taskset_guardian::sandbox::api::{Backend as _, Call};
 
-use super::{Decided, RECEIVE, ShellMutant, Simulation, Todo};
-use crate::schedule;
+use super::judge::Heard;
+use super::{Decided, Own, QUEUE, ShellMutant, Simulation};
+
+/// Entries between checkpoints: few, so that a schedule has several.
+const CHECKPOINT_EVERY: usize = 40;
+
+/// First pause after a failed commit; doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The loop turns at least this often, and looks whether a deadline has passed.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// At least this between two ticks.
+const TICK_PAUSE: Duration = Duration::from_millis(20);
+
+/// What waits for the commit.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub(super) entries: Vec<Vec<u8>>,
+    incidents: Vec<Incident>,
+    effects: Vec<Effect>,
+    receipts: Vec<String>,
+    heard: Vec<Heard>,
+    /// Its messages are deleted already, which they must not be.
+    pub(super) acknowledged: bool,
+    /// After the next failure.
+    pause: Duration,
+}
 
 impl Simulation {
-    /// One input, as the turn takes it: stepped, made durable, and only then let go.
-    pub(super) fn step(&mut self, input: Input) {
-        let pause = self.schedule.faults.pause;
-        if self.chance(pause) {
-            self.pause();
+    /// Something comes in: a signal with the message that it came in.
+    pub(super) fn take(&mut self, who: usize, input: Input, receipt: Option<String>) {
+        if self.workers[who].acting {
+            self.workers[who].inbox.push_back((input, receipt));
+            self.turn(who);
         }
-        let step = self.engine.step(self.now, input.clone());
-        if self.chance(self.schedule.faults.crash_before_commit) && step.changed {
-            return self.crash("before the commit");
+    }
+
+    /// All that waits, as the turn takes it.
+    pub(super) fn turn(&mut self, who: usize) {
+        let worker = &self.workers[who];
+        if !worker.acting || worker.pending.is_some() || worker.inbox.is_empty() {
+            return;
         }
-        let forgets = self.without == Some(ShellMutant::NoDurableIntent) && matches!(input, Input::Observed(..));
-        if step.changed && !forgets {
-            self.journal.push((self.now, input));
+        if self.chance(self.schedule.faults.pause) {
+            self.pause(who);
         }
-        for note in &step.report.notes {
-            self.heed(note);
-        }
-        if self.chance(self.schedule.faults.crash_after_commit) {
-            return self.crash("after the commit");
-        }
-        if self.journal.len() >= 40 {
-            self.checkpoint = Some(self.engine.checkpoint().unwrap());
-            self.journal.clear();
-        }
-        for effect in step.effects {
-            match effect {
-                Effect::Observe(ask) => {
-                    let latency = self.latency();
-                    self.plan(latency, Todo::Read(ask, self.now));
+        let mut pending = Pending { pause: FIRST_PAUSE, ..Pending::default() };
+        for (input, receipt) in std::mem::take(&mut self.workers[who].inbox) {
+            let at = self.workers[who].time(self.now);
+            self.workers[who].latest = at;
+            let forgets = self.without == Some(ShellMutant::NoDurableIntent) && matches!(input, Input::Observed(..));
+            let encoded = entry::encode(at, &input).unwrap();
+            let step = self.workers[who].engine.step(at, input);
+            if step.changed && !forgets {
+                pending.entries.push(encoded);
+            }
+            for effect in step.effects {
+                match effect {
+                    Effect::Keep(incident) => pending.incidents.push(incident),
+                    other => pending.effects.push(other),
                 }
-                Effect::Write { id, write, expires_at, .. } => {
-                    let latency = self.latency() / 10;
-                    let decided = Decided { id, write, read_at: self.read_at, read_after: self.read_after };
-                    self.plan(latency, Todo::Send(decided, expires_at));
-                }
-                Effect::Announce(id, announcement) => {
-                    let latency = self.latency();
-                    self.plan(latency, Todo::Announce(id, announcement));
-                }
-                Effect::Keep(_) => {}
+            }
+            pending.receipts.extend(receipt);
+            pending.heard.push(self.hear(who, at, step.report.notes));
+        }
+        if self.without == Some(ShellMutant::AcknowledgeBeforeCommit) && !pending.receipts.is_empty() {
+            pending.acknowledged = true;
+            self.delete(std::mem::take(&mut pending.receipts));
+        }
+        let is_durable = pending.entries.is_empty() && pending.incidents.is_empty();
+        self.workers[who].pending = Some(pending);
+        let takes = self.within(self.schedule.faults.commit);
+        if is_durable {
+            self.let_go(who);
+        } else if takes.is_zero() {
+            self.commit(who);
+        } else {
+            self.plan_own(who, takes, Own::Commit);
+        }
+    }
+
+    /// Tries to make durable what waits for it.
+    pub(super) fn commit(&mut self, who: usize) {
+        if self.chance(self.schedule.faults.crash_before_commit) {
+            return self.crash(who, "before the commit");
+        }
+        let Some(pending) = &self.workers[who].pending else { return };
+        let (entries, incidents, count) = (pending.entries.clone(), pending.incidents.clone(), pending.entries.len());
+        match self.journaled(who, async |journal| journal.append(entries, &incidents).await) {
+            Ok(()) => {
+                self.workers[who].entries += count;
+                self.let_go(who);
+            }
+            Err(JournalError::Deposed { .. }) => self.step_down(who, "the journal is another's"),
+            Err(_) => {
+                let Some(pending) = &mut self.workers[who].pending else { return };
+                let pause = pending.pause;
+                pending.pause = (pause * 2).min(LONGEST_PAUSE);
+                self.plan_own(who, pause, Own::Commit);
             }
         }
-        let deadline = self.engine.next_deadline();
-        if let Some(at) = deadline.filter(|at| self.ticks_at.is_none_or(|planned| *at < planned)) {
-            self.ticks_at = Some(at);
-            self.plan(at.since(self.now), Todo::Tick);
+    }
+
+    /// It is durable: messages are deleted, effects begin, and what came in meanwhile has its turn.
+    fn let_go(&mut self, who: usize) {
+        let Some(pending) = self.workers[who].pending.take() else { return };
+        for heard in pending.heard {
+            self.heed(who, heard);
+        }
+        if self.chance(self.schedule.faults.crash_after_commit) {
+            return self.crash(who, "after the commit");
+        }
+        let mut done = Vec::new();
+        for receipt in pending.receipts {
+            // What is not deleted is received again.
+            if !self.chance(self.schedule.faults.repeated_event) {
+                done.push(receipt);
+            }
+        }
+        self.delete(done);
+        for effect in pending.effects {
+            self.start_effect(who, effect);
+        }
+        if self.workers[who].entries >= CHECKPOINT_EVERY {
+            self.checkpoint(who);
+        }
+        self.plan_tick(who, Duration::ZERO);
+        self.turn(who);
+    }
+
+    fn checkpoint(&mut self, who: usize) {
+        let state = self.workers[who].engine.checkpoint().unwrap();
+        let done = self.journaled(who, async |journal| {
+            let done = journal.checkpoint(state).await;
+            // Room for the removal of what does not count any more.
+            tokio::task::yield_now().await;
+            done
+        });
+        match done {
+            Ok(()) => self.workers[who].entries = 0,
+            Err(JournalError::Deposed { .. }) => self.step_down(who, "the journal is another's"),
+            Err(_) => {}
         }
     }
 
-    pub(super) fn pause(&mut self) {
-        let most = u64::try_from(self.schedule.faults.paused.as_millis()).unwrap();
-        let paused = Duration::from_millis(self.rng.u64(0..=most));
-        self.paused_until = self.now.plus(paused);
-        self.tell("fault", || format!("the process stands still for {}", humane(paused)));
-        if self.rng.bool() {
-            let act = schedule::meddling(&mut self.rng);
-            self.plan(paused / 2, Todo::Meddle(act));
+    fn start_effect(&mut self, who: usize, effect: Effect) {
+        match effect {
+            Effect::Observe(ask) => {
+                let (latency, read_at) = (self.latency(), self.workers[who].clock.wall(self.now));
+                self.plan_own(who, latency, Own::Read(ask, read_at));
+            }
+            Effect::Write { id, write, expires_at, .. } => {
+                let crowded = self.chance(self.schedule.faults.crowd);
+                let wait = if crowded { self.within(Duration::from_secs(8)) } else { self.latency() / 10 };
+                let (worker, seen) = (&self.workers[who], &self.workers[who].seen);
+                let decided = Decided {
+                    id,
+                    write,
+                    read_at: seen.read_at,
+                    read_after: seen.read_after,
+                    green_was_dead: seen.green_was_dead,
+                    epoch: worker.epoch(),
+                };
+                self.plan_own(who, wait, Own::Send(decided, expires_at));
+            }
+            Effect::Announce(id, announcement) => {
+                let latency = self.latency();
+                self.plan_own(who, latency, Own::Announce(id, announcement));
+            }
+            Effect::Keep(_) => {}
         }
     }
 
-    pub(super) fn crash(&mut self, when: &str) {
-        self.ended.crashes += 1;
-        self.tell("fault", || format!("the process dies {when}"));
-        self.alive = false;
-        self.ticks_at = None;
-        self.agenda.retain(|_, todo| !todo.is_ours());
-        let most = u64::try_from(self.schedule.faults.dead.as_millis()).unwrap();
-        let dead = Duration::from_millis(self.rng.u64(0..=most));
-        self.plan(dead, Todo::Restart);
+    /// Plans the tick for the engine's next deadline, which is a time on the wall.
+    fn plan_tick(&mut self, who: usize, at_least: Duration) {
+        let worker = &self.workers[who];
+        let Some(deadline) = worker.engine.next_deadline().filter(|_| worker.acting) else { return };
+        let wait = deadline.since(worker.clock.wall(self.now)).min(BEAT).max(at_least);
+        let at = self.now.plus(wait);
+        if worker.ticks_at.is_none_or(|planned| at < planned) {
+            self.workers[who].ticks_at = Some(at);
+            self.plan_own(who, wait, Own::Tick);
+        }
     }
 
-    /// The next process: the checkpoint, the entries after it, through their bytes.
-    pub(super) fn restart(&mut self) {
-        let mut engine = match &self.checkpoint {
-            Some(bytes) => Engine::restore(self.settings, bytes).unwrap(),
-            None => Engine::new(self.settings),
-        };
-        for entry in &self.journal {
-            let bytes = serde_json::to_vec(entry).unwrap();
-            let (at, input): (Timestamp, Input) = serde_json::from_slice(&bytes).unwrap();
-            let _ = engine.step(at, input);
+    pub(super) fn tick(&mut self, who: usize) {
+        let worker = &mut self.workers[who];
+        if worker.ticks_at.is_some_and(|planned| planned > self.now) {
+            // An earlier one was planned after it, and has planned the next.
+            return;
         }
-        self.engine = engine;
-        self.alive = true;
-        self.paused_until = self.now;
-        self.step(Input::Restarted);
-        if self.alive {
-            self.step(Input::Rules(self.schedule.rules.clone()));
+        worker.ticks_at = None;
+        let wall = worker.clock.wall(self.now);
+        if worker.pending.is_none() && worker.engine.next_deadline().is_some_and(|deadline| deadline <= wall) {
+            self.take(who, Input::Tick, None);
         }
-        if self.alive {
-            self.plan(Duration::ZERO, Todo::Sweep);
-            self.plan(RECEIVE, Todo::Receive);
+        self.plan_tick(who, TICK_PAUSE);
+    }
+
+    pub(super) fn delete(&mut self, receipts: Vec<String>) {
+        let mut receipts = receipts.into_iter().peekable();
+        while receipts.peek().is_some() {
+            let batch = receipts.by_ref().take(10).collect();
+            let _ = self.world.call(Call::DeleteMessages { queue_url: QUEUE.to_owned(), receipts: batch });
         }
     }
 }
