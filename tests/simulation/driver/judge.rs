@@ -7,6 +7,15 @@ use taskset_guardian::model::{Gate, Phase, TaskSetId, Timestamp, humane};
 
 use super::{Broken, FEW, LONGEST_BLINDNESS, Simulation};
 
+/// Whether what happened in the world can have made a call wrong that was right when it was decided. What only gives blue
+/// more, or takes from green alone, can't.
+pub(super) fn is_disturbance(what: &str) -> bool {
+    let helps = [" runs", " is steady", " is back"].iter().any(|end| what.ends_with(end));
+    let greens_loss = what.starts_with("green task ");
+    let follows = what.starts_with("the load balancer now sends") || what.ends_with(" is gone");
+    !(helps || greens_loss || follows)
+}
+
 /// What one step said. It counts once it is durable.
 #[derive(Debug)]
 pub(super) struct Heard {

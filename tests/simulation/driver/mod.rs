@@ -355,7 +355,9 @@ impl Simulation {
     fn listen(&mut self) {
         for moment in self.world.drain_story() {
             moment.what.hash(&mut self.hasher);
-            self.judged.disturbed_at = self.judged.disturbed_at.max(moment.at);
+            if judge::is_disturbance(&moment.what) {
+                self.judged.disturbed_at = self.judged.disturbed_at.max(moment.at);
+            }
             if let Some(story) = &mut self.story {
                 let at = humane(moment.at.since(self.began));
                 story.push(format!("{at:>8} aws       {}", moment.what));
