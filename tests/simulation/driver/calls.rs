@@ -61,6 +61,9 @@ impl Simulation {
                 Box::new(seen)
             }),
         };
+        if self.chance(self.schedule.faults.pause) {
+            self.pause(who);
+        }
         let latency = self.latency();
         let after = self.judged.happened;
         self.plan_own(who, latency, Own::Answer(key, answer, shows, after));

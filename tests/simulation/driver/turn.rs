@@ -136,6 +136,9 @@ impl Simulation {
         if self.workers[who].entries >= CHECKPOINT_EVERY {
             self.checkpoint(who);
         }
+        if self.chance(self.schedule.faults.pause) {
+            self.pause(who);
+        }
         self.plan_tick(who, Duration::ZERO);
         self.turn(who);
     }
