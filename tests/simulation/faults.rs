@@ -84,6 +84,23 @@ pub(crate) struct ClockFault {
     pub(crate) ahead_ms: i64,
 }
 
+impl ClockFault {
+    /// A quartz drifts by a hundredth of this; a virtual machine's clock, badly kept, by as much.
+    const FASTEST: f64 = 0.001;
+
+    fn draw(rng: &mut Rng) -> Self {
+        let rate = if rng.u8(0..3) == 0 { (rng.f64() * 2.0 - 1.0) * Self::FASTEST } else { 0.0 };
+        let ahead_ms = if rng.u8(0..4) == 0 { rng.i64(-30_000..=30_000) } else { 0 };
+        Self { rate, ahead_ms }
+    }
+}
+
+/// Up to five minutes in either direction.
+fn jumps(rng: &mut Rng, workers: usize) -> Vec<(Duration, usize, i64)> {
+    let count = if rng.u8(0..4) == 0 { rng.u8(1..=3) } else { 0 };
+    (0..count).map(|_| (seconds(rng, 200), rng.usize(0..workers), rng.i64(-300_000..=300_000))).collect()
+}
+
 fn seconds(rng: &mut Rng, most: u64) -> Duration {
     Duration::from_millis(rng.u64(0..=most * 1000))
 }
@@ -115,8 +132,8 @@ impl Faults {
             journal_gone: rate(rng, 0.5),
             cut,
             renewal_lost: rate(rng, 0.5),
-            clocks: [ClockFault::default(); 2],
-            jumps: Vec::new(),
+            clocks: [ClockFault::draw(rng), ClockFault::draw(rng)],
+            jumps: jumps(rng, workers),
             throttled: rate(rng, 0.3),
             failed_before: rate(rng, 0.2),
             failed_after: rate(rng, 0.3),
