@@ -36,6 +36,9 @@ pub struct Rule {
     pub rollback: RollbackPolicy,
     /// How often it may.
     pub limits: Limits,
+    /// What becomes of a version that was rolled back. A journal written before there was one has the default.
+    #[serde(default)]
+    pub quarantine: Quarantine,
 }
 
 /// `mode`.
@@ -149,6 +152,32 @@ pub enum DeletePolicy {
 pub struct Limits {
     /// Rollbacks of one service within 24 hours; the next one is held. Default 3.
     pub rollbacks_per_day: u32,
+}
+
+/// `[quarantine]`. A version that was rolled back is remembered by its task definition and image digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// What is done when the version comes back as green.
+    pub on_return: OnReturn,
+    /// How long a version stays in quarantine after its rollback. Default 7 days.
+    pub ttl: Duration,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self { on_return: OnReturn::default(), ttl: Duration::from_hours(7 * 24) }
+    }
+}
+
+/// `quarantine.on_return`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReturn {
+    /// Say so, and judge it by its gates like any other version.
+    #[default]
+    Report,
+    /// Roll it back at once, without waiting for a gate.
+    Rollback,
 }
 
 impl RuleSet {
