@@ -60,6 +60,7 @@ pub fn rule() -> Rule {
             delete: DeletePolicy::Force,
         },
         limits: Limits { rollbacks_per_day: 3 },
+        quarantine: Quarantine::default(),
     }
 }
 
