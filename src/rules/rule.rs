@@ -195,6 +195,40 @@ impl RuleSet {
         }
         best.map(|(_, rule)| rule)
     }
+
+    /// The rule of this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Rule>> {
+        self.rules.iter().find(|rule| &*rule.name == name)
+    }
+}
+
+impl Rule {
+    /// A rule of this name with every default, that only observes: for a service whose tag names a rule that does not exist.
+    pub fn observing(name: &str) -> Self {
+        let minutes = Duration::from_mins;
+        Self {
+            name: name.into(),
+            mode: Mode::Observe,
+            protect: Vec::new(),
+            watch: Watch { bake: minutes(15), freshness: minutes(10) },
+            stability: StabilityGates {
+                window: minutes(5),
+                task_failures: Some(3),
+                steady_within: Some(minutes(10)),
+                unhealthy_targets: Some(0.5),
+            },
+            errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },
+            compare: Compare { against_blue: true },
+            rollback: RollbackPolicy {
+                drain: minutes(1),
+                blue_capacity: BlueCapacity::default(),
+                after_promotion: AfterPromotion::default(),
+                delete: DeletePolicy::default(),
+            },
+            limits: Limits { rollbacks_per_day: 3 },
+            quarantine: Quarantine::default(),
+        }
+    }
 }
 
 impl Protect {
