@@ -51,12 +51,11 @@ pub(super) fn contract(partition: &mut Partition, seen: &Observation, out: &Out<
     let Partition { kept, soft } = partition;
     let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended() && d.contract.is_none()) else { return };
     let mut again = seen.task_sets_again.iter().flatten();
-    match again.find(|set| set.id == deployment.green) {
-        Some(green) => deployment.contract = Some(Contract::of(&green.tags)),
-        None => {
-            soft.twice = true;
-            soft.want(if seen.ask.twice { out.now.plus(LOOK_AGAIN) } else { out.now });
-        }
+    if let Some(green) = again.find(|set| set.id == deployment.green) {
+        deployment.contract = Some(Contract::of(&green.tags));
+    } else {
+        soft.twice = true;
+        soft.want(if seen.ask.twice { out.now.plus(LOOK_AGAIN) } else { out.now });
     }
 }
 

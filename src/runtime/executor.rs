@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
-use super::leader::{Term, WRITE_WITHIN};
+use super::leader::Term;
+use super::lease::WRITE_WITHIN;
 use crate::engine::{Effect, Input};
 use crate::model::{Announcement, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, Timestamp, Write};
 use crate::ports::{Actuator, Announcer, Clock};

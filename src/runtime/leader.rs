@@ -23,15 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::health::{Health, Part};
+use super::lease::{LENGTH, LOOK_EVERY, MARGIN, RENEW_EVERY, Span, Watched};
 use crate::ports::{Clock, JournalError, Lease, Tenure};
-
-/// How long the holder may act after a renewal. Three renewals may fail in a row, and a write that takes its full
-/// [`WRITE_WITHIN`] still begins at any moment between two that succeed: 3 s to the next renewal, 1 s until it is
-/// answered, 5 s for the write and 1 s of margin are 10 s. A takeover comes 7 to 11 s after the holder has died.
-pub(crate) const LENGTH: Duration = Duration::from_secs(10);
-
-/// How often the holder renews.
-const RENEW_EVERY: Duration = Duration::from_secs(3);
 
 /// A renewal that failed is tried again soon: with [`ANSWER_WITHIN`], three times before the lease is lost.
 const RENEW_AGAIN: Duration = Duration::from_millis(500);
@@ -39,21 +32,11 @@ const RENEW_AGAIN: Duration = Duration::from_millis(500);
 /// DynamoDB answers within 20 ms; who waits longer had better ask again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// How often a watcher looks. A takeover is late by at most as much; a read a second is a dollar or two a month.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// The holder stops acting when less than this is left: two clocks that drift apart by 1 % are 0.1 s apart after 10 s,
-/// and a stop takes a moment.
-const MARGIN: Duration = Duration::from_secs(1);
-
-/// A mutating call is given up after this: the time-out of its one attempt.
-pub(crate) const WRITE_WITHIN: Duration = Duration::from_secs(5);
-
 /// The right to act, as the parts of a running worker see it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Term {
     /// Until when it lasts unless it is renewed; `None` for a worker that has no rivals.
-    until: Option<Arc<Mutex<Instant>>>,
+    until: Option<Arc<Mutex<Span<Instant>>>>,
     lost: CancellationToken,
 }
 
@@ -64,25 +47,27 @@ impl Term {
     }
 
     fn begun(at: Instant) -> Self {
-        Self { until: Some(Arc::new(Mutex::new(at + LENGTH))), lost: CancellationToken::new() }
+        Self { until: Some(Arc::new(Mutex::new(Span::renewed(at)))), lost: CancellationToken::new() }
     }
 
     fn renewed(&self, at: Instant) {
         if let Some(until) = &self.until {
-            *until.lock().unwrap_or_else(PoisonError::into_inner) = at + LENGTH;
+            *until.lock().unwrap_or_else(PoisonError::into_inner) = Span::renewed(at);
         }
+    }
+
+    fn span(&self) -> Option<Span<Instant>> {
+        Some(*self.until.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// When the holder must have stopped.
     fn ends_at(&self) -> Option<Instant> {
-        let until = *self.until.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        until.checked_sub(MARGIN)
+        self.span()?.until().checked_sub(MARGIN)
     }
 
     /// Whether something that may take as long can begin now and is over before the term is.
     pub(crate) fn has_room_for(&self, duration: Duration) -> bool {
-        let in_time = |end: Instant| end.saturating_duration_since(Instant::now()) >= duration;
-        !self.is_lost() && self.ends_at().is_none_or(in_time)
+        !self.is_lost() && self.span().is_none_or(|span| span.has_room_for(Instant::now(), duration))
     }
 
     /// No rivals: nothing has to be over in time.
@@ -179,22 +164,6 @@ async fn keep(
     tenure
 }
 
-/// What a watcher has seen, and since when by its own clock.
-struct Watched {
-    record: Option<Tenure>,
-    since: Instant,
-}
-
-impl Watched {
-    /// When it may be taken over, if it does not change.
-    fn free_at(&self) -> Instant {
-        match &self.record {
-            Some(tenure) if !tenure.released => self.since + tenure.length,
-            _ => self.since,
-        }
-    }
-}
-
 /// One that waits for its turn.
 pub(crate) struct Watcher<'a> {
     pub(crate) lease: &'a Arc<dyn Lease>,
@@ -205,7 +174,7 @@ pub(crate) struct Watcher<'a> {
 impl Watcher<'_> {
     /// Watches until the lease can be taken. Never ends otherwise; to be dropped at shutdown.
     pub(crate) async fn acquire(&self) -> Held {
-        let mut watched: Option<Watched> = None;
+        let mut watched: Option<Watched<Instant>> = None;
         loop {
             self.health.turned(self.clock.now());
             match self.attempt(&mut watched).await {
@@ -225,7 +194,7 @@ impl Watcher<'_> {
     }
 
     /// One look, and the takeover when it is time.
-    async fn attempt(&self, watched: &mut Option<Watched>) -> Result<Option<Held>, String> {
+    async fn attempt(&self, watched: &mut Option<Watched<Instant>>) -> Result<Option<Held>, String> {
         let record = in_time(self.lease.look()).await?;
         // From the answer on: the holder asked for what is in the record before.
         let seen = Instant::now();
@@ -233,10 +202,8 @@ impl Watcher<'_> {
         if self.health.set(Part::Leader, Err(format!("standby: {holder} holds the lease"))) {
             tracing::info!(holder, "Standing by");
         }
-        let watched = match watched {
-            Some(watched) if watched.record == record => watched,
-            other => other.insert(Watched { record, since: seen }),
-        };
+        let look = Watched::look(watched.take(), record, seen);
+        let watched = watched.insert(look);
         if seen < watched.free_at() {
             return Ok(None);
         }

@@ -18,6 +18,7 @@ mod entry;
 mod executor;
 mod health;
 mod leader;
+pub mod lease;
 mod machine;
 mod observe;
 mod pump;
