@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use taskset_guardian::cli::check::check;
 use taskset_guardian::model::ServiceKey;
 use taskset_guardian::rules::{
-    AfterPromotion, BlueCapacity, Code, DeletePolicy, Diagnostics, LARGEST_FILE, MOST_FILES, Mode, Protect, Rule,
-    RuleFile, RuleSet, StabilityGates, compile,
+    AfterPromotion, BlueCapacity, Code, DeletePolicy, Diagnostics, LARGEST_FILE, MOST_FILES, Mode, OnReturn, Protect,
+    Quarantine, Rule, RuleFile, RuleSet, StabilityGates, compile,
 };
 use taskset_guardian::runtime::rule_files::read_rule_files;
 
@@ -65,7 +65,7 @@ fn the_shipped_rule_watches_everything_touches_nothing_and_spells_out_the_defaul
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let rules = compile(&[protecting("bare", &["prod/web"])]).unwrap();
-    let Rule { watch, stability, errors, compare, rollback, limits, .. } = &*rules.rules[0];
+    let Rule { watch, stability, errors, compare, rollback, limits, quarantine, .. } = &*rules.rules[0];
     let minutes = Duration::from_mins;
     assert_eq!((watch.bake, watch.freshness), (minutes(15), minutes(10)));
     assert_eq!(
@@ -79,6 +79,7 @@ fn the_defaults_are_those_of_the_contract() {
         (rollback.blue_capacity, rollback.after_promotion, limits.rollbacks_per_day),
         (BlueCapacity::Restore, AfterPromotion::Rollback, 3)
     );
+    assert_eq!((quarantine.on_return, quarantine.ttl), (OnReturn::Report, Duration::from_hours(7 * 24)));
 }
 
 #[test]
@@ -134,6 +135,33 @@ fn a_rule_says_what_a_rollback_may_do() {
     let Rule { stability, compare, rollback, limits, .. } = &*rules.rules[0];
     assert_eq!((stability.unhealthy_targets, compare.against_blue, limits.rollbacks_per_day), (Some(0.0), false, 100));
     assert_eq!((rollback.blue_capacity, rollback.after_promotion), (BlueCapacity::Require, AfterPromotion::Page));
+}
+
+#[test]
+fn a_rule_says_what_becomes_of_a_version_that_comes_back() {
+    let rule = |text: &str| {
+        let text = protecting("strict", &["prod/web"]).text + "[quarantine]\n" + text;
+        compile(&[file("strict.toml", &text)])
+    };
+    let strict = rule("on_return = \"rollback\"\nttl = \"90d\"").unwrap().rules[0].quarantine;
+    assert_eq!(strict, Quarantine { on_return: OnReturn::Rollback, ttl: Duration::from_hours(90 * 24) });
+    for (text, code) in [
+        ("ttl = \"59m\"", Code::OutOfRange),
+        ("ttl = \"91d\"", Code::OutOfRange),
+        ("ttl = 7", Code::WrongType),
+        ("on_return = \"page\"", Code::WrongValue),
+        ("until = \"7d\"", Code::UnknownKey),
+    ] {
+        assert_eq!(codes(&rule(text)), [code], "{text}");
+    }
+}
+
+#[test]
+fn a_journal_from_before_the_quarantine_is_read_with_its_default() {
+    let set = compile(&[protecting("web", &["prod/web"])]).unwrap();
+    let mut written = serde_json::to_value(&set).unwrap();
+    written["rules"][0].as_object_mut().unwrap().remove("quarantine").unwrap();
+    assert_eq!(serde_json::from_value::<RuleSet>(written).unwrap(), set);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types::{
     DeploymentController, DeploymentControllerType, DesiredStatus, Failure, Service, ServiceField, StabilityStatus,
-    Task, TaskSet as EcsTaskSet, TaskSetField,
+    Tag, Task, TaskSet as EcsTaskSet, TaskSetField,
 };
 
 use super::calls::{Calls, Operation, side_by_side};
@@ -15,7 +15,7 @@ use super::{count, timestamp};
 
 use crate::model::{
     Arn, CallError, ContainerExit, Controller, ErrorClass, ServiceKey, ServiceReading, ServiceStatus, Stability, Stop,
-    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, classify, cut,
+    Tags, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, classify, cut,
     target_group_in,
 };
 use crate::ports::Fleet;
@@ -249,15 +249,19 @@ fn service_reading(service: &Service) -> Result<ServiceReading, CallError> {
     };
     let status = if service.status() == Some("ACTIVE") { ServiceStatus::Active } else { ServiceStatus::Inactive };
     let task_sets = service.task_sets().iter().map(|task_set| task_set_reading(DESCRIBE_SERVICES, task_set));
-    let tags = service.tags().iter();
     Ok(ServiceReading {
         scope,
         status,
         controller,
         desired_count: count(service.desired_count()),
         task_sets: task_sets.collect::<Result<_, _>>()?,
-        tags: tags.filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or("").to_owned()))).collect(),
+        tags: tags(service.tags()),
     })
+}
+
+fn tags(tags: &[Tag]) -> Tags {
+    let pair = |tag: &Tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or("").to_owned()));
+    tags.iter().filter_map(pair).collect()
 }
 
 fn task_set_reading(operation: Operation, task_set: &EcsTaskSet) -> Result<TaskSet, CallError> {
@@ -288,6 +292,7 @@ fn task_set_reading(operation: Operation, task_set: &EcsTaskSet) -> Result<TaskS
         target_group: task_set.load_balancers().iter().find_map(|lb| lb.target_group_arn()).map(TargetGroupArn::new),
         task_definition: Arc::from(task_set.task_definition().unwrap_or_default()),
         external_id: task_set.external_id().map(Arc::from),
+        tags: tags(task_set.tags()),
     })
 }
 

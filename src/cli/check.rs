@@ -7,7 +7,7 @@ use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 
 use crate::model::{AlarmName, humane};
-use crate::rules::{AfterPromotion, BlueCapacity, Diagnostics, Protect, Rule, RuleSet, compile};
+use crate::rules::{AfterPromotion, BlueCapacity, Diagnostics, OnReturn, Protect, Rule, RuleSet, compile};
 use crate::runtime::rule_files::read_rule_files;
 
 /// All rules are right.
@@ -73,7 +73,7 @@ fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
     let count = rules.rules.len();
     writeln!(out, "{count} {}, no errors", if count == 1 { "rule" } else { "rules" })?;
     for rule in &rules.rules {
-        let Rule { name, mode, protect, watch, stability, errors, compare, rollback, limits } = &**rule;
+        let Rule { name, mode, protect, watch, stability, errors, compare, rollback, limits, quarantine } = &**rule;
         writeln!(out, "\n{name} ({})", mode.as_str())?;
         for Protect { cluster, service } in protect {
             writeln!(out, "  protects {cluster}/{service}")?;
@@ -106,6 +106,9 @@ fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  blue {capacity}")?;
         let per_day = limits.rollbacks_per_day;
         writeln!(out, "  at most {per_day} {} a day", if per_day == 1 { "rollback" } else { "rollbacks" })?;
+        if quarantine.on_return == OnReturn::Rollback {
+            writeln!(out, "  rolls a version back at once that comes back within {}", humane(quarantine.ttl))?;
+        }
         writeln!(out, "  guards green for {} after its promotion", humane(watch.bake))?;
     }
     Ok(())

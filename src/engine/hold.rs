@@ -11,7 +11,9 @@ use super::out::Out;
 use super::partition::{Cause, Deployment, Hold, Kept};
 use super::progress;
 use super::rollback::enter;
-use crate::model::{AnnouncementKind, Evidence, IncidentOutcome, Phase, ServiceKey, Verdict, humane};
+use crate::model::{
+    AnnouncementKind, Contract, Evidence, HoldOrder, IncidentOutcome, Phase, ServiceKey, Verdict, humane, tags,
+};
 use crate::rules::Mode;
 
 /// The span of `limits.rollbacks_per_day`.
@@ -21,6 +23,7 @@ const DAY: Duration = Duration::from_hours(24);
 pub(super) fn cause(
     key: &ServiceKey,
     kept: &Kept,
+    by_person: Option<&HoldOrder>,
     judgement: &Judgement,
     out: &mut Out<'_>,
 ) -> Option<(Cause, String)> {
@@ -39,6 +42,13 @@ pub(super) fn cause(
     }
     if !enforces {
         return None;
+    }
+    if let Some(order) = by_person {
+        return Some((Cause::Person, order.to_string()));
+    }
+    if kept.live().and_then(|d| d.contract) == Some(Contract::Page) {
+        let why = format!("green's tag {} wants a person to decide", tags::CONTRACT);
+        return Some((Cause::Contract, why));
     }
     if let Some(why) = out.brakes.held() {
         return Some((Cause::FleetBrake, why));

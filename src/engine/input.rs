@@ -1,6 +1,7 @@
 //! What goes into a step and what comes out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -28,8 +29,12 @@ pub struct Settings {
 pub enum Input {
     /// One attributed fact out of an event.
     Signal(Signal),
-    /// The sweep listed what the rules' globs match: exactly these services are protected now.
+    /// The sweep listed what the rules' globs match: exactly these services are protected now, and those that a tag
+    /// registers.
     Swept(BTreeSet<ServiceKey>),
+    /// The sweep found these services by their tag, with the name of the rule in it. Which of them are still registered is
+    /// for each one's own reading to say: an index of tags lags.
+    Registered(#[serde(with = "super::pairs")] BTreeMap<ServiceKey, Arc<str>>),
     /// The answer to [`Effect::Observe`]. `NotFound` means that the service does not exist.
     Observed(ServiceKey, Result<Box<Observation>, CallError>),
     /// How a write or an announcement ended, unknown outcomes included.

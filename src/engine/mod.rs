@@ -11,10 +11,12 @@ mod index;
 mod input;
 pub mod mutants;
 mod observed;
+mod orders;
 mod out;
 mod partition;
 mod plan;
 mod progress;
+mod quarantine;
 mod reads;
 mod report;
 mod roles;
@@ -24,19 +26,20 @@ mod status;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 pub use input::{Effect, Input, Settings, Step};
 pub use report::{Finding, GateState, Note, Report, Stage, Use};
-pub use status::{DeploymentView, GateView, ServiceView, StatusView};
+pub use status::{DeploymentView, GateView, QuarantineView, ServiceView, StatusView};
 
 use self::brakes::Brakes;
 use self::index::Index;
 use self::out::{Out, Outbox};
 use self::partition::{Kept, Partition, Soft};
 use crate::model::{EffectId, Outcome, ServiceKey, Timestamp};
-use crate::rules::RuleSet;
+use crate::rules::{Rule, RuleSet};
 
 /// All that the guardian knows.
 #[derive(Debug)]
@@ -72,9 +75,10 @@ impl Engine {
         match input {
             Input::Signal(signal) => signals::take(services, &self.index, &signal, &mut out),
             Input::Swept(found) => swept(services, rules, &found, &mut out),
+            Input::Registered(found) => registered(services, rules, &found, &mut out),
             Input::Observed(key, result) => {
                 if let Some(partition) = services.get_mut(&key) {
-                    observed::take(&key, partition, result, &mut out);
+                    observed::take(&key, partition, rules, result, &mut out);
                     out.touch(&key);
                 }
             }
@@ -162,14 +166,15 @@ impl Engine {
     }
 }
 
-/// Exactly these services exist for the rules' globs.
+/// Exactly these services exist for the rules' globs. What a tag registered goes when its own reading has lost the tag.
 fn swept(
     services: &mut BTreeMap<ServiceKey, Partition>,
     rules: &RuleSet,
     found: &BTreeSet<ServiceKey>,
     out: &mut Out<'_>,
 ) {
-    let gone: Vec<_> = services.keys().filter(|key| !found.contains(*key)).cloned().collect();
+    let unlisted = services.iter().filter(|(key, partition)| !found.contains(*key) && partition.kept.tagged.is_none());
+    let gone: Vec<_> = unlisted.map(|(key, _)| key.clone()).collect();
     for key in gone {
         if let Some(mut partition) = services.remove(&key) {
             rollback::let_go(&key, &mut partition, "the service is not protected any more", out);
@@ -182,13 +187,37 @@ fn swept(
         if !services.contains_key(key)
             && let Some(rule) = rules.rule_for(key)
         {
-            let mut partition = Partition { kept: Kept::new(rule.clone()), soft: Soft::default() };
-            partition.soft.want(out.now);
-            services.insert(key.clone(), partition);
-            out.touch(key);
-            out.step.changed = true;
+            begin(services, key, Kept::new(rule.clone()), out);
         }
     }
+}
+
+/// These services have the tag, or had it a moment ago.
+fn registered(
+    services: &mut BTreeMap<ServiceKey, Partition>,
+    rules: &RuleSet,
+    found: &BTreeMap<ServiceKey, Arc<str>>,
+    out: &mut Out<'_>,
+) {
+    for (key, name) in found {
+        if let Some(partition) = services.get_mut(key) {
+            if partition.kept.tagged.is_none() {
+                partition.soft.want(out.now);
+                out.touch(key);
+            }
+        } else {
+            let rule = orders::rule(rules, key, Some(name)).unwrap_or_else(|| Arc::new(Rule::observing(name)));
+            begin(services, key, Kept { tagged: Some(name.clone()), ..Kept::new(rule) }, out);
+        }
+    }
+}
+
+fn begin(services: &mut BTreeMap<ServiceKey, Partition>, key: &ServiceKey, kept: Kept, out: &mut Out<'_>) {
+    let mut partition = Partition { kept, soft: Soft::default() };
+    partition.soft.want(out.now);
+    services.insert(key.clone(), partition);
+    out.touch(key);
+    out.step.changed = true;
 }
 
 /// Rules were loaded. Services that no rule protects any more go with the sweep that follows.
@@ -199,10 +228,10 @@ fn reloaded(services: &mut BTreeMap<ServiceKey, Partition>, rules: &mut RuleSet,
     *rules = loaded;
     out.step.changed = true;
     for (key, partition) in services {
-        if let Some(rule) = rules.rule_for(key)
-            && partition.kept.rule != *rule
+        if let Some(rule) = orders::rule(rules, key, partition.kept.tagged.as_deref())
+            && partition.kept.rule != rule
         {
-            partition.kept.rule = rule.clone();
+            partition.kept.rule = rule;
             partition.soft.want(out.now);
             out.touch(key);
         }

@@ -9,11 +9,12 @@ use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy};
 use super::roles::{Roles, roles};
 use super::signals::BOUND_ALARMS;
 use super::traffic::NotUnderstood;
-use super::{Note, hold, plan, rollback, traffic};
+use super::{Finding, Note, hold, orders, plan, quarantine, rollback, traffic};
 use crate::model::{
-    CallError, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability, TargetGroupArn,
-    TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
+    CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability,
+    TargetGroupArn, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
 };
+use crate::rules::RuleSet;
 
 /// Reads in a row that must say that a service does not exist. One may come from a replica that lags.
 const MISSING_READS: u8 = 2;
@@ -28,6 +29,7 @@ const UNSEEN_WINDOW: Duration = Duration::from_mins(1);
 pub(super) fn take(
     key: &ServiceKey,
     partition: &mut Partition,
+    rules: &RuleSet,
     result: Result<Box<Observation>, CallError>,
     out: &mut Out<'_>,
 ) {
@@ -35,6 +37,7 @@ pub(super) fn take(
     let before = partition.kept.clone();
     match result {
         Ok(seen) => {
+            orders::read(key, partition, rules, &seen, out);
             take_seen(key, partition, &seen, out);
             partition.soft.want(out.now.plus(out.settings.sweep));
         }
@@ -54,9 +57,14 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     kept.missing = 0;
     confirm_windows(out.now, kept, seen);
 
+    quarantine::expire(kept, &seen.service.tags, out.now);
     track(key, kept, seen, out);
-    if let Some(mut judgement) = kept.undecided().and_then(|_| judge(out.now, out.settings.sweep, kept, seen)) {
-        let cause = hold::cause(key, kept, &judgement, out);
+    orders::contract(partition, seen, out);
+    let Partition { kept, soft } = partition;
+    orders::roll_back(key, kept, seen, out);
+    let judged = kept.undecided().filter(|d| d.contract.is_some_and(|contract| contract != Contract::Off));
+    if let Some(mut judgement) = judged.and_then(|_| judge(out.now, out.settings.sweep, kept, seen)) {
+        let cause = hold::cause(key, kept, soft.hold.as_ref(), &judgement, out);
         let acts = cause.is_none() && rollback::held(kept.rule.mode, out).is_none();
         if judgement.verdict == Verdict::Breached && !acts {
             judgement.verdict = Verdict::Held;
@@ -144,6 +152,7 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
             blue: roles.blue.id.clone(),
         });
         kept.deployment = Some(Deployment::new(roles, seen.service.scope.clone()));
+        quarantine::meet(key, kept, out);
     }
     let limit = kept.rule.stability.unhealthy_targets;
     let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended() && d.green == roles.green.id) else { return };
@@ -234,7 +243,12 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
         bound: &deployment.bound_alarms,
         sweep,
     };
-    Some(gates::judge(now, &kept.rule, Roles { green, blue }, seen, known))
+    let mut judgement = gates::judge(now, &kept.rule, Roles { green, blue }, seen, known);
+    if let Some(evidence) = quarantine::against(kept, now) {
+        judgement.verdict = Verdict::Breached;
+        judgement.findings.push(Finding::breached(evidence));
+    }
+    Some(judgement)
 }
 
 /// Green is PRIMARY with all the traffic for as long as the rule wants.
@@ -290,7 +304,7 @@ fn show(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &m
         }
         soft.split = split;
     }
-    let not_ready = not_ready(kept, seen);
+    let not_ready = soft.unregistered.clone().or_else(|| not_ready(kept, seen));
     if not_ready != soft.not_ready
         && let Some(why) = &not_ready
     {

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::mutants::{Mutant, without};
 use super::progress::{self, Rollback};
+use super::quarantine::Quarantined;
 use super::{Finding, roles::Roles};
 use crate::model::{
-    AlarmName, EffectId, Evidence, Incident, IncidentId, IncidentOutcome, Phase, Scope, ServiceKey, Split,
-    TargetGroupArn, TaskSetArn, TaskSetId, Timestamp, Verdict, Window,
+    AlarmName, Contract, EffectId, Evidence, HoldOrder, Incident, IncidentId, IncidentOutcome, Phase, Scope,
+    ServiceKey, Split, TargetGroupArn, TaskSetArn, TaskSetId, Timestamp, Verdict, Window,
 };
 use crate::rules::Rule;
 
@@ -38,6 +39,9 @@ pub(super) struct Partition {
 pub(super) struct Kept {
     /// The rule that protects the service.
     pub(super) rule: Arc<Rule>,
+    /// The rule's name in the service's tag, when a tag registers it.
+    #[serde(default)]
+    pub(super) tagged: Option<Arc<str>>,
     /// By task set.
     pub(super) windows: BTreeMap<TaskSetId, Window>,
     /// The live deployment, or the last one.
@@ -48,6 +52,9 @@ pub(super) struct Kept {
     pub(super) rollbacks: Vec<Timestamp>,
     /// Reads in a row that said the service does not exist.
     pub(super) missing: u8,
+    /// Versions that were rolled back, oldest first.
+    #[serde(default)]
+    pub(super) quarantine: Vec<Quarantined>,
 }
 
 /// What a restart may forget: it only steers when the next read is sent, and what is shown.
@@ -79,6 +86,10 @@ pub(super) struct Soft {
     pub(super) verdict: Option<Verdict>,
     /// Why a rollback would not work now.
     pub(super) not_ready: Option<String>,
+    /// A person holds the service.
+    pub(super) hold: Option<HoldOrder>,
+    /// What is wrong with the service's registration.
+    pub(super) unregistered: Option<String>,
     /// This partition's entry in the engine's timetable.
     pub(super) scheduled: Option<Timestamp>,
     /// This partition's entries in the engine's index.
@@ -111,6 +122,12 @@ pub(super) struct Deployment {
     pub(super) began_at: Timestamp,
     /// The version.
     pub(super) task_definition: Arc<str>,
+    /// What it allows, once its tags were read.
+    #[serde(default)]
+    pub(super) contract: Option<Contract>,
+    /// The incident of an earlier rollback of the same version.
+    #[serde(default)]
+    pub(super) returned: Option<IncidentId>,
     /// The task set that green replaces.
     pub(super) blue: TaskSetId,
     /// Where its tasks are registered.
@@ -165,6 +182,10 @@ pub(super) enum Cause {
     FleetBrake,
     /// `limits.rollbacks_per_day`.
     DailyLimit,
+    /// The tag `taskset-guardian:hold-until`.
+    Person,
+    /// Green's tag `taskset-guardian:contract`.
+    Contract,
 }
 
 impl Kept {
@@ -172,11 +193,13 @@ impl Kept {
     pub(super) fn new(rule: Arc<Rule>) -> Self {
         Self {
             rule,
+            tagged: None,
             windows: BTreeMap::new(),
             deployment: None,
             decided: Vec::new(),
             rollbacks: Vec::new(),
             missing: 0,
+            quarantine: Vec::new(),
         }
     }
 
@@ -241,6 +264,8 @@ impl Deployment {
             green_group: green.target_group.clone(),
             began_at: green.created_at,
             task_definition: green.task_definition.clone(),
+            contract: None,
+            returned: None,
             blue: blue.id.clone(),
             blue_group: blue.target_group.clone(),
             was_steady: false,

@@ -11,8 +11,8 @@ use super::partition::Deployment;
 use super::progress::{Purpose, Rollback};
 use super::traffic::{self, Cut, NotUnderstood, Pair};
 use crate::model::{
-    Controller, Observation, ServiceKey, ServiceStatus, Stability, Step, TaskSet, TaskSetStatus, Timestamp, Write,
-    humane,
+    Contract, Controller, Observation, ServiceKey, ServiceStatus, Stability, Step, TaskSet, TaskSetStatus, Timestamp,
+    Write, humane,
 };
 use crate::rules::{AfterPromotion, BlueCapacity, DeletePolicy, Rule};
 
@@ -126,6 +126,11 @@ fn cut(green: Option<&TaskSet>) -> Cut {
     if green.is_some_and(TaskSet::is_living) { Cut::Out } else { Cut::Weight }
 }
 
+/// Whether green is to be deleted, and not only to lose its traffic.
+pub(super) fn deletes(rule: &Rule, deployment: &Deployment) -> bool {
+    rule.rollback.delete == DeletePolicy::Force && deployment.contract != Some(Contract::WeightsOnly)
+}
+
 /// What the observation proves.
 pub(super) fn proven(deployment: &Deployment, rule: &Rule, seen: &Observation) -> Proven {
     let Sets { green, blue } = sets(deployment, &seen.service.task_sets);
@@ -192,7 +197,7 @@ pub(super) fn next(view: View<'_>) -> Next {
     if let Some(at) = rollback.retry_at.filter(|at| *at > now) {
         return Next::Wait(step, at, "waiting before the next try".to_owned());
     }
-    let deletes = rule.rollback.delete == DeletePolicy::Force;
+    let deletes = deletes(rule, deployment);
     let leaves = green.is_some_and(|green| green.is_living() && green.running > 0) && deletes;
     // Blue takes over when traffic moves, or, without a load balancer, when green ends.
     let takes_over = !shift.is_empty() || (deployment.green_group.is_none() && leaves);

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::partition::Deployment;
 use super::traffic::Seats;
-use crate::model::{Action, EffectId, Evidence, Incident, Moment, ServiceKey, Step, Timestamp, TrafficRuleId, Write};
+use crate::model::{
+    Action, EffectId, Evidence, Gate, Incident, Moment, ServiceKey, Step, Timestamp, TrafficRuleId, Write,
+};
 
 /// Moments that an incident keeps.
 const MOMENTS: usize = 200;
@@ -219,6 +221,11 @@ impl Rollback {
     /// When any write was last accepted.
     pub(super) fn last_accepted(&self) -> Option<Timestamp> {
         self.accepted.values().map(|accepted| accepted.at).max()
+    }
+
+    /// A person wanted it, and no gate.
+    pub(super) fn is_by_person(&self) -> bool {
+        self.incident.evidence.iter().any(|evidence| evidence.gate == Gate::Person)
     }
 
     /// Nothing has been done yet, and what it was decided on is no longer fresh.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Settings;
 use super::partition::{Kept, Partition, Soft};
+use super::plan;
 use super::progress::{Purpose, Rollback};
 use crate::model::{Ask, ServiceKey, Standing, Timestamp};
-use crate::rules::DeletePolicy;
 
 /// Least span between two reads that events ask for. Bounds what forged or repeated events can cost, and is short
 /// against the seconds that a rollback takes.
@@ -55,7 +55,7 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
 /// Whether the plan may delete on this read: then it is made twice at once.
 fn delete_is_next(now: Timestamp, kept: &Kept) -> bool {
     let policy = kept.rule.rollback;
-    policy.delete == DeletePolicy::Force
+    kept.deployment.as_ref().is_some_and(|deployment| plan::deletes(&kept.rule, deployment))
         && kept.open_rollback().is_some_and(|rollback| {
             let shifted_at = rollback.safe_since.or(rollback.last_accepted().filter(|_| policy.drain.is_zero()));
             rollback.accepted(&Purpose::Delete).is_none() && shifted_at.is_some_and(|at| at.plus(policy.drain) <= now)

@@ -235,6 +235,14 @@ pub struct Finding {
     pub why: String,
 }
 
+impl Finding {
+    /// Its threshold is reached.
+    pub(super) fn breached(evidence: Evidence) -> Self {
+        let why = evidence.to_string();
+        Self { gate: evidence.gate.clone(), state: GateState::Breached, evidence: Some(evidence), why }
+    }
+}
+
 /// A gate's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -26,7 +26,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Stability, TaskSetArn, TaskSetId, Timestamp};
+    use crate::model::{Stability, Tags, TaskSetArn, TaskSetId, Timestamp};
 
     fn set(id: &str, created: i64, status: TaskSetStatus) -> TaskSet {
         TaskSet {
@@ -41,6 +41,7 @@ mod tests {
             target_group: None,
             task_definition: Arc::from("t:1"),
             external_id: Some(Arc::from("blue")),
+            tags: Tags::new(),
         }
     }
 

@@ -7,7 +7,7 @@ use super::out::Out;
 use super::partition::{Deployment, Kept, Partition};
 use super::plan::{self, Next, Proven, Stuck, View};
 use super::progress::{Escalation, Purpose, Rollback, Sent};
-use super::{Effect, Note, Stage, observed, traffic};
+use super::{Effect, Note, Stage, observed, quarantine, traffic};
 use crate::model::{
     AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, IncidentOutcome, Observation, Outcome, Phase,
     ServiceKey, Step, TaskSet, TaskSetStatus, Timestamp, Verdict, Write, humane,
@@ -106,6 +106,14 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                 );
                 escalate(key, deployment, &mut rollback, Stuck { step, why, frozen: false }, out);
             }
+            Next::Write(step, _) if let Some(order) = soft.hold.as_ref().filter(|_| !rollback.is_by_person()) => {
+                let why = order.to_string();
+                if why != deployment.why {
+                    rollback.log(out.now, &*why);
+                    out.note(Note::Waiting { service: key.clone(), step, why: why.clone() });
+                }
+                progress(key, deployment, &rollback, step, &why, out);
+            }
             Next::Write(step, writes) => {
                 progress(key, deployment, &rollback, step, step_story(step), out);
                 send(key, deployment, &mut rollback, writes, out);
@@ -136,6 +144,9 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
         call_when_late(key, deployment, &mut rollback, rule.rollback.drain, out);
     }
     deployment.rollback = Some(rollback);
+    if deployment.phase == Phase::RolledBack {
+        quarantine::put(kept, out.now);
+    }
 }
 
 /// Whether the evidence has become too old to begin on. `None` while it is fresh, or once the plan has begun: what is

@@ -6,8 +6,11 @@ use serde::Serialize;
 
 use super::gates::SKEW;
 use super::partition::{Deployment, Kept, Partition, Soft};
+use super::quarantine::Quarantined;
 use super::{Finding, GateState};
-use crate::model::{IncidentId, Phase, ServiceKey, Split, Standing, TaskSetId, Timestamp, Verdict, Window};
+use crate::model::{
+    Contract, HoldOrder, IncidentId, Phase, ServiceKey, Split, Standing, TaskSetId, Timestamp, Verdict, Window,
+};
 
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,10 +38,27 @@ pub struct ServiceView {
     pub ready: bool,
     /// Why not, when it would not.
     pub not_ready_because: Option<String>,
+    /// Until when a person holds it, and why.
+    pub hold: Option<HoldOrder>,
+    /// Versions that were rolled back and are remembered.
+    pub quarantine: Vec<QuarantineView>,
     /// When it was last read.
     pub observed_at: Option<Timestamp>,
     /// The live deployment, or the last one while its green still exists.
     pub deployment: Option<DeploymentView>,
+}
+
+/// One version in quarantine.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct QuarantineView {
+    /// Its task definition.
+    pub task_definition: Arc<str>,
+    /// When it was rolled back.
+    pub since: Timestamp,
+    /// When it is forgotten.
+    pub until: Timestamp,
+    /// The record of its rollback.
+    pub incident: IncidentId,
 }
 
 /// One deployment.
@@ -50,6 +70,8 @@ pub struct DeploymentView {
     pub blue: TaskSetId,
     /// Green's task definition.
     pub task_definition: Arc<str>,
+    /// What green's tags allow, once they were read.
+    pub contract: Option<&'static str>,
     /// When green was created.
     pub began_at: Timestamp,
     /// Where it stands.
@@ -97,9 +119,22 @@ pub(super) fn view(key: &ServiceKey, partition: &Partition, now: Timestamp) -> S
         rule: Some(kept.rule.name.clone()),
         ready: not_ready_because.is_none(),
         not_ready_because,
+        hold: soft.hold.clone().filter(|hold| hold.until.is_none_or(|until| now < until)),
+        quarantine: quarantine(kept),
         observed_at: soft.observed_at,
         deployment: kept.deployment.as_ref().map(|deployment| deployment_view(kept, soft, deployment, now)),
     }
+}
+
+fn quarantine(kept: &Kept) -> Vec<QuarantineView> {
+    let ttl = kept.rule.quarantine.ttl;
+    let view = |one: &Quarantined| QuarantineView {
+        task_definition: one.task_definition.clone(),
+        since: one.since,
+        until: one.since.plus(ttl),
+        incident: one.incident.clone(),
+    };
+    kept.quarantine.iter().map(view).collect()
 }
 
 fn deployment_view(kept: &Kept, soft: &Soft, deployment: &Deployment, now: Timestamp) -> DeploymentView {
@@ -116,6 +151,7 @@ fn deployment_view(kept: &Kept, soft: &Soft, deployment: &Deployment, now: Times
         green: deployment.green.clone(),
         blue: deployment.blue.clone(),
         task_definition: deployment.task_definition.clone(),
+        contract: deployment.contract.map(Contract::as_str),
         began_at: deployment.began_at,
         phase: deployment.phase,
         phase_word: deployment.phase.as_str(),

@@ -10,6 +10,7 @@ mod observation;
 mod plan;
 mod signal;
 mod stop;
+pub mod tags;
 mod time;
 mod traffic;
 mod verdict;
@@ -29,6 +30,7 @@ pub use observation::{
 pub use plan::{Outcome, Phase, Step, Write};
 pub use signal::{AlarmChange, AlarmDeleted, ContainerExit, Fact, ServiceAction, Signal, Stop, StopClass, TaskChange};
 pub use stop::{classify, cut, target_group_in};
+pub use tags::{Contract, HoldOrder, Tags};
 pub use time::{Timestamp, humane};
 pub use traffic::{
     Action, ActionKind, Forward, KeptAction, Split, Stickiness, Traffic, TrafficRule, TrafficRuleId, WeightedGroup,

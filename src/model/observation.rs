@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AlarmName, Scope, ServiceKey, Stop, TargetGroupArn, TaskArn, TaskSetArn, TaskSetId, Timestamp, Traffic};
+use super::{
+    AlarmName, Scope, ServiceKey, Stop, Tags, TargetGroupArn, TaskArn, TaskSetArn, TaskSetId, Timestamp, Traffic,
+};
 
 /// What the engine wants to know about a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +23,7 @@ pub struct Ask {
     pub alarms: BTreeSet<AlarmName>,
     /// Read every alarm of the account, to find those whose dimensions name a target group. Wanted once per green.
     pub find_alarms: bool,
-    /// Read the task sets a second time by `DescribeTaskSets`. Wanted before a delete.
+    /// Read the task sets a second time by `DescribeTaskSets`, with their tags. Wanted before a delete, and once per green.
     pub twice: bool,
 }
 
@@ -62,7 +64,7 @@ pub struct ServiceReading {
     /// In the order that AWS gave them.
     pub task_sets: Vec<TaskSet>,
     /// Service tags.
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
 }
 
 /// `status` of a service.
@@ -125,6 +127,9 @@ pub struct TaskSet {
     pub task_definition: Arc<str>,
     /// The caller's label. Not unique, never used to tell roles.
     pub external_id: Option<Arc<str>>,
+    /// Its tags. Empty in [`ServiceReading::task_sets`]: `DescribeServices` leaves them out.
+    #[serde(default)]
+    pub tags: Tags,
 }
 
 impl TaskSet {

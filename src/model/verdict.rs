@@ -61,6 +61,10 @@ pub enum Gate {
     UnhealthyTargets,
     /// `errors.alarms`, or an alarm that watches green's target group.
     Alarm(super::AlarmName),
+    /// A person said so: the service tag `taskset-guardian:rollback`.
+    Person,
+    /// `quarantine.on_return`: a version that was rolled back before.
+    Quarantine,
 }
 
 impl fmt::Display for Gate {
@@ -70,6 +74,8 @@ impl fmt::Display for Gate {
             Self::SteadyWithin => f.write_str("stability.steady_within"),
             Self::UnhealthyTargets => f.write_str("stability.unhealthy_targets"),
             Self::Alarm(name) => write!(f, "alarm {name:?}", name = name.as_str()),
+            Self::Person => f.write_str("a person's order"),
+            Self::Quarantine => f.write_str("quarantine.on_return"),
         }
     }
 }
@@ -124,6 +130,26 @@ pub enum Unit {
     Seconds,
     /// A share of the whole, 0 to 1.
     Share,
+    /// Facts that need no count: one is enough.
+    Facts,
+}
+
+impl Evidence {
+    /// Evidence that is one fact about green, without a number.
+    pub fn fact(gate: Gate, green: TaskSetId, at: Timestamp, fact: String) -> Self {
+        Self {
+            gate,
+            role: Role::Green,
+            task_set: green,
+            value: 1.0,
+            comparator: Comparator::AtLeast,
+            threshold: 1.0,
+            unit: Unit::Facts,
+            from: at,
+            to: at,
+            facts: vec![fact],
+        }
+    }
 }
 
 /// What one gate found: number, comparator, threshold, time span, and the single facts behind the number.
@@ -154,7 +180,7 @@ pub struct Evidence {
 impl fmt::Display for Evidence {
     /// One line for people: `3 tasks of green (ecs-svc/1) failed within 5m; stability.task_failures allows fewer than 3`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { gate, role, task_set, value, comparator, threshold, unit: _, from, to, facts: _ } = self;
+        let Self { gate, role, task_set, value, comparator, threshold, unit: _, from, to, facts } = self;
         let role = role.as_str();
         let span = humane(to.since(*from));
         let seconds = |s: f64| humane(Duration::try_from_secs_f64(s).unwrap_or_default());
@@ -180,6 +206,7 @@ impl fmt::Display for Evidence {
                 write!(f, "alarm {name} turned red after {role} ({task_set}) was created, {red} ago")?;
                 if *threshold > 0.0 { write!(f, " (breach: {comparator} {})", seconds(*threshold)) } else { Ok(()) }
             }
+            Gate::Person | Gate::Quarantine => f.write_str(&facts.join("; ")),
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// Reads `"500ms"`, `"90s"`, `"5m"`, `"1h"`.
+/// Reads `"500ms"`, `"90s"`, `"5m"`, `"1h"`, `"7d"`.
 ///
 /// # Errors
 /// What is wrong and how to write it, for people.
 pub(super) fn parse(text: &str) -> Result<Duration, (String, String)> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
-    let examples = || r#"write a whole number and a unit: "500ms", "90s", "5m", "1h""#.to_owned();
+    let examples = || r#"write a whole number and a unit: "500ms", "90s", "5m", "1h", "7d""#.to_owned();
     if number.is_empty() {
         return Err(("not a duration".to_owned(), examples()));
     }
@@ -18,15 +18,17 @@ pub(super) fn parse(text: &str) -> Result<Duration, (String, String)> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         "" => return Err(("a duration without a unit".to_owned(), with_units(number))),
         _ => {
-            let spelled = ["s", "m", "h"].into_iter().find(|known| unit.trim_start().to_lowercase().starts_with(known));
+            let spelled =
+                ["s", "m", "h", "d"].into_iter().find(|known| unit.trim_start().to_lowercase().starts_with(known));
             let cure = match spelled {
                 // Also right for "min", "sec" and "hours"; "1h30m" is told by the examples.
                 Some(known) if !unit.contains(|c: char| c.is_ascii_digit()) => format!("write \"{number}{known}\""),
                 _ => examples(),
             };
-            return Err(("a duration has one of the units ms, s, m, h".to_owned(), cure));
+            return Err(("a duration has one of the units ms, s, m, h, d".to_owned(), cure));
         }
     };
     // Beyond any bound anyway: the range check says so.
@@ -48,8 +50,10 @@ pub(super) fn written(duration: Duration) -> String {
         format!("{seconds}s")
     } else if !seconds.is_multiple_of(3_600) {
         format!("{}m", seconds / 60)
-    } else {
+    } else if seconds <= 86_400 || !seconds.is_multiple_of(86_400) {
         format!("{}h", seconds / 3_600)
+    } else {
+        format!("{}d", seconds / 86_400)
     }
 }
 
@@ -61,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        for text in ["0s", "1ms", "500ms", "90s", "5m", "1h", "24h", "61m", "86399999ms"] {
+        for text in ["0s", "1ms", "500ms", "90s", "5m", "1h", "24h", "36h", "2d", "7d", "61m", "86399999ms"] {
             assert_eq!(written(parse(text).unwrap()), text);
         }
     }
@@ -73,7 +77,7 @@ mod tests {
         assert_eq!(cure("5 min"), "write \"5m\"");
         assert_eq!(cure("10 seconds"), "write \"10s\"");
         assert_eq!(cure("10MINUTES"), "write \"10m\"");
-        for text in ["", "m", "-5m", "1.5h", "1h30m", "5d", "PT5M", "٣m"] {
+        for text in ["", "m", "-5m", "1.5h", "1h30m", "5w", "PT5M", "٣m"] {
             assert!(cure(text).starts_with("write a whole number"), "{text}");
         }
     }

@@ -10,8 +10,8 @@ use super::compile::LARGEST_FILE;
 use super::diagnostic::{Code, Diagnostic, Place};
 use super::duration::written;
 use super::rule::{
-    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, RollbackPolicy, Rule,
-    StabilityGates, Watch,
+    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, OnReturn, Protect, Quarantine,
+    RollbackPolicy, Rule, StabilityGates, Watch,
 };
 use super::value::{Bounds, Section, Setting, Walk, shortened, type_of};
 use crate::model::AlarmName;
@@ -35,10 +35,15 @@ const SOME_TIME: Bounds = Bounds { least: Duration::from_secs(1), most: UP_TO_A_
 /// A drain holds the whole rollback open: an hour is more than any target group's deregistration delay.
 const UP_TO_AN_HOUR: Bounds = Bounds { least: Duration::ZERO, most: HOUR };
 
+/// A version that is forgotten within the hour can be deployed again before anybody has looked at it; after 90 days an image
+/// has been rebuilt.
+const SOME_DAYS: Bounds = Bounds { least: HOUR, most: Duration::from_hours(90 * 24) };
+
 /// Rollbacks a day that may be allowed: one in a quarter of an hour, and nobody could call it a limit any more.
 const MOST_ROLLBACKS: u32 = 100;
 
-const TOP: [&str; 9] = ["name", "mode", "protect", "watch", "stability", "errors", "compare", "rollback", "limits"];
+const TOP: [&str; 10] =
+    ["name", "mode", "protect", "watch", "stability", "errors", "compare", "rollback", "limits", "quarantine"];
 const PROTECT: [&str; 2] = ["cluster", "service"];
 const WATCH: [&str; 2] = ["bake", "freshness"];
 const STABILITY: [&str; 4] = ["window", "task_failures", "steady_within", "unhealthy_targets"];
@@ -46,9 +51,10 @@ const ERRORS: [&str; 2] = ["alarms", "alarm_for"];
 const COMPARE: [&str; 1] = ["against_blue"];
 const ROLLBACK: [&str; 4] = ["drain", "blue_capacity", "after_promotion", "delete"];
 const LIMITS: [&str; 1] = ["rollbacks_per_day"];
+const QUARANTINE: [&str; 2] = ["on_return", "ttl"];
 
 /// Every key inside of a table, to tell where a misplaced one belongs.
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 18] = [
     "protect.cluster",
     "protect.service",
     "watch.bake",
@@ -65,6 +71,8 @@ const PATHS: [&str; 16] = [
     "rollback.after_promotion",
     "rollback.delete",
     "limits.rollbacks_per_day",
+    "quarantine.on_return",
+    "quarantine.ttl",
 ];
 
 /// What is known of a file, even when something in it is wrong.
@@ -103,13 +111,15 @@ pub(super) fn draft(walk: &mut Walk, text: &str) -> Draft {
     let compare = compare(walk, &root);
     let rollback = rollback(walk, &root);
     let limits = limits(walk, &root);
+    let quarantine = quarantine(walk, &root);
 
     let rule = || {
         let (watch, stability) = watch_and_stability?;
         let name = Arc::clone(&name.as_ref()?.0);
         let protect = protect.iter().map(|(protect, _)| protect.clone()).collect();
-        let (errors, compare, rollback, limits) = (errors?, compare?, rollback?, limits?);
-        Some(Rule { name, mode: mode?, protect, watch, stability, errors, compare, rollback, limits })
+        let (errors, compare, rollback) = (errors?, compare?, rollback?);
+        let (limits, quarantine) = (limits?, quarantine?);
+        Some(Rule { name, mode: mode?, protect, watch, stability, errors, compare, rollback, limits, quarantine })
     };
     let rule = if walk.errors.is_empty() { rule() } else { None };
     Draft { name, protect, rule }
@@ -321,4 +331,13 @@ fn limits(walk: &mut Walk, root: &Section<'_>) -> Option<Limits> {
     let section = walk.section(root, "limits");
     walk.unknown_keys(&section, &LIMITS, &PATHS);
     Some(Limits { rollbacks_per_day: walk.count(&section, "rollbacks_per_day", 1..=MOST_ROLLBACKS, 3)?.value })
+}
+
+fn quarantine(walk: &mut Walk, root: &Section<'_>) -> Option<Quarantine> {
+    let section = walk.section(root, "quarantine");
+    walk.unknown_keys(&section, &QUARANTINE, &PATHS);
+    let returns = [("report", OnReturn::Report), ("rollback", OnReturn::Rollback)];
+    let on_return = walk.choice(&section, "on_return", &returns, OnReturn::default());
+    let ttl = walk.duration(&section, "ttl", SOME_DAYS, Quarantine::default().ttl);
+    Some(Quarantine { on_return: on_return?, ttl: ttl?.value })
 }

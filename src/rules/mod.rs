@@ -16,6 +16,6 @@ mod value;
 pub use compile::{LARGEST_FILE, MOST_FILES, RuleFile, compile};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Place, Related};
 pub use rule::{
-    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, RollbackPolicy, Rule,
-    RuleSet, StabilityGates, Watch,
+    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, OnReturn, Protect, Quarantine,
+    RollbackPolicy, Rule, RuleSet, StabilityGates, Watch,
 };

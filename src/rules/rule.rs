@@ -36,6 +36,9 @@ pub struct Rule {
     pub rollback: RollbackPolicy,
     /// How often it may.
     pub limits: Limits,
+    /// What becomes of a version that was rolled back. A journal written before there was one has the default.
+    #[serde(default)]
+    pub quarantine: Quarantine,
 }
 
 /// `mode`.
@@ -151,6 +154,32 @@ pub struct Limits {
     pub rollbacks_per_day: u32,
 }
 
+/// `[quarantine]`. A version that was rolled back is remembered by its task definition and image digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// What is done when the version comes back as green.
+    pub on_return: OnReturn,
+    /// How long a version stays in quarantine after its rollback. Default 7 days.
+    pub ttl: Duration,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self { on_return: OnReturn::default(), ttl: Duration::from_hours(7 * 24) }
+    }
+}
+
+/// `quarantine.on_return`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReturn {
+    /// Say so, and judge it by its gates like any other version.
+    #[default]
+    Report,
+    /// Roll it back at once, without waiting for a gate.
+    Rollback,
+}
+
 impl RuleSet {
     /// The rule that protects the service, if any: of all matching `[[protect]]` entries the most specific one.
     pub fn rule_for(&self, service: &ServiceKey) -> Option<&Arc<Rule>> {
@@ -165,6 +194,40 @@ impl RuleSet {
             }
         }
         best.map(|(_, rule)| rule)
+    }
+
+    /// The rule of this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Rule>> {
+        self.rules.iter().find(|rule| &*rule.name == name)
+    }
+}
+
+impl Rule {
+    /// A rule of this name with every default, that only observes: for a service whose tag names a rule that does not exist.
+    pub fn observing(name: &str) -> Self {
+        let minutes = Duration::from_mins;
+        Self {
+            name: name.into(),
+            mode: Mode::Observe,
+            protect: Vec::new(),
+            watch: Watch { bake: minutes(15), freshness: minutes(10) },
+            stability: StabilityGates {
+                window: minutes(5),
+                task_failures: Some(3),
+                steady_within: Some(minutes(10)),
+                unhealthy_targets: Some(0.5),
+            },
+            errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },
+            compare: Compare { against_blue: true },
+            rollback: RollbackPolicy {
+                drain: minutes(1),
+                blue_capacity: BlueCapacity::default(),
+                after_promotion: AfterPromotion::default(),
+                delete: DeletePolicy::default(),
+            },
+            limits: Limits { rollbacks_per_day: 3 },
+            quarantine: Quarantine::default(),
+        }
     }
 }
 

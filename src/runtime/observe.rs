@@ -311,6 +311,7 @@ mod tests {
                 target_group: group.map(TargetGroupArn::new),
                 task_definition: "web:1".into(),
                 external_id: None,
+                tags: BTreeMap::new(),
             };
             task_sets.into_iter().map(reading).collect()
         }

@@ -15,8 +15,8 @@ use crate::engine::{self, Input, Step};
 use crate::model::{ErrorClass, Outcome, ServiceKey, Timestamp};
 use crate::ports::{Clock, Recovered};
 use crate::rules::{
-    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, RollbackPolicy, Rule,
-    RuleSet, StabilityGates, Watch,
+    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, Quarantine, RollbackPolicy,
+    Rule, RuleSet, StabilityGates, Watch,
 };
 use crate::telemetry::Metrics;
 
@@ -138,6 +138,7 @@ fn rules(protect: &[(&str, &str)]) -> RuleSet {
                 delete: DeletePolicy::Force,
             },
             limits: Limits { rollbacks_per_day: 3 },
+            quarantine: Quarantine::default(),
         })],
     }
 }

@@ -15,8 +15,8 @@ use super::api::{
 use crate::model::{
     Action, ActionKind, AlarmName, AlarmReading, AlarmValue, Announcement, Arn, Ask, CallError, ContainerExit,
     Controller, ErrorClass, ListenerArn, Observation, RuleArn, SOURCE, Scope, ServiceKey, ServiceReading,
-    ServiceStatus, Stability, Stop, TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId,
-    TaskSetStatus, Timestamp, Traffic, TrafficRule, TrafficRuleId, Write, classify, target_group_in,
+    ServiceStatus, Stability, Stop, Tags, TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn,
+    TaskSetId, TaskSetStatus, Timestamp, Traffic, TrafficRule, TrafficRuleId, Write, classify, target_group_in,
 };
 
 /// One round of reads.
@@ -136,7 +136,8 @@ fn service(backend: &mut impl Backend, key: &ServiceKey) -> Result<ServiceReadin
             _ => Controller::Other(controller),
         },
         desired_count,
-        task_sets: task_sets.into_iter().map(task_set).collect(),
+        // AWS leaves out the tags of nested task sets.
+        task_sets: task_sets.into_iter().map(|set| TaskSet { tags: Tags::new(), ..task_set(set) }).collect(),
         tags,
     })
 }
@@ -172,6 +173,7 @@ fn task_set(view: TaskSetView) -> TaskSet {
         target_group: target_group.map(TargetGroupArn::new),
         task_definition: task_definition.into(),
         external_id: view.external_id.map(Arc::from),
+        tags: view.tags,
     }
 }
 

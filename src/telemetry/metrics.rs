@@ -391,6 +391,8 @@ mod tests {
             rule: Some("web".into()),
             ready: true,
             not_ready_because: None,
+            hold: None,
+            quarantine: Vec::new(),
             observed_at: Some(NOW),
             deployment,
         }
@@ -402,6 +404,7 @@ mod tests {
             green: TaskSetId::new("ecs-svc/2"),
             blue: TaskSetId::new("ecs-svc/1"),
             task_definition: "web:42".into(),
+            contract: None,
             began_at: NOW,
             phase,
             phase_word: phase.as_str(),

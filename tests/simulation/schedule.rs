@@ -7,8 +7,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use taskset_guardian::model::{Role, ServiceKey};
 use taskset_guardian::rules::{
-    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, RollbackPolicy, Rule,
-    RuleSet, StabilityGates, Watch,
+    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, Quarantine, RollbackPolicy,
+    Rule, RuleSet, StabilityGates, Watch,
 };
 use taskset_guardian::sandbox::world::{
     Act, BalancerKind, Crash, Delivery, ListenerKind, RouteSetup, ServiceSetup, Setup, Start, Timing, Version,
@@ -187,5 +187,6 @@ fn rule(rng: &mut Rng, drain: Duration) -> Rule {
             delete: if rng.u8(0..6) == 0 { DeletePolicy::Keep } else { DeletePolicy::Force },
         },
         limits: Limits { rollbacks_per_day: 3 },
+        quarantine: Quarantine::default(),
     }
 }

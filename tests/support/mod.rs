@@ -60,6 +60,7 @@ pub fn rule() -> Rule {
             delete: DeletePolicy::Force,
         },
         limits: Limits { rollbacks_per_day: 3 },
+        quarantine: Quarantine::default(),
     }
 }
 
@@ -76,6 +77,7 @@ pub fn task_set(id: &str, created: Timestamp, status: TaskSetStatus, target_grou
         target_group: Some(group(target_group)),
         task_definition: Arc::from(format!("checkout:{}", id.len())),
         external_id: None,
+        tags: Tags::new(),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::cloudwatch::{Alarm, AlarmState, NAMESPACE};
 use super::names::{self, ACCOUNT, REGION};
@@ -13,20 +14,47 @@ use crate::model::{ServiceKey, Timestamp};
 /// The longest that a straggler is late.
 const STRAGGLE: Duration = Duration::from_secs(30);
 
+/// The envelope of every event.
+#[derive(Serialize)]
+struct Event<'a, D> {
+    version: &'static str,
+    id: String,
+    #[serde(rename = "detail-type")]
+    detail_type: &'a str,
+    source: &'a str,
+    account: &'static str,
+    time: String,
+    region: &'static str,
+    resources: [&'a str; 1],
+    detail: &'a D,
+}
+
+impl<'a, D: Serialize> Event<'a, D> {
+    fn new(
+        id: String,
+        at: Timestamp,
+        (source, detail_type): (&'a str, &'a str),
+        about: &'a str,
+        detail: &'a D,
+    ) -> Self {
+        let (account, region, resources) = (ACCOUNT, REGION, [about]);
+        Self { version: "0", id, detail_type, source, account, time: to_the_second(at), region, resources, detail }
+    }
+
+    /// The event as text. Every key is a string, so there is nothing that can't be written.
+    fn body(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 impl World {
-    fn emit(&mut self, detail_type: &str, source: &str, resource: &str, detail: &Value) {
-        let event = json!({
-            "version": "0",
-            "id": names::uuid(&mut self.wires),
-            "detail-type": detail_type,
-            "source": source,
-            "account": ACCOUNT,
-            "time": to_the_second(self.now),
-            "region": REGION,
-            "resources": [resource],
-            "detail": detail,
-        });
-        let body = event.to_string();
+    fn emit(&mut self, kind: (&str, &str), about: &str, detail: &impl Serialize) {
+        let id = names::uuid(&mut self.wires);
+        let body = Event::new(id, self.now, kind, about, detail).body();
+        self.send(body);
+    }
+
+    fn send(&mut self, body: String) {
         let delivery = self.setup.delivery;
         let mut delay = names::between(&mut self.wires, delivery.delay.0, delivery.delay.1);
         if self.wires.f64() < delivery.stragglers {
@@ -41,8 +69,9 @@ impl World {
 
     pub(super) fn emit_task(&mut self, arn: &str) {
         let Some(task) = self.tasks.get(arn) else { return };
-        let detail = task_detail(task, self.now);
-        self.emit("ECS Task State Change", "aws.ecs", arn, &detail);
+        let (id, detail) = (names::uuid(&mut self.wires), task_detail(task, self.now));
+        let body = Event::new(id, self.now, ("aws.ecs", "ECS Task State Change"), arn, &detail).body();
+        self.send(body);
     }
 
     /// As AWS, it names the service and no task set.
@@ -54,7 +83,7 @@ impl World {
             "createdAt": self.now.to_string(),
         });
         let resource = names::service_arn(&service.cluster, &service.service);
-        self.emit("ECS Service Action", "aws.ecs", &resource, &detail);
+        self.emit(("aws.ecs", "ECS Service Action"), &resource, &detail);
     }
 
     pub(super) fn emit_alarm(&mut self, alarm: &Alarm, previous: &AlarmState) {
@@ -79,77 +108,149 @@ impl World {
             },
         });
         let resource = names::alarm_arn(&alarm.setup.name);
-        self.emit("CloudWatch Alarm State Change", "aws.cloudwatch", &resource, &detail);
+        self.emit(("aws.cloudwatch", "CloudWatch Alarm State Change"), &resource, &detail);
     }
 }
 
-fn task_detail(task: &Task, now: Timestamp) -> Value {
-    let id = names::last_part(&task.arn);
-    let mut detail = json!({
-        "attachments": [{
-            "id": task.attachment,
-            "type": "eni",
-            "status": if task.is_stopped() { "DELETED" } else { "ATTACHED" },
-            "details": [{ "name": "privateIPv4Address", "value": task.ip }],
+/// `detail` of a task's event. Absent fields are absent, not null: a task that runs has no stop code.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TaskDetail<'a> {
+    attachments: [Attachment<'a>; 1],
+    availability_zone: &'static str,
+    cluster_arn: String,
+    containers: [ContainerDetail<'a>; 1],
+    cpu: &'static str,
+    created_at: Timestamp,
+    desired_status: &'static str,
+    enable_execute_command: bool,
+    group: String,
+    last_status: &'static str,
+    launch_type: &'static str,
+    memory: &'static str,
+    overrides: Overrides,
+    platform_version: &'static str,
+    started_by: &'a str,
+    task_arn: &'a str,
+    task_definition_arn: String,
+    updated_at: Timestamp,
+    version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopping_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped_reason: Option<&'a str>,
+}
+
+/// The network interface of a task.
+#[derive(Serialize)]
+struct Attachment<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    status: &'static str,
+    details: [AttachmentDetail<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct AttachmentDetail<'a> {
+    name: &'static str,
+    value: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Overrides {
+    container_overrides: [ContainerOverride; 1],
+}
+
+#[derive(Serialize)]
+struct ContainerOverride {
+    name: &'static str,
+}
+
+/// A container that never ran has no exit code, and one whose image was not pulled no digest.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerDetail<'a> {
+    container_arn: String,
+    cpu: &'static str,
+    image: String,
+    last_status: &'static str,
+    name: &'static str,
+    network_interfaces: [Interface<'a>; 1],
+    task_arn: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Interface<'a> {
+    #[serde(rename = "privateIpv4Address")]
+    address: &'a str,
+}
+
+fn task_detail(task: &Task, now: Timestamp) -> TaskDetail<'_> {
+    let (code, reason) = task.stop.as_ref().map(|(code, reason)| (code.as_str(), reason.as_str())).unzip();
+    TaskDetail {
+        attachments: [Attachment {
+            id: &task.attachment,
+            r#type: "eni",
+            status: if task.is_stopped() { "DELETED" } else { "ATTACHED" },
+            details: [AttachmentDetail { name: "privateIPv4Address", value: &task.ip }],
         }],
-        "availabilityZone": "eu-west-1a",
-        "clusterArn": names::cluster_arn(&task.service.cluster),
-        "containers": [container_detail(task)],
-        "cpu": "256",
-        "createdAt": task.created_at.to_string(),
-        "desiredStatus": task.desired_status(),
-        "enableExecuteCommand": false,
-        "group": format!("service:{}", task.service.service),
-        "lastStatus": task.status.as_str(),
-        "launchType": "FARGATE",
-        "memory": "512",
-        "overrides": { "containerOverrides": [{ "name": "app" }] },
-        "platformVersion": "1.4.0",
-        "startedBy": task.started_by,
-        "taskArn": names::task_arn(&task.service.cluster, id),
-        "taskDefinitionArn": names::task_definition_arn(&task.definition),
-        "updatedAt": now.to_string(),
-        "version": task.version,
-    });
-    if let Some(fields) = detail.as_object_mut() {
-        let mut time = |name: &str, at: Option<Timestamp>| {
-            if let Some(at) = at {
-                fields.insert(name.to_owned(), Value::String(at.to_string()));
-            }
-        };
-        time("startedAt", task.started_at);
-        time("stoppingAt", task.stopping_at);
-        time("stoppedAt", task.stopped_at);
-        if let Some((code, reason)) = &task.stop {
-            fields.insert("stopCode".to_owned(), json!(code));
-            fields.insert("stoppedReason".to_owned(), json!(reason));
-        }
+        availability_zone: "eu-west-1a",
+        cluster_arn: names::cluster_arn(&task.service.cluster),
+        containers: [container_detail(task)],
+        cpu: "256",
+        created_at: task.created_at,
+        desired_status: task.desired_status(),
+        enable_execute_command: false,
+        group: format!("service:{}", task.service.service),
+        last_status: task.status.as_str(),
+        launch_type: "FARGATE",
+        memory: "512",
+        overrides: Overrides { container_overrides: [ContainerOverride { name: "app" }] },
+        platform_version: "1.4.0",
+        started_by: &task.started_by,
+        task_arn: &task.arn,
+        task_definition_arn: names::task_definition_arn(&task.definition),
+        updated_at: now,
+        version: task.version,
+        started_at: task.started_at,
+        stopping_at: task.stopping_at,
+        stopped_at: task.stopped_at,
+        stop_code: code,
+        stopped_reason: reason,
     }
-    detail
 }
 
-/// Absent fields are absent, not null: a container that never ran has no exit code.
-fn container_detail(task: &Task) -> Value {
+fn container_detail(task: &Task) -> ContainerDetail<'_> {
     let id = names::last_part(&task.arn);
-    let mut container = Map::new();
-    container.insert("containerArn".to_owned(), json!(names::container_arn(&task.service.cluster, id)));
-    container.insert("cpu".to_owned(), json!("0"));
-    container.insert("image".to_owned(), json!(task.image()));
-    container.insert("lastStatus".to_owned(), json!(task.container_status()));
-    container.insert("name".to_owned(), json!("app"));
-    container.insert("networkInterfaces".to_owned(), json!([{ "privateIpv4Address": task.ip }]));
-    container.insert("taskArn".to_owned(), json!(task.arn));
-    if let Some(digest) = task.image_digest() {
-        container.insert("imageDigest".to_owned(), json!(digest));
-        container.insert("runtimeId".to_owned(), json!(format!("{id}-527074092")));
+    let image_digest = task.image_digest();
+    ContainerDetail {
+        container_arn: names::container_arn(&task.service.cluster, id),
+        cpu: "0",
+        image: task.image(),
+        last_status: task.container_status(),
+        name: "app",
+        network_interfaces: [Interface { address: &task.ip }],
+        task_arn: &task.arn,
+        runtime_id: image_digest.is_some().then(|| format!("{id}-527074092")),
+        image_digest,
+        exit_code: task.exit_code,
+        reason: task.exit_reason.as_deref(),
     }
-    if let Some(code) = task.exit_code {
-        container.insert("exitCode".to_owned(), json!(code));
-    }
-    if let Some(reason) = &task.exit_reason {
-        container.insert("reason".to_owned(), json!(reason));
-    }
-    Value::Object(container)
 }
 
 /// `reasonData` is a JSON string inside the JSON; its timestamps, and the state's, have an offset without a colon.

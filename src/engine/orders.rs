@@ -1,0 +1,70 @@
+//! What people say through tags: which rule protects a service, that it is to be left alone for a while, that its green is
+//! to be rolled back. Read out of every observation; the newest one counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::out::Out;
+use super::partition::{Kept, Partition};
+use super::rollback;
+use crate::model::{Contract, Evidence, Gate, Observation, ServiceKey, tags};
+use crate::rules::{Rule, RuleSet};
+
+/// Until the next look when ECS does not know green yet.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The rule that protects a service: the one that its tag names, else the one whose `[[protect]]` matches.
+pub(super) fn rule(rules: &RuleSet, key: &ServiceKey, tagged: Option<&str>) -> Option<Arc<Rule>> {
+    tagged.and_then(|name| rules.named(name)).or_else(|| rules.rule_for(key)).cloned()
+}
+
+/// Brings registration, hold and contract up to date.
+pub(super) fn read(key: &ServiceKey, partition: &mut Partition, rules: &RuleSet, seen: &Observation, out: &Out<'_>) {
+    let Partition { kept, soft } = partition;
+    let said = &seen.service.tags;
+    let name = tags::rule(said);
+    if kept.tagged.as_deref() != name {
+        kept.tagged = name.map(Arc::from);
+    }
+    let missing = name.filter(|name| rules.named(name).is_none());
+    let found = rule(rules, key, name).or_else(|| missing.map(|name| Arc::new(Rule::observing(name))));
+    // Neither tag nor glob: the next sweep lets the service go, until then nothing changes.
+    if let Some(found) = found.filter(|found| *found != kept.rule) {
+        kept.rule = found;
+    }
+    soft.unregistered = missing.map(|name| {
+        let instead = &kept.rule.name;
+        if **instead == *name {
+            format!("its tag {} names {name:?}, and no rule is called so: it is only observed", tags::RULE)
+        } else {
+            format!("its tag {} names {name:?}, and no rule is called so: {instead:?} protects it instead", tags::RULE)
+        }
+    });
+    soft.hold = tags::hold(said, out.now);
+    if let Some(until) = soft.hold.as_ref().and_then(|hold| hold.until) {
+        soft.want(until);
+    }
+}
+
+/// What green's own tags allow. Task sets show their tags only when they are read by themselves, once per green.
+pub(super) fn contract(partition: &mut Partition, seen: &Observation, out: &Out<'_>) {
+    let Partition { kept, soft } = partition;
+    let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended() && d.contract.is_none()) else { return };
+    let mut again = seen.task_sets_again.iter().flatten();
+    if let Some(green) = again.find(|set| set.id == deployment.green) {
+        deployment.contract = Some(Contract::of(&green.tags));
+    } else {
+        soft.twice = true;
+        soft.want(if seen.ask.twice { out.now.plus(LOOK_AGAIN) } else { out.now });
+    }
+}
+
+/// A person wants green rolled back: no gate has to agree, no brake holds it. What the plan checks, it checks all the same.
+pub(super) fn roll_back(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_>) {
+    let Some((wanted, reason)) = tags::rollback(&seen.service.tags) else { return };
+    if kept.undecided().is_some_and(|deployment| deployment.green == wanted && deployment.contract.is_some()) {
+        let fact = format!("a person wants {wanted} rolled back: {reason}");
+        let evidence = Evidence::fact(Gate::Person, wanted, out.now, fact);
+        rollback::decide(key, kept, vec![evidence], seen, out);
+    }
+}
