@@ -135,30 +135,8 @@ impl Simulation {
         self.judged.green_was_dead = green_was_dead;
         let operation = write.operation();
         let late = self.now.since(sent_at) > TIMEOUT;
-        let outcome = match self.refusal(who, operation, self.schedule.faults.writes_denied) {
-            Some(error) => Outcome::Failed(error),
-            None => {
-                if late {
-                    // Sent after a stand-still: what happened meanwhile is as good as unseen.
-                    (self.judged.disturbed_at, self.judged.disturbed_after) = (self.now, self.judged.happened);
-                    (self.judged.rests_on, self.judged.rests_after) = (self.now, self.judged.happened - 1);
-                }
-                self.ended.writes += 1;
-                operation.hash(&mut self.hasher);
-                self.tell_of(who, "call", || format!("{operation} is applied"));
-                self.check_epoch(&write, epoch, late);
-                match direct::apply(&mut self.world, &write) {
-                    Ok(()) if self.chance(self.schedule.faults.failed_after) => {
-                        Outcome::Failed(self.fault(who, operation, ErrorClass::Transient))
-                    }
-                    Ok(()) => Outcome::Applied,
-                    Err(error) if error.class == ErrorClass::NotFound && operation == "DeleteTaskSet" => {
-                        Outcome::AlreadyDone
-                    }
-                    Err(error) => Outcome::Failed(error),
-                }
-            }
-        };
+        let refused = self.refusal(who, operation, self.schedule.faults.writes_denied);
+        let outcome = refused.map_or_else(|| self.carry_out(who, &write, epoch, late), Outcome::Failed);
         // A deposed worker listens to nobody any more.
         let worker = &self.workers[who];
         if !worker.acting || worker.epoch() != epoch {
@@ -174,6 +152,28 @@ impl Simulation {
             outcome
         };
         self.plan_own(who, latency, Own::Done(id, outcome));
+    }
+
+    /// It reached AWS, which does what it says, or refuses.
+    fn carry_out(&mut self, who: usize, write: &Write, epoch: u64, late: bool) -> Outcome {
+        let operation = write.operation();
+        if late {
+            // Sent after a stand-still: what happened meanwhile is as good as unseen.
+            (self.judged.disturbed_at, self.judged.disturbed_after) = (self.now, self.judged.happened);
+            (self.judged.rests_on, self.judged.rests_after) = (self.now, self.judged.happened - 1);
+        }
+        self.ended.writes += 1;
+        operation.hash(&mut self.hasher);
+        self.tell_of(who, "call", || format!("{operation} is applied"));
+        self.check_epoch(write, epoch, late);
+        match direct::apply(&mut self.world, write) {
+            Ok(()) if self.chance(self.schedule.faults.failed_after) => {
+                Outcome::Failed(self.fault(who, operation, ErrorClass::Transient))
+            }
+            Ok(()) => Outcome::Applied,
+            Err(error) if error.class == ErrorClass::NotFound && operation == "DeleteTaskSet" => Outcome::AlreadyDone,
+            Err(error) => Outcome::Failed(error),
+        }
     }
 
     /// S6, when a call is applied.

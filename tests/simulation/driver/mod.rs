@@ -162,6 +162,7 @@ pub(crate) struct Simulation {
 }
 
 /// What the judge remembers.
+#[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 struct Judged {
     /// When the world last changed in a way that a check may not have seen,
     disturbed_at: Timestamp,
