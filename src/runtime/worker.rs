@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::clock::WallClockWatch;
 use super::entry;
 use super::executor::{Executor, Observe};
 use super::health::{Health, Part};
@@ -393,6 +394,7 @@ impl Worker {
 
         parts.spawn(quiet("message custodian", Custodian::new(Arc::clone(&clock), inbox, told).run()));
 
+        let watch = WallClockWatch::new(clock.now(), clock.elapsed());
         let turn = Turn {
             machine,
             executor: Executor::new(Arc::clone(&clock), observer, actuator, announcer, control, term.clone()),
@@ -409,6 +411,7 @@ impl Worker {
             term: term.clone(),
             entries,
             latest,
+            watch,
         };
         parts.spawn(async move { ("engine loop", turn.run(vec![Input::Restarted, Input::Rules(rules)]).await) });
 
@@ -459,8 +462,8 @@ async fn recall<M: Machine>(
     for bytes in &recovered.entries {
         let entry = entry::decode(bytes)
             .map_err(|error| WorkerError::Incompatible { what: "an entry", cause: error.to_string() })?;
-        latest = latest.max(entry.at);
-        drop(machine.step(entry.at, entry.input));
+        latest = entry.at;
+        drop(machine.step(entry.at, &entry.input));
     }
     let entries = recovered.entries.len();
     if resumed || entries > 0 {
