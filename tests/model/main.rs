@@ -22,6 +22,7 @@
 //! A debug build goes no deeper than [`SHALLOW`].
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tell why")]
 
+mod changes;
 mod explorer;
 mod moves;
 mod promises;

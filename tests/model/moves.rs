@@ -7,8 +7,9 @@ use taskset_guardian::ports::Tenure;
 use taskset_guardian::runtime::lease::{LENGTH, RENEW_EVERY, WRITE_WITHIN, Watched};
 
 use super::Flaw;
+use super::changes::{apply, end, give_up, over, put, put_anew, tick};
 use super::state::{
-    At, Aws, Call, FOREVER, GIVEN_UP, Holder, Intent, Log, NOW, Record, Renewal, Role, State, UNANSWERED, Write,
+    At, Aws, Call, FOREVER, Holder, Intent, Log, NAMES, NOW, Record, Renewal, Role, State, UNANSWERED, Worker, Write,
 };
 use super::state::{age, ago, ticks};
 
@@ -22,6 +23,7 @@ pub(crate) struct Move {
     pub(crate) what: What,
 }
 
+/// Their names are the words of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Ticks,
@@ -30,6 +32,7 @@ pub(crate) enum What {
     Looks,
     Asks,
     Acquires,
+    /// The record says so, and nobody answers.
     AcquiresUnknowing,
     IsRefused,
     AskIsLost,
@@ -37,6 +40,7 @@ pub(crate) enum What {
     RenewalIsApplied,
     RenewalIsAnswered,
     RenewalIsGivenUp,
+    /// A renewal that was given up.
     StrayIsApplied,
     StrayIsLost,
     StandsBy,
@@ -60,8 +64,7 @@ pub(crate) enum What {
 
 impl fmt::Display for Move {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = ["A", "B"];
-        write!(f, "{} {:?}", self.who.map_or("-", |who_is| who[who_is]), self.what)
+        write!(f, "{} {:?}", self.who.map_or("-", |who| NAMES[who]), self.what)
     }
 }
 
@@ -115,9 +118,8 @@ impl<'a> Next<'a> {
     }
 
     fn time(&mut self) {
-        // What takes no time happens before the clocks go on.
-        let at = |at: fn(At) -> bool| self.from.workers.iter().filter_map(|w| w.holder()).any(|holder| at(holder.at));
-        if at(|at| matches!(at, At::Checked(_))) {
+        // From the last check to the call takes no time, unless there is a freeze.
+        if self.from.workers.iter().filter_map(Worker::holder).any(|holder| matches!(holder.at, At::Checked(_))) {
             return;
         }
         self.add(None, What::Ticks, |to| {
@@ -207,15 +209,13 @@ impl<'a> Next<'a> {
             }
             None => {}
             Some(Renewal { asked, applied: false }) => {
-                {
-                    let renewed = Record { epoch: holder.epoch, beat: holder.beat, released: false };
-                    let twice = self.has(Flaw::AppliedTwice);
-                    self.add(Some(who), What::RenewalIsApplied, |to| {
-                        put(to, renewed);
-                        to.workers[who].holder_mut().unwrap().renewal = Some(Renewal { asked, applied: true });
-                        to.stray = to.stray.or(twice.then_some(renewed));
-                    });
-                }
+                let renewed = Record { epoch: holder.epoch, beat: holder.beat, released: false };
+                let twice = self.has(Flaw::AppliedTwice);
+                self.add(Some(who), What::RenewalIsApplied, |to| {
+                    put(to, renewed);
+                    to.workers[who].holder_mut().unwrap().renewal = Some(Renewal { asked, applied: true });
+                    to.stray = to.stray.or(twice.then_some(renewed));
+                });
                 self.add(Some(who), What::RenewalIsGivenUp, |to| give_up(to, who));
             }
             Some(Renewal { asked, applied: true }) => {
@@ -285,7 +285,7 @@ impl<'a> Next<'a> {
         self.add(Some(who), What::Claims, |to| {
             if fenced {
                 to.epoch = holder.epoch;
-                to.workers.iter_mut().filter_map(|worker| worker.holder_mut()).for_each(|it| it.has_head = false);
+                to.workers.iter_mut().filter_map(Worker::holder_mut).for_each(|it| it.has_head = false);
             }
             let decided = to.log != Log::Undecided;
             let holder = to.workers[who].holder_mut().unwrap();
@@ -330,7 +330,7 @@ impl<'a> Next<'a> {
         self.add(Some(who), What::CommitIsApplied, |to| {
             to.log = intent.logged();
             to.decisions += u8::from(intent == Intent::Decide);
-            to.workers.iter_mut().filter_map(|worker| worker.holder_mut()).for_each(|it| it.has_head = false);
+            to.workers.iter_mut().filter_map(Worker::holder_mut).for_each(|it| it.has_head = false);
             let holder = to.workers[who].holder_mut().unwrap();
             (holder.has_head, holder.at) = (true, At::Committing(intent, true));
         });
@@ -377,74 +377,4 @@ impl<'a> Next<'a> {
             self.add(None, What::LateCallIsLost, |to| to.late_delete = false);
         }
     }
-}
-
-fn apply(to: &mut State, write: Write) {
-    to.aws = match (write, to.aws) {
-        (Write::Shift, Aws::GreenServes) => Aws::Shifted,
-        (Write::Shift, aws) => aws,
-        (Write::Delete, _) => Aws::Deleted,
-    };
-}
-
-fn put(to: &mut State, record: Record) {
-    to.lease = Some(record);
-    to.stamped = 0;
-}
-
-fn put_anew(to: &mut State, record: Record) {
-    put(to, record);
-    to.stray = None;
-}
-
-/// One worker's clock goes on.
-fn tick(to: &mut State, who: usize) {
-    let older = |age: &mut u8| *age = (*age + 1).min(FOREVER);
-    let worker = &mut to.workers[who];
-    match &mut worker.role {
-        Role::Standby { since, asked, .. } => {
-            older(since);
-            *asked = asked.map(|asked| (asked + 1).min(UNANSWERED));
-        }
-        Role::Holder(holder) => {
-            older(&mut holder.renewed);
-            holder.renewal.iter_mut().for_each(|renewal| older(&mut renewal.asked));
-            if holder.renewal.is_some_and(|renewal| renewal.asked == UNANSWERED) {
-                give_up(to, who);
-            }
-        }
-    }
-    let worker = &mut to.workers[who];
-    worker.call.iter_mut().for_each(|call| older(&mut call.sent));
-    if worker.call.is_some_and(|call| call.sent == GIVEN_UP) {
-        over(to, who);
-    }
-}
-
-/// A call has ended. Who still waits for it reads again.
-fn over(to: &mut State, who: usize) {
-    let call = to.workers[who].call.take();
-    if let Some(holder) = to.workers[who].holder_mut()
-        && holder.at == At::Waiting
-        && call.is_some_and(|call| call.epoch == holder.epoch)
-    {
-        holder.at = At::Reading;
-    }
-}
-
-/// A renewal without an answer: if it is not in the record yet, it may come there later.
-fn give_up(to: &mut State, who: usize) {
-    let holder = to.workers[who].holder_mut().unwrap();
-    if holder.renewal.take().is_some_and(|renewal| !renewal.applied) {
-        let record = Record { epoch: holder.epoch, beat: holder.beat, released: false };
-        to.stray = to.stray.or(Some(record));
-    }
-}
-
-/// The worker is no holder any more. What it has sent is still on its way.
-fn end(to: &mut State, who: usize) {
-    if to.workers[who].holder().is_some() {
-        give_up(to, who);
-    }
-    to.workers[who].role = Role::NEW;
 }

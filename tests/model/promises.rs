@@ -3,7 +3,6 @@
 use super::moves::{Move, What};
 use super::state::{At, Aws, Call, Role, State, UNANSWERED, Worker, Write};
 
-/// Exactly one may act.
 pub(crate) const ONE_LEADS: &str = "L4: the terms of two workers are in force at the same time";
 
 pub(crate) const STARTS_IN_TIME: &str = "S6: a call passes its last check while a later holder may act";

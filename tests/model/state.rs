@@ -7,6 +7,8 @@ use std::time::Duration;
 use taskset_guardian::ports::Tenure;
 use taskset_guardian::runtime::lease::{LENGTH, Span, WRITE_WITHIN, Watched};
 
+pub(crate) const NAMES: [&str; 2] = ["A", "B"];
+
 /// The model's clocks count this.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -144,7 +146,7 @@ pub(crate) struct Holder {
     /// The age of the newest renewal that is known to have succeeded, from before it was asked for.
     pub(crate) renewed: u8,
     pub(crate) renewal: Option<Renewal>,
-    /// The head of the journal is as this worker left it.
+    /// The head of the journal is as this worker left it: else its commits are refused.
     pub(crate) has_head: bool,
     /// It knows of the decision.
     pub(crate) decided: bool,
@@ -330,7 +332,7 @@ impl fmt::Display for State {
             }
         }
         write!(f, ", head {}, {:?}, {:?}", self.epoch, self.log, self.aws)?;
-        for (name, worker) in ["A", "B"].iter().zip(&self.workers) {
+        for (name, worker) in NAMES.iter().zip(&self.workers) {
             match worker.role {
                 Role::Standby { watched: None, .. } => write!(f, " | {name} watches")?,
                 Role::Standby { watched: Some(Record::GONE), .. } => write!(f, " | {name} watches what is gone")?,
