@@ -395,9 +395,11 @@ impl Worker {
         parts.spawn(quiet("message custodian", Custodian::new(Arc::clone(&clock), inbox, told).run()));
 
         let watch = WallClockWatch::new(clock.now(), clock.elapsed());
+        let executor = Executor::new(Arc::clone(&clock), observer, actuator, announcer, control, term.clone());
+        let begun = executor.begun();
         let turn = Turn {
             machine,
-            executor: Executor::new(Arc::clone(&clock), observer, actuator, announcer, control, term.clone()),
+            executor,
             clock,
             journal,
             metrics,
@@ -438,6 +440,10 @@ impl Worker {
                 stop.cancel();
                 first_error.get_or_insert(error);
             }
+        }
+        if !begun.is_empty() && !term.is_endless() {
+            // Given back, the lease would be the successor's before the last call is over: it is left to run out.
+            term.lose();
         }
         first_error.map_or(Ok(()), Err)
     }
