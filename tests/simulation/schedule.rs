@@ -34,6 +34,8 @@ pub(crate) struct Schedule {
     pub(crate) workers: usize,
     /// The guardian may change nothing: it was started with `--dry-run`.
     pub(crate) dry_run: bool,
+    /// How often every service is read.
+    pub(crate) sweep: Duration,
     /// Faults and people stop here.
     pub(crate) calm_at: Duration,
     /// Green is bad, in a way that tasks show.
@@ -78,12 +80,13 @@ impl Schedule {
         let mut rng = Rng::with_seed(seed ^ 0x005e_ed0f_9a3d);
         let workers = if rng.u8(0..3) == 0 { 2 } else { 1 };
         let faults = Faults::draw(&mut rng, workers);
-        let calm_at = secs(rng.u64(40..150));
+        let calm_at = secs(rng.u64(25..100));
         let (version, bad, sound) = version(&mut rng);
         let key = ServiceKey::new("prod", "checkout");
         let others = if rng.u8(0..25) == 0 { rng.u8(1..=5) } else { 0 };
         let others: Vec<_> = (1..=others).map(|n| ServiceKey::new("prod", format!("fleet-{n}"))).collect();
         let services = std::iter::once(&key).chain(&others).map(|key| service(&mut rng, key, calm_at)).collect();
+        let sweep = secs(rng.u64(2..=6) * 5);
         let drain = secs(rng.u64(0..=20));
         let mode = if rng.u8(0..20) == 0 { Mode::Observe } else { Mode::Enforce };
         let dry_run = rng.u8(0..20) == 0;
@@ -111,7 +114,7 @@ impl Schedule {
             watch_errors(&mut rng, &mut setup, &key);
         }
         let rules = RuleSet { rules: vec![Arc::new(rule(&mut rng, drain, mode))] };
-        Self { seed, setup, rules, faults, workers, dry_run, calm_at, bad, sound, key, others }
+        Self { seed, setup, rules, faults, workers, dry_run, sweep, calm_at, bad, sound, key, others }
     }
 
     /// Every service.
@@ -212,7 +215,7 @@ fn script(rng: &mut Rng, calm_at: Duration) -> Vec<(Duration, Act)> {
     let mut script = vec![(secs(1), Act::CreateTaskSet { version: NEW.to_owned(), scale: 100.0 })];
     let mut at = 1;
     for green in [10, 50, 100] {
-        at += rng.u64(1..=20);
+        at += rng.u64(1..=12);
         if rng.u8(0..3) > 0 {
             script.push((secs(at), Act::SetWeights { blue: 100 - green, green }));
         }
@@ -254,11 +257,11 @@ fn rule(rng: &mut Rng, drain: Duration, mode: Mode) -> Rule {
         name: Arc::from("all"),
         mode,
         protect: vec![Protect { cluster: Arc::from("prod"), service: Arc::from("*") }],
-        watch: Watch { bake: secs(45), freshness: secs(300) },
+        watch: Watch { bake: secs(30), freshness: secs(300) },
         stability: StabilityGates {
             window: secs(rng.u64(30..=200)),
             task_failures: Some(rng.u32(1..=3)),
-            steady_within: Some(secs(rng.u64(40..=120))),
+            steady_within: Some(secs(rng.u64(30..=90))),
             unhealthy_targets: Some(0.5),
         },
         errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },

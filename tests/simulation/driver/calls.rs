@@ -12,7 +12,7 @@ use taskset_guardian::sandbox::direct;
 use taskset_guardian::sandbox::world::Act;
 
 use super::worker::Seen;
-use super::{Decided, LAG, Own, SWEEP, ShellMutant, Simulation, TIMEOUT, Todo};
+use super::{Decided, LAG, Own, ShellMutant, Simulation, TIMEOUT, Todo};
 use crate::schedule;
 
 impl Simulation {
@@ -97,7 +97,7 @@ impl Simulation {
     }
 
     pub(super) fn sweep(&mut self, who: usize) {
-        self.plan_own(who, SWEEP, Own::Sweep);
+        self.plan_own(who, self.schedule.sweep, Own::Sweep);
         let keys = self.schedule.keys().cloned().collect();
         self.take(who, Input::Swept(keys), None);
     }

@@ -174,6 +174,16 @@ impl Simulation {
         }
     }
 
+    /// What a commit without an answer came to, only the journal knows.
+    pub(super) fn believe_open(&mut self, who: usize) {
+        self.judged.open.clear();
+        for key in self.schedule.keys().cloned().collect::<Vec<_>>() {
+            let view = self.workers[who].engine.service(&key, self.now).and_then(|view| view.deployment);
+            let open = view.and_then(|deployment| deployment.incident.zip(deployment.open_since));
+            self.judged.open.extend(open.map(|(incident, since)| (incident, (key, since))));
+        }
+    }
+
     /// An announcement is durable.
     pub(super) fn owe(&mut self, announcement: &Announcement) {
         let Announcement { id, kind, incident, .. } = announcement;
@@ -288,7 +298,9 @@ impl Simulation {
             self.broken("L5", "escalated, and nobody was called".to_owned());
         }
         let judged = matches!(deployment.phase, Phase::Watching);
-        if self.schedule.bad && judged && deployment.green_failures >= 6 {
+        // A blue that fails as well may keep green from being blamed.
+        let bad = self.schedule.bad && self.schedule.setup.versions.len() == 1;
+        if bad && judged && deployment.green_failures >= 6 {
             self.broken(
                 "L2",
                 format!("{} failures, and nothing is decided: {}", deployment.green_failures, deployment.why),

@@ -62,6 +62,7 @@ impl Simulation {
         if in_force.count() > 0 {
             self.broken("L4", "two workers may act at a time".to_owned());
         }
+        self.judged.leaderless_since = self.now;
         let alone = self.alone();
         let worker = &mut self.workers[who];
         worker.term += 1;

@@ -22,7 +22,7 @@ use fastrand::Rng;
 use taskset_guardian::engine::Settings;
 use taskset_guardian::model::{
     Announcement, AnnouncementKind, Ask, CallError, EffectId, IncidentId, Observation, Outcome, ServiceKey,
-    ServiceReading, TaskSetId, Timestamp, Write, humane,
+    ServiceReading, TaskSetId, Timestamp, Write,
 };
 use taskset_guardian::sandbox::world::{Act, World};
 use tokio::runtime::{Builder, Runtime};
@@ -31,7 +31,6 @@ use crate::schedule::{self, Schedule};
 use table::MemoryTable;
 use worker::Worker;
 
-const SWEEP: Duration = Duration::from_secs(30);
 const RECEIVE: Duration = Duration::from_secs(1);
 const QUEUE: &str = "http://sandbox/queue/taskset-guardian";
 
@@ -209,6 +208,8 @@ struct Judged {
     asked: bool,
     /// How often a worker began to act: each time it may say again what was not answered.
     terms: u32,
+    /// A commit got no answer, and its worker did not live to try again: what it said may be durable.
+    unsure: bool,
     /// Something was opened or ended since the engine's word on that was last checked.
     news: bool,
     /// Under which epoch a task set was deleted.
@@ -224,7 +225,7 @@ struct Judged {
 impl Simulation {
     pub(crate) fn new(schedule: Schedule, tell: bool) -> Self {
         let began = Timestamp::from_millis(1_772_445_600_000);
-        let settings = Settings { dry_run: schedule.dry_run, sweep: SWEEP, fleet_brake: schedule::BRAKE };
+        let settings = Settings { dry_run: schedule.dry_run, sweep: schedule.sweep, fleet_brake: schedule::BRAKE };
         let world = World::new(schedule.seed, began, schedule.setup.clone());
         let workers = schedule.faults.clocks.iter().take(schedule.workers);
         let workers = workers.map(|clock| Worker::new(began, settings, clock)).collect();
@@ -241,6 +242,7 @@ impl Simulation {
             owed: BTreeMap::new(),
             asked: false,
             terms: 0,
+            unsure: false,
             news: false,
             deleted: BTreeMap::new(),
             amnesia: false,
@@ -288,7 +290,7 @@ impl Simulation {
         let drain = self.schedule.setup.drain;
         let end = self.began.plus(self.schedule.calm_at + FINISH + drain + Duration::from_mins(1));
         // Two sweeps after the calm a bad green is decided on; what is open by then has until the end.
-        let quiet = self.began.plus(self.schedule.calm_at + 3 * SWEEP);
+        let quiet = self.began.plus(self.schedule.calm_at + 3 * self.schedule.sweep);
         while let Some(((at, _), todo)) = self.agenda.pop_first() {
             if at > end || (at > quiet && todo.is_sweep() && self.is_over()) {
                 break;
@@ -353,7 +355,8 @@ impl Simulation {
             Todo::Start(who) => self.start(who),
             Todo::Meddle(key, act) => self.meddle(&key, &act),
             Todo::Jump(who, by_ms) => {
-                if let Some(worker) = self.workers.get_mut(who) {
+                let calm = self.calm();
+                if let Some(worker) = self.workers.get_mut(who).filter(|_| !calm) {
                     worker.clock.jump(by_ms);
                     self.tell_of(who, "fault", || format!("the wall clock jumps by {by_ms} ms"));
                 }
@@ -384,8 +387,8 @@ impl Simulation {
 
     fn tell(&mut self, who: &str, what: impl FnOnce() -> String) {
         if let Some(story) = &mut self.story {
-            let at = humane(self.now.since(self.began));
-            story.push(format!("{at:>8} {who:<9} {}", what()));
+            let at = self.now.since(self.began).as_secs_f64();
+            story.push(format!("{at:>8.3} {who:<9} {}", what()));
         }
     }
 
@@ -403,8 +406,8 @@ impl Simulation {
                 self.judged.disturbed_at = self.judged.disturbed_at.max(moment.at);
             }
             if let Some(story) = &mut self.story {
-                let at = humane(moment.at.since(self.began));
-                story.push(format!("{at:>8} aws       {}", moment.what));
+                let at = moment.at.since(self.began).as_secs_f64();
+                story.push(format!("{at:>8.3} aws       {}", moment.what));
             }
         }
     }

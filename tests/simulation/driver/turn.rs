@@ -35,6 +35,8 @@ pub(super) struct Pending {
     heard: Vec<Heard>,
     /// Its messages are deleted already, which they must not be.
     pub(super) acknowledged: bool,
+    /// A try to commit it failed, or got no answer.
+    pub(super) unsure: bool,
     /// After the next failure.
     pause: Duration,
 }
@@ -125,6 +127,7 @@ impl Simulation {
             Err(JournalError::Deposed { .. }) => self.step_down(who, "the journal is another's"),
             Err(_) => {
                 let Some(pending) = &mut self.workers[who].pending else { return };
+                pending.unsure = true;
                 let pause = pending.pause;
                 pending.pause = (pause * 2).min(LONGEST_PAUSE);
                 self.plan_own(who, pause, Own::Commit);

@@ -111,6 +111,7 @@ impl Simulation {
     /// What was not committed is lost, and with it what it said; its messages must not be deleted.
     fn forget_pending(&mut self, who: usize) {
         let lost = self.workers[who].pending.take();
+        self.judged.unsure |= lost.as_ref().is_some_and(|pending| pending.unsure);
         if lost.is_some_and(|pending| pending.acknowledged && !pending.entries.is_empty()) {
             self.broken("S8", "a message is deleted, and what it said is lost".to_owned());
         }
@@ -187,7 +188,11 @@ impl Simulation {
         }
         (worker.engine, worker.entries) = (engine, recovered.entries.len());
         self.judged.terms += 1;
-        self.check_open(who);
+        if std::mem::take(&mut self.judged.unsure) {
+            self.believe_open(who);
+        } else {
+            self.check_open(who);
+        }
         let (now, rules) = (self.now, self.schedule.rules.clone());
         let worker = &mut self.workers[who];
         worker.inbox.extend([(Input::Restarted, None), (Input::Rules(rules), None)]);
@@ -261,7 +266,7 @@ impl Simulation {
         let worker = &mut self.workers[who];
         worker.end_term();
         worker.watched = None;
-        worker.able_since = self.now.plus(rest);
+        worker.able_since = worker.able_since.max(self.now.plus(rest));
         self.plan_own(who, rest, Own::Look);
     }
 }
