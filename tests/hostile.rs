@@ -234,6 +234,7 @@ async fn a_hundred_thousand_old_failures_decide_nothing_and_do_not_hold_up_the_r
     ]);
     let worker = Process::start("worker", command, directory.path());
 
+    eventually("half of them are received", async || sandbox.with(|besieged| besieged.opened)).await;
     eventually("the real breach is rolled back and the queue is empty", async || {
         sandbox.with(|besieged| {
             let said = besieged.world.announcements();

@@ -98,7 +98,7 @@ fn deaths() -> impl Iterator<Item = Death> {
 /// What the next worker does, counted from its start.
 struct Revival {
     began: Instant,
-    /// Its first call of AWS.
+    /// Its first call of AWS, but for receives: a long poll that the dead one had begun may still end.
     first_call: Option<Duration>,
     /// Its first change; or its announcement, where that is what was interrupted or nothing else was left to be done.
     next_step: Option<Duration>,
@@ -158,7 +158,7 @@ impl Deadly {
 impl Backend for Deadly {
     fn call(&mut self, call: Call) -> Result<Reply, ApiError> {
         let nobody_hears = Err(ApiError::client("ServerException", "nobody hears this"));
-        if let Some(revival) = &mut self.revival {
+        if let Some(revival) = self.revival.as_mut().filter(|_| !matches!(call, Call::ReceiveMessage { .. })) {
             revival.first_call.get_or_insert_with(|| revival.began.elapsed());
         }
         let operation = change(&call);
