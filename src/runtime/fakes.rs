@@ -152,7 +152,7 @@ impl World {
             journal: Arc::clone(self) as Arc<dyn Journal>,
             lease: None,
             decode: Arc::new(decode),
-            rules: Arc::new(move || locked(&rules.rules).clone()),
+            rules: Arc::new(move || Box::pin(std::future::ready(locked(&rules.rules).clone()))),
         }
     }
 }

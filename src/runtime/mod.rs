@@ -44,6 +44,6 @@ pub use executor::Observe;
 pub use health::{Health, Part};
 pub use machine::Machine;
 pub use observe::Observer;
-pub use pump::{Decoded, Decoder};
-pub use reload::RuleLoader;
+pub use pump::{Decoded, Decoder, decoder};
+pub use reload::{LoadedRules, RuleLoader, blocking_loader};
 pub use worker::{Handle, Hook, Ports, Settings, StatusReply, Worker, WorkerError, WorkerView};

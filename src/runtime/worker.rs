@@ -16,7 +16,7 @@ use super::leader::{Held, Term, Watcher};
 use super::machine::Machine;
 use super::pump::{Arrival, Decoder, Pump};
 use super::receipts::Custodian;
-use super::reload::{self, Reload, RuleLoader};
+use super::reload::{Reload, RuleLoader};
 use super::sweep::Sweep;
 use super::turn::{Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
@@ -264,13 +264,13 @@ impl Worker {
         restore: impl Fn(Option<Vec<u8>>) -> Result<M, String>,
         shutdown: CancellationToken,
     ) -> Result<(), WorkerError> {
-        let mut rules = reload::load(&self.ports.rules).await.map_err(WorkerError::Rules)?;
+        let mut rules = (self.ports.rules)().await.map_err(WorkerError::Rules)?;
         self.metrics.reload(true);
         let Some(lease) = &self.ports.lease else {
             return self.act(&restore, rules, Term::endless(), &shutdown).await;
         };
         while let Some(held) = self.stand_by(lease, &shutdown).await {
-            match reload::load(&self.ports.rules).await {
+            match (self.ports.rules)().await {
                 Ok(loaded) => rules = loaded,
                 Err(diagnostics) => {
                     self.metrics.reload(false);
@@ -415,12 +415,14 @@ impl Worker {
         let mut first_error = None;
         loop {
             let ended = tokio::select! {
-                ended = parts.join_next() => ended,
+                biased;
+                // First: the parts that end because of it ended as they should.
                 () = term.lost(), if !stop.is_cancelled() => {
                     stop.cancel();
                     self.health.stand_by();
                     continue;
                 }
+                ended = parts.join_next() => ended,
             };
             let Some(ended) = ended else { break };
             let error = match ended {
