@@ -1,6 +1,6 @@
 //! A fake world for the worker's tests. Everything that matters is written into one log, in order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -94,6 +94,8 @@ pub(crate) struct World {
     /// Receipts whose delete fails, how often, and how.
     pub(crate) undeletable: Mutex<BTreeMap<Receipt, (u32, ErrorClass)>>,
     pub(crate) journal_fails: AtomicBool,
+    /// Calls of these names never answer.
+    pub(crate) hangs: Mutex<BTreeSet<&'static str>>,
     pub(crate) recovered: Mutex<Recovered>,
     pub(crate) write_takes: Mutex<Duration>,
     pub(crate) write_fails: Mutex<Option<ErrorClass>>,
@@ -113,6 +115,7 @@ impl Default for World {
             polls_ended: AtomicUsize::new(0),
             undeletable: Mutex::default(),
             journal_fails: AtomicBool::new(false),
+            hangs: Mutex::default(),
             recovered: Mutex::default(),
             write_takes: Mutex::default(),
             write_fails: Mutex::default(),
@@ -127,6 +130,13 @@ impl Default for World {
 impl World {
     pub(crate) fn say(&self, what: impl Into<String>) {
         locked(&self.log).push(what.into());
+    }
+
+    /// Never returns if the call of this name is to hang.
+    async fn perhaps_hang(&self, name: &str) {
+        if locked(&self.hangs).contains(name) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// What was logged with one of these beginnings.
@@ -218,6 +228,7 @@ impl Inbox for World {
     }
 
     async fn delete(&self, receipts: &[Receipt]) -> Vec<(Receipt, CallError)> {
+        self.perhaps_hang("delete").await;
         let mut failed = Vec::new();
         for receipt in receipts {
             match locked(&self.undeletable).get_mut(receipt) {
@@ -243,10 +254,12 @@ impl Inbox for World {
 #[async_trait]
 impl Journal for World {
     async fn load(&self) -> Result<Recovered, JournalError> {
+        self.perhaps_hang("load").await;
         Ok(locked(&self.recovered).clone())
     }
 
     async fn append(&self, entries: Vec<Vec<u8>>, incidents: &[Incident]) -> Result<(), JournalError> {
+        self.perhaps_hang("append").await;
         if self.journal_fails.load(Ordering::Relaxed) {
             self.say("commit failed");
             return Err(JournalError::Failed { context: "append".into(), cause: "as the test wants it".into() });

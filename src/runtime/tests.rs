@@ -205,6 +205,27 @@ async fn a_worker_whose_journal_never_heals_ends_with_the_reason_and_deletes_not
     assert!(world.logged(&["delete", "checkpoint"]).is_empty());
 }
 
+/// Found by `tests/shell`, seeds 184, 396 and 477.
+#[tokio::test(start_paused = true)]
+async fn whatever_hangs_a_worker_ends_before_it_is_killed() {
+    for (call, in_order) in [("delete", true), ("append", false), ("load", true)] {
+        let world = Arc::new(World::default());
+        locked(&world.hangs).insert(call);
+        world.deliver(&["one"]);
+        let running = begin(&world);
+        running.after(seconds(3)).await;
+        let told = world.clock.now();
+        let ended = running.end().await;
+        let took = world.clock.now().since(told);
+        assert!(took <= seconds(25), "{call} hangs, and the end takes {took:?}");
+        match ended {
+            Ok(()) => assert!(in_order, "{call}"),
+            Err(error) => assert!(!in_order && matches!(error, WorkerError::Overdue), "{call}: {error}"),
+        }
+        assert_eq!(world.logged(&["delete"]), [] as [&str; 0], "{call}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_changes_nothing_needs_no_commit_but_its_message_is_deleted() {
     let world = Arc::new(World::default());

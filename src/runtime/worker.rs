@@ -20,7 +20,7 @@ use super::reload::{Reload, RuleLoader};
 use super::sweep::Sweep;
 use super::turn::{Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
-use crate::model::Timestamp;
+use crate::model::{Timestamp, humane};
 use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Lease};
 use crate::rules::RuleSet;
 use crate::telemetry::Metrics;
@@ -33,6 +33,10 @@ const SIGNALS: usize = 256;
 const QUESTIONS: usize = 16;
 /// A status question that waits longer than this has no answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// From the order to stop to the end, whatever hangs. A long poll takes 10 s of it, and what was sent 10 s to be answered;
+/// giving the lease back takes another 4 s at most. All fits into ECS's default `stopTimeout` of 30 s.
+const ENDS_WITHIN: Duration = Duration::from_secs(25);
 
 /// Sees every report, after its inputs are durable, with the time of its step.
 pub type Hook = Arc<dyn Fn(&Report, Timestamp) + Send + Sync>;
@@ -94,6 +98,12 @@ pub enum WorkerError {
     /// An input can't be written.
     #[error("an input can't be written to the journal: {0}")]
     Encode(String),
+    /// It was told to end and could not do it in order.
+    #[error(
+        "it did not end in order within {}: what was not answered is looked at after the restart",
+        humane(ENDS_WITHIN)
+    )]
+    Overdue,
     /// A part ended that should not have.
     #[error("the {part} ended unexpectedly: {cause}")]
     Part {
@@ -325,7 +335,13 @@ impl Worker {
         shutdown: &CancellationToken,
     ) -> Result<(), WorkerError> {
         self.health.set(Part::Rules, Ok(()));
-        let recalled = recall(&*self.ports.journal, restore).await?;
+        let recalled = tokio::select! {
+            biased;
+            // Nothing has begun yet, so there is nothing to end in order.
+            () = shutdown.cancelled() => return Ok(()),
+            () = term.lost() => return Ok(()),
+            recalled = recall(&*self.ports.journal, restore) => recalled?,
+        };
         self.health.set(Part::Journal, Ok(()));
         self.start(recalled, rules, term, shutdown).await
     }
@@ -344,6 +360,7 @@ impl Worker {
         let (metrics, health) = (Arc::clone(&self.metrics), Arc::clone(&self.health));
         let questions = Arc::clone(&self.questions).lock_owned().await;
         let Recalled { machine, entries, latest } = recalled;
+        let patience = Arc::clone(&clock);
         let (control, control_inputs) = mpsc::channel(CONTROL);
         let (signals, arrivals) = mpsc::channel::<Arrival>(SIGNALS);
         let (receipts, told) = mpsc::unbounded_channel();
@@ -410,8 +427,14 @@ impl Worker {
             entries,
             latest,
         };
-        parts.spawn(async move { ("engine loop", turn.run(vec![Input::Restarted, Input::Rules(rules)]).await) });
+        let turning =
+            parts.spawn(async move { ("engine loop", turn.run(vec![Input::Restarted, Input::Rules(rules)]).await) });
 
+        let overdue = async {
+            stop.cancelled().await;
+            patience.sleep(ENDS_WITHIN).await;
+        };
+        tokio::pin!(overdue);
         let mut first_error = None;
         loop {
             let ended = tokio::select! {
@@ -423,6 +446,16 @@ impl Worker {
                     continue;
                 }
                 ended = parts.join_next() => ended,
+                () = &mut overdue => {
+                    if turning.is_finished() {
+                        tracing::warn!("Some messages were not deleted in time and will be delivered again");
+                    } else {
+                        // What it sent may still be under way: who takes over has to wait until the lease runs out.
+                        term.lose();
+                        first_error.get_or_insert(WorkerError::Overdue);
+                    }
+                    break;
+                }
             };
             let Some(ended) = ended else { break };
             let error = match ended {
@@ -438,7 +471,12 @@ impl Worker {
                 first_error.get_or_insert(error);
             }
         }
-        first_error.map_or(Ok(()), Err)
+        match first_error {
+            // Who was deposed is not told to end: it stands by.
+            Some(WorkerError::Overdue) if !shutdown.is_cancelled() => Ok(()),
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 }
 

@@ -81,6 +81,7 @@ impl Wire {
             None => self.reach(operation, call),
         };
         if stage.chance(stage.trouble.unanswered) {
+            life.tell("fault", || format!("{operation} gets no answer"));
             sleep(PATIENCE).await;
             return Err(fault(operation, ErrorClass::Transient));
         }
@@ -177,6 +178,7 @@ impl Wire {
                 return own.kill("after a call was applied");
             }
             if unanswered {
+                own.tell("fault", || format!("{operation} gets no answer"));
                 std::future::pending::<()>().await;
             }
             let fails = result.is_ok() && stage.chance(faults.failed_after);
@@ -204,6 +206,7 @@ impl Wire {
         sleep(stage.half_way()).await;
         life.present().await;
         if stage.chance(stage.trouble.unanswered) {
+            life.tell("fault", || "ReceiveMessage gets no answer".to_owned());
             sleep(WAIT + RECEIVE_SLACK).await;
             return Err(fault("ReceiveMessage", ErrorClass::Transient));
         }

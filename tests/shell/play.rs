@@ -81,7 +81,12 @@ fn life(stage: &Stage, who: usize) -> Option<Arc<crate::process::Life>> {
 /// Until nothing is open any more, or until everything should long be over.
 async fn watch(stage: &Stage) {
     let Stage { schedule, .. } = stage;
-    let end = schedule.calm_at + FINISH + schedule.setup.drain + Duration::from_mins(1);
+    // Time of the engine never goes back: it stands still until a clock that was ahead is behind it.
+    let ahead = schedule.faults.clocks.iter().map(|clock| clock.ahead_ms);
+    let jumped = schedule.faults.jumps.iter().map(|(_, _, by_ms)| *by_ms);
+    let ahead: u64 = ahead.chain(jumped).filter_map(|ms| u64::try_from(ms).ok()).sum();
+    let patience = FINISH + schedule.setup.drain + Duration::from_mins(1) + Duration::from_millis(ahead);
+    let end = schedule.calm_at + patience;
     // Two sweeps after the calm a bad green is decided on; what is open by then has until the end.
     let mut passed = schedule.calm_at + 3 * SWEEP;
     sleep(passed).await;

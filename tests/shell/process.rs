@@ -45,6 +45,7 @@ pub(crate) struct Life {
 pub(crate) struct Facts {
     /// Nothing that it sends leaves before this.
     pub(crate) stalled_until: Timestamp,
+    pub(crate) held_back: u32,
     /// Of the lease that it has or had; 0 before.
     pub(crate) epoch: u64,
     /// Until when it may act; `None` without a lease.
@@ -103,7 +104,11 @@ impl Life {
     /// What it sends is held back from now on, as when the machine stands still behind the sending.
     pub(crate) fn stall(&self) {
         let stalled = self.stage.within(self.stage.schedule.faults.paused);
-        self.facts().stalled_until = self.stage.now().plus(stalled);
+        let until = self.stage.now().plus(stalled);
+        let mut facts = self.facts();
+        facts.stalled_until = until;
+        facts.held_back += 1;
+        drop(facts);
         self.tell("fault", || format!("what it sends is held back for {}", humane(stalled)));
     }
 
@@ -214,6 +219,8 @@ async fn run(life: &Arc<Life>) -> bool {
     let ports = tokio::select! {
         biased;
         () = life.dead.cancelled() => return false,
+        // Before it is there to hear it, a signal ends it at once.
+        () = life.stop.cancelled() => return false,
         ports = ports(life) => ports,
     };
     let Some(ports) = ports else {
@@ -232,20 +239,25 @@ async fn run(life: &Arc<Life>) -> bool {
             note_end(life, ended.unwrap());
             return !life.stop.is_cancelled();
         }
-        () = out_of_patience(life) => {
-            life.broken("shutdown", "it did not end within 30 s");
-        }
+        () = out_of_patience(life) => life.broken("shutdown", "it did not end within 30 s"),
     }
     running.abort();
     drop(running.await);
     false
 }
 
-/// Told to end, and the time for that is over.
+/// Told to end, and the time for that is over. What is held back counts from when it is not any more.
 async fn out_of_patience(life: &Life) {
     life.stop.cancelled().await;
     life.stage.tell("person", || format!("tells worker {} to end", life.who));
-    sleep(STOP_TIMEOUT).await;
+    loop {
+        let held_back = life.facts().held_back;
+        sleep(STOP_TIMEOUT).await;
+        life.present().await;
+        if life.facts().held_back == held_back && life.facts().stalled_until.plus(STOP_TIMEOUT) <= life.stage.now() {
+            return;
+        }
+    }
 }
 
 fn note_end(life: &Life, ended: Result<(), WorkerError>) {
@@ -256,7 +268,9 @@ fn note_end(life: &Life, ended: Result<(), WorkerError>) {
         }
         Ok(()) => life.broken("shutdown", "it ended, and nobody told it to"),
         // What was asked for during the faults may be answered, or given up, after them.
-        Err(error @ (WorkerError::Journal(_) | WorkerError::Rules(_))) if !life.stage.is_calm_for(STOP_TIMEOUT) => {
+        Err(error @ (WorkerError::Journal(_) | WorkerError::Rules(_) | WorkerError::Overdue))
+            if !life.stage.is_calm_for(STOP_TIMEOUT) =>
+        {
             life.tell("process", || format!("exits: {error}"));
         }
         Err(error) => life.broken("exit", error.to_string()),

@@ -45,6 +45,7 @@ impl TableLine {
         self.travel().await;
         let stage = &self.life.stage;
         if stage.chance(stage.trouble.unanswered) {
+            self.life.tell("fault", || "a read of the journal's table gets no answer".to_owned());
             sleep(PATIENCE).await;
             return Err(fault("dynamodb", ErrorClass::Transient));
         }
@@ -130,6 +131,7 @@ impl Table for TableLine {
             }
             let done = it.arrive(&changes).await;
             if unanswered {
+                it.life.tell("fault", || "a change of the journal's table gets no answer".to_owned());
                 std::future::pending::<()>().await;
             }
             it.travel().await;
