@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::leader::Term;
 use super::lease::WRITE_WITHIN;
+use super::mutants::{Mutant, without};
 use crate::engine::{Effect, Input};
 use crate::model::{Announcement, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, Timestamp, Write};
 use crate::ports::{Actuator, Announcer, Clock};
@@ -98,7 +99,8 @@ impl Executor {
         let operation = write.operation();
         let sending = in_turn(Arc::clone(&self.writes), async move {
             // Last thing before the call: the wait for room counts too.
-            let late = clock.now() > expires_at || !term.has_room_for(WRITE_WITHIN);
+            let late = (clock.now() > expires_at && !without(Mutant::NoExpiry))
+                || !(term.has_room_for(WRITE_WITHIN) || without(Mutant::NoLeaseCheck));
             match actuator {
                 None => Outcome::Suppressed,
                 Some(_) if late => Outcome::Expired,

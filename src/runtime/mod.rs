@@ -20,6 +20,7 @@ mod health;
 mod leader;
 pub mod lease;
 mod machine;
+pub mod mutants;
 mod observe;
 mod pump;
 mod receipts;

@@ -15,6 +15,7 @@ use super::executor::Executor;
 use super::health::{Health, Part};
 use super::leader::Term;
 use super::machine::Machine;
+use super::mutants::{Mutant, without};
 use super::pump::Arrival;
 use super::receipts::Receipted;
 use super::worker::{Hook, WorkerError};
@@ -197,21 +198,35 @@ impl<M: Machine> Turn<M> {
             pending.finished.extend(receipt);
             pending.reports.push((step.report, at));
         }
+        if without(Mutant::AcknowledgeBeforeCommit) {
+            self.acknowledge(&mut pending.finished);
+        }
+        if without(Mutant::EffectsBeforeCommit) {
+            self.begin(&mut pending.effects, begin_effects);
+        }
         if !pending.entries.is_empty() || !pending.incidents.is_empty() {
             self.commit(&pending.entries, &pending.incidents).await?;
             self.entries += pending.entries.len();
         }
         self.render(&pending.reports);
-        for receipt in pending.finished {
+        self.acknowledge(&mut pending.finished);
+        self.begin(&mut pending.effects, begin_effects);
+        Ok(())
+    }
+
+    fn acknowledge(&self, finished: &mut Vec<Receipt>) {
+        for receipt in finished.drain(..) {
             // A custodian that is gone means shutdown; the message reappears and changes nothing.
             drop(self.receipts.send(Receipted::Finished(receipt)));
         }
-        for effect in pending.effects {
+    }
+
+    fn begin(&self, effects: &mut Vec<Effect>, begin_effects: bool) {
+        for effect in effects.drain(..) {
             if begin_effects && !self.term.is_lost() {
                 self.executor.begin(effect);
             }
         }
-        Ok(())
     }
 
     /// Commits, however long it takes; gives up only at shutdown, and at once when another replica has the journal.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::entry;
@@ -14,6 +14,7 @@ use super::executor::{Executor, Observe};
 use super::health::{Health, Part};
 use super::leader::{Held, Term, Watcher};
 use super::machine::Machine;
+use super::mutants::{Mutant, without};
 use super::pump::{Arrival, Decoder, Pump};
 use super::receipts::Custodian;
 use super::reload::{Reload, RuleLoader};
@@ -216,6 +217,9 @@ impl Handle {
     }
 }
 
+/// A part's name, and how it ended.
+type Ended = (&'static str, Result<(), WorkerError>);
+
 /// The engine as the journal left it.
 struct Recalled<M> {
     machine: M,
@@ -360,14 +364,13 @@ impl Worker {
         let (metrics, health) = (Arc::clone(&self.metrics), Arc::clone(&self.health));
         let questions = Arc::clone(&self.questions).lock_owned().await;
         let Recalled { machine, entries, latest } = recalled;
-        let patience = Arc::clone(&clock);
         let (control, control_inputs) = mpsc::channel(CONTROL);
         let (signals, arrivals) = mpsc::channel::<Arrival>(SIGNALS);
         let (receipts, told) = mpsc::unbounded_channel();
         let (in_force, rules_seen) = watch::channel(Arc::new(rules.clone()));
         // The parts stop at shutdown, when one of them has failed, and when another replica is to act.
         let stop = shutdown.child_token();
-        let mut parts: JoinSet<(&'static str, Result<(), WorkerError>)> = JoinSet::new();
+        let mut parts: JoinSet<Ended> = JoinSet::new();
 
         let known: BTreeSet<_> = machine.status(clock.now()).services.into_iter().map(|view| view.service).collect();
         let sweep = Sweep {
@@ -429,10 +432,24 @@ impl Worker {
         };
         let turning =
             parts.spawn(async move { ("engine loop", turn.run(vec![Input::Restarted, Input::Rules(rules)]).await) });
+        self.wait(parts, &turning, &term, &stop, shutdown).await
+    }
 
+    /// Waits for the end of all parts, or until there is no more time for it.
+    async fn wait(
+        &self,
+        mut parts: JoinSet<Ended>,
+        turning: &AbortHandle,
+        term: &Term,
+        stop: &CancellationToken,
+        shutdown: &CancellationToken,
+    ) -> Result<(), WorkerError> {
         let overdue = async {
             stop.cancelled().await;
-            patience.sleep(ENDS_WITHIN).await;
+            if without(Mutant::NoEndInTime) {
+                std::future::pending::<()>().await;
+            }
+            self.ports.clock.sleep(ENDS_WITHIN).await;
         };
         tokio::pin!(overdue);
         let mut first_error = None;
@@ -480,7 +497,7 @@ impl Worker {
     }
 }
 
-async fn quiet(part: &'static str, work: impl Future<Output = ()>) -> (&'static str, Result<(), WorkerError>) {
+async fn quiet(part: &'static str, work: impl Future<Output = ()>) -> Ended {
     work.await;
     (part, Ok(()))
 }

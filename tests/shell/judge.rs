@@ -70,6 +70,8 @@ pub(crate) struct Judged {
     /// The newest one of the lease, and whose it is.
     pub(crate) epoch: u64,
     pub(crate) holder: usize,
+    /// When a wall clock was last set.
+    pub(crate) clock_set_at: Timestamp,
     /// The journal was lost, and with it how often a rule was asserted.
     pub(crate) amnesia: bool,
     /// An escalation was announced.
@@ -106,6 +108,11 @@ impl State {
             if violation.invariant == "S10" && judged.amnesia {
                 // Nobody can remember what is lost.
                 self.broken("S10 with the journal lost", violation.what, true);
+                continue;
+            }
+            if violation.invariant == "S13" && self.now.since(judged.clock_set_at) <= self.drain {
+                // By a clock that is set forward, it was as long as it should be.
+                self.broken("S13 with the clock set", violation.what, true);
                 continue;
             }
             self.broken(violation.invariant, violation.what, (disturbed || revived) && in_time);

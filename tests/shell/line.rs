@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use taskset_guardian::events::{self, Decoded};
-use taskset_guardian::model::{AnnouncementKind, CallError, ErrorClass};
+use taskset_guardian::model::{AnnouncementKind, CallError, ErrorClass, Timestamp};
 use taskset_guardian::sandbox::api::{ApiError, Backend as _, Call, EventEntry, MessageView, Reply};
 use taskset_guardian::sandbox::client::{Line, refused};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::faults::Span;
+use crate::judge::Seen;
 use crate::process::Life;
 use crate::schedule;
 use crate::stage::{State, fault};
@@ -42,7 +43,36 @@ const CALLS: f64 = 6.0;
 
 const NEVER: Span = (Duration::ZERO, Duration::ZERO);
 
+/// One end of the line.
 pub(crate) struct Wire(pub(crate) Arc<Life>);
+
+/// A write on its way.
+struct Letter {
+    operation: &'static str,
+    call: Call,
+    /// What its sender had seen, and in which epoch of the lease it was.
+    rests_on: Seen,
+    epoch: u64,
+    sent_at: Timestamp,
+}
+
+impl Letter {
+    /// It is there, whatever became of its sender.
+    fn arrive(self, sender: &Life) -> Result<Reply, CallError> {
+        let Self { operation, call, rests_on, epoch, sent_at } = self;
+        let stage = &sender.stage;
+        if let Some(error) = stage.refusal(operation, 1.0, stage.schedule.faults.writes_denied) {
+            return Err(error);
+        }
+        let mut state = stage.enter();
+        state.judged.rests_on = rests_on;
+        let late = state.now.since(sent_at) > ATTEMPT;
+        state.written(sender, operation, epoch, late);
+        let result = state.world.call(call).map_err(|error| refused(operation, error));
+        state.notice_violations();
+        result
+    }
+}
 
 #[async_trait]
 impl Line for Wire {
@@ -100,7 +130,9 @@ impl Wire {
                 if stage.chance(stage.schedule.faults.failed_after) {
                     return Err(fault(operation, ErrorClass::Transient));
                 }
-                entries.iter().for_each(|entry| stage.enter().announced(entry));
+                for entry in &entries {
+                    stage.enter().announced(entry);
+                }
                 Ok(reply)
             }
             Call::DescribeServices { .. } => {
@@ -152,28 +184,16 @@ impl Wire {
             stage.half_way()
         };
         let unanswered = stage.chance(stage.trouble.unanswered);
-        let (rests_on, epoch) = {
+        let letter = {
             let facts = life.facts();
-            (facts.rests_on, facts.epoch)
+            Letter { operation, call, rests_on: facts.rests_on, epoch: facts.epoch, sent_at }
         };
         let (answer, answered) = oneshot::channel();
         let own = Arc::clone(&life);
         tokio::spawn(async move {
             sleep(held + travels).await;
-            let stage = &own.stage;
-            let faults = &stage.schedule.faults;
-            let late = stage.now().since(sent_at) > ATTEMPT;
-            let result = match stage.refusal(operation, 1.0, faults.writes_denied) {
-                Some(error) => Err(error),
-                None => {
-                    let mut state = stage.enter();
-                    state.judged.rests_on = rests_on;
-                    state.written(&own, operation, epoch, late);
-                    let result = state.world.call(call).map_err(|error| refused(operation, error));
-                    state.notice_violations();
-                    result
-                }
-            };
+            let (stage, faults) = (&own.stage, &own.stage.schedule.faults);
+            let result = letter.arrive(&own);
             if stage.chance(faults.crash_after_apply) {
                 return own.kill("after a call was applied");
             }

@@ -19,6 +19,8 @@ mod faults;
 mod hands;
 mod judge;
 mod line;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod play;
 mod process;
 #[path = "../simulation/schedule.rs"]

@@ -51,7 +51,10 @@ fn plan(stage: &Arc<Stage>) {
             after,
             Box::new(move |stage| {
                 if !stage.is_calm() && who < stage.schedule.workers {
-                    stage.enter().clocks[who].jump(by_ms);
+                    let mut state = stage.enter();
+                    state.clocks[who].jump(by_ms);
+                    state.judged.clock_set_at = state.now;
+                    drop(state);
                     stage.tell("fault", || format!("[{who}] the wall clock jumps by {by_ms} ms"));
                 }
             }),
@@ -70,6 +73,7 @@ fn plan(stage: &Arc<Stage>) {
             let mut state = stage.enter();
             let now = state.now;
             state.clocks.iter_mut().for_each(|clock| clock.set_right(now));
+            state.judged.clock_set_at = now;
         }),
     );
 }

@@ -50,6 +50,7 @@ pub(crate) struct Facts {
     pub(crate) epoch: u64,
     /// Until when it may act; `None` without a lease.
     pub(crate) may_act_until: Option<Instant>,
+    pub(crate) gave_back: bool,
     /// The newest observation, the newest when the inputs in the newest commit were taken, and the one that the newest
     /// write rests on.
     pub(crate) answered: Seen,

@@ -48,6 +48,7 @@ pub(crate) struct State {
     pub(crate) judged: Judged,
     pub(crate) ended: Ended,
     pub(crate) hasher: DefaultHasher,
+    pub(crate) drain: Duration,
     calm_at: Duration,
     tell: bool,
 }
@@ -69,6 +70,7 @@ impl Stage {
             judged: Judged::default(),
             ended: Ended::default(),
             hasher: DefaultHasher::new(),
+            drain: schedule.setup.drain,
             calm_at: schedule.calm_at,
             tell,
         };

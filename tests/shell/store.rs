@@ -207,6 +207,7 @@ impl Lease for Kept {
             {
                 let mut facts = life.facts();
                 (facts.epoch, facts.may_act_until) = (epoch, Some(asked + LENGTH));
+                facts.gave_back = false;
             }
             let mut state = life.stage.enter();
             state.ended.takeovers += u64::from(state.judged.epoch > 0 && state.judged.holder != life.who);
@@ -221,6 +222,9 @@ impl Lease for Kept {
     async fn renew(&self, tenure: &Tenure) -> Result<bool, JournalError> {
         let asked = Instant::now();
         let stage = &self.life.stage;
+        if self.life.facts().gave_back {
+            self.life.broken("S6", "the lease is renewed after it was given back");
+        }
         if stage.chance(stage.schedule.faults.renewal_lost) {
             if stage.chance(0.5) {
                 std::future::pending::<()>().await;
@@ -238,7 +242,11 @@ impl Lease for Kept {
 
     async fn release(&self, tenure: &Tenure) -> Result<(), JournalError> {
         // Whatever becomes of it: who gives the lease back acts no more.
-        self.life.facts().may_act_until = Some(Instant::now());
+        {
+            let mut facts = self.life.facts();
+            facts.may_act_until = Some(Instant::now());
+            facts.gave_back = true;
+        }
         self.journal.release(tenure).await
     }
 }
