@@ -108,7 +108,9 @@ impl Hands {
 impl Actuator for Hands {
     async fn apply(&self, write: &Write) -> Result<(), CallError> {
         let Self(life, client) = self;
-        life.present().await;
+        if life.is_dead() {
+            return std::future::pending().await;
+        }
         self.check(write);
         let target = match write {
             Write::SetActions { rule, .. } => format!("{rule:?}"),

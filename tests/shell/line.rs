@@ -320,6 +320,7 @@ impl State {
         self.called(life, operation);
         self.tell("call", || format!("{operation} of worker {} is applied", life.who));
         if late {
+            self.judged.late_write_at = self.now;
             // What happened meanwhile is as good as unseen.
             let (now, happened) = (self.now, self.judged.happened);
             (self.judged.disturbed_at, self.judged.disturbed_after) = (now, happened);

@@ -53,7 +53,7 @@ fn plan(stage: &Arc<Stage>) {
                 if !stage.is_calm() && who < stage.schedule.workers {
                     let mut state = stage.enter();
                     state.clocks[who].jump(by_ms);
-                    state.judged.clock_set_at = state.now;
+                    state.judged.other_clock_at = state.now;
                     drop(state);
                     stage.tell("fault", || format!("[{who}] the wall clock jumps by {by_ms} ms"));
                 }
@@ -73,7 +73,7 @@ fn plan(stage: &Arc<Stage>) {
             let mut state = stage.enter();
             let now = state.now;
             state.clocks.iter_mut().for_each(|clock| clock.set_right(now));
-            state.judged.clock_set_at = now;
+            state.judged.other_clock_at = now;
         }),
     );
 }

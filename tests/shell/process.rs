@@ -211,6 +211,7 @@ fn bury(stage: &Stage) {
         let mut state = stage.enter();
         state.judged.decided.clear();
         state.judged.amnesia = true;
+        state.tables += 1;
         state.judged.epoch = 0;
     }
 }

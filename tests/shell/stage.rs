@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub(crate) ended: Ended,
     pub(crate) hasher: DefaultHasher,
     pub(crate) drain: Duration,
+    /// Tables that were lost.
+    pub(crate) tables: u32,
     calm_at: Duration,
     tell: bool,
 }
@@ -71,6 +73,7 @@ impl Stage {
             ended: Ended::default(),
             hasher: DefaultHasher::new(),
             drain: schedule.setup.drain,
+            tables: 0,
             calm_at: schedule.calm_at,
             tell,
         };

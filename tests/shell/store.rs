@@ -24,11 +24,14 @@ const CALLS: f64 = 2.0;
 /// The line.
 pub(crate) struct TableLine {
     life: Arc<Life>,
+    /// Its number. When a table is lost, what is still under way to it is lost too.
+    table: u32,
 }
 
 impl TableLine {
     pub(crate) fn new(life: Arc<Life>) -> Self {
-        Self { life }
+        let table = life.stage.enter().tables;
+        Self { life, table }
     }
 
     /// One way.
@@ -78,6 +81,9 @@ impl TableLine {
     /// The change arrives, whatever became of who sent it.
     async fn arrive(&self, changes: &[Change]) -> Result<bool, CallError> {
         let (life, stage) = (&self.life, &self.life.stage);
+        if stage.enter().tables != self.table {
+            return Err(fault("dynamodb", ErrorClass::Transient));
+        }
         if stage.chance(stage.schedule.faults.crash_before_commit / CALLS) {
             life.kill("before the commit");
             return Ok(false);
@@ -115,7 +121,7 @@ impl Table for TableLine {
 
     async fn change(&self, changes: &[Change]) -> Result<bool, CallError> {
         self.life.present().await;
-        let (it, changes) = (Self { life: Arc::clone(&self.life) }, changes.to_vec());
+        let (it, changes) = (Self { life: Arc::clone(&self.life), table: self.table }, changes.to_vec());
         let (answer, answered) = oneshot::channel();
         let unanswered = self.life.stage.chance(self.life.stage.trouble.unanswered);
         let stalled = self.life.stage.chance(self.life.stage.schedule.faults.pause);
@@ -211,6 +217,9 @@ impl Lease for Kept {
             }
             let mut state = life.stage.enter();
             state.ended.takeovers += u64::from(state.judged.epoch > 0 && state.judged.holder != life.who);
+            if state.judged.holder != life.who {
+                state.judged.other_clock_at = state.now;
+            }
             (state.judged.epoch, state.judged.holder) = (epoch, life.who);
             state.trace((life.who, epoch));
             drop(state);
