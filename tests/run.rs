@@ -284,7 +284,9 @@ async fn asked_to_end_it_waits_for_calls_in_flight_and_asked_again_it_ends_at_on
     let slow = WireSettings { latency: Duration::from_mins(1), ..WireSettings::default() };
     let stage = Stage::behind(Setup::default(), slow).await;
     let mut worker = stage.worker(&[]);
-    eventually("it is there", async || get(&stage.address, "/healthz")).await;
+    // Until its loop turns there is nothing to wait for.
+    let turns = async || get(&stage.address, "/status").filter(|(status, _)| *status == 200);
+    eventually("its loop turns", turns).await;
     worker.terminate();
     let log = stage.directory.path().join("worker.log");
     eventually("it ends", async || std::fs::read_to_string(&log).unwrap().contains("Ask again").then_some(())).await;

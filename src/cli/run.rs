@@ -181,7 +181,7 @@ fn obey_signals(worker: Handle, stop: CancellationToken) -> anyhow::Result<impl 
                 tracing::warn!("Ended at once, as asked twice; the journal has all that was decided");
                 std::process::exit(2);
             }
-            tracing::info!("Ending: waiting for receives and calls in flight, 20 s at most. Ask again to end at once");
+            tracing::info!("Ending: waiting for receives and calls in flight, 25 s at most. Ask again to end at once");
             stop.cancel();
         }
     })

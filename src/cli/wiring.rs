@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aws::Aws;
-use crate::events;
 use crate::ports::{Actuator, Clock, Journal};
 use crate::rules::{self, RuleFile};
-use crate::runtime::{Decoded, Decoder, Observer, Ports, RuleLoader, rule_files};
+use crate::runtime::{Observer, Ports, RuleLoader, blocking_loader, decoder, rule_files};
 
 /// What differs between the verbs.
 pub(super) struct Wiring {
@@ -42,17 +41,9 @@ pub(super) fn ports(aws: &Aws, wiring: Wiring) -> Ports {
     }
 }
 
-fn decoder() -> Decoder {
-    Arc::new(|body| match events::decode(body) {
-        Ok(events::Decoded::Signal(signal)) => Ok(Decoded::Signal(Box::new(signal))),
-        Ok(events::Decoded::Ignored(ignored)) => Ok(Decoded::Ignored(ignored.reason.as_str())),
-        Err(error) => Err(error.to_string()),
-    })
-}
-
 /// Rules out of a directory, read anew at every call.
 pub(super) fn rules_in(directory: PathBuf) -> RuleLoader {
-    Arc::new(move || {
+    blocking_loader(move || {
         let files = rule_files::read_rule_files(&directory).map_err(|error| error.to_string())?;
         rules::compile(&files).map_err(|diagnostics| diagnostics.to_string())
     })
@@ -61,5 +52,5 @@ pub(super) fn rules_in(directory: PathBuf) -> RuleLoader {
 /// Rules out of one text, for ever.
 pub(super) fn rules_of(path: &str, text: &str) -> RuleLoader {
     let file = RuleFile { path: path.to_owned(), text: text.to_owned() };
-    Arc::new(move || rules::compile(std::slice::from_ref(&file)).map_err(|diagnostics| diagnostics.to_string()))
+    blocking_loader(move || rules::compile(std::slice::from_ref(&file)).map_err(|diagnostics| diagnostics.to_string()))
 }

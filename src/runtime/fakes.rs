@@ -1,6 +1,6 @@
 //! A fake world for the worker's tests. Everything that matters is written into one log, in order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use super::executor::Born;
 use super::machine::Machine;
 use super::{Decoded, Observe, Ports};
 use crate::engine::{Effect, Input, ServiceView, StatusView, Step};
@@ -94,6 +95,8 @@ pub(crate) struct World {
     /// Receipts whose delete fails, how often, and how.
     pub(crate) undeletable: Mutex<BTreeMap<Receipt, (u32, ErrorClass)>>,
     pub(crate) journal_fails: AtomicBool,
+    /// Calls of these names never answer.
+    pub(crate) hangs: Mutex<BTreeSet<&'static str>>,
     pub(crate) recovered: Mutex<Recovered>,
     pub(crate) write_takes: Mutex<Duration>,
     pub(crate) write_fails: Mutex<Option<ErrorClass>>,
@@ -113,6 +116,7 @@ impl Default for World {
             polls_ended: AtomicUsize::new(0),
             undeletable: Mutex::default(),
             journal_fails: AtomicBool::new(false),
+            hangs: Mutex::default(),
             recovered: Mutex::default(),
             write_takes: Mutex::default(),
             write_fails: Mutex::default(),
@@ -127,6 +131,13 @@ impl Default for World {
 impl World {
     pub(crate) fn say(&self, what: impl Into<String>) {
         locked(&self.log).push(what.into());
+    }
+
+    /// Never returns if the call of this name is to hang.
+    async fn perhaps_hang(&self, name: &str) {
+        if locked(&self.hangs).contains(name) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// What was logged with one of these beginnings.
@@ -152,7 +163,7 @@ impl World {
             journal: Arc::clone(self) as Arc<dyn Journal>,
             lease: None,
             decode: Arc::new(decode),
-            rules: Arc::new(move || locked(&rules.rules).clone()),
+            rules: Arc::new(move || Box::pin(std::future::ready(locked(&rules.rules).clone()))),
         }
     }
 }
@@ -181,6 +192,11 @@ pub(crate) fn name_of(input: &Input) -> Option<&str> {
         Input::Signal(Signal { fact: Fact::Service(action), .. }) => Some(&action.name),
         _ => None,
     }
+}
+
+/// Now, on both clocks.
+pub(crate) fn born(world: &World) -> Born {
+    Born { at: world.clock.now(), elapsed: world.clock.elapsed() }
 }
 
 pub(crate) fn delete_write(id: u64, service: &str, expires_at: Timestamp) -> Effect {
@@ -218,6 +234,7 @@ impl Inbox for World {
     }
 
     async fn delete(&self, receipts: &[Receipt]) -> Vec<(Receipt, CallError)> {
+        self.perhaps_hang("delete").await;
         let mut failed = Vec::new();
         for receipt in receipts {
             match locked(&self.undeletable).get_mut(receipt) {
@@ -243,10 +260,12 @@ impl Inbox for World {
 #[async_trait]
 impl Journal for World {
     async fn load(&self) -> Result<Recovered, JournalError> {
+        self.perhaps_hang("load").await;
         Ok(locked(&self.recovered).clone())
     }
 
     async fn append(&self, entries: Vec<Vec<u8>>, incidents: &[Incident]) -> Result<(), JournalError> {
+        self.perhaps_hang("append").await;
         if self.journal_fails.load(Ordering::Relaxed) {
             self.say("commit failed");
             return Err(JournalError::Failed { context: "append".into(), cause: "as the test wants it".into() });

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::{Health, Part};
 use super::receipts::Receipted;
+use crate::events;
 use crate::model::{CallError, ErrorClass, Signal};
 use crate::ports::{Clock, Inbox, Message, Receipt};
 use crate::telemetry::{MessageOutcome, Metrics};
@@ -36,6 +37,15 @@ pub enum Decoded {
 
 /// Reads a message body; the error says what is wrong with it.
 pub type Decoder = Arc<dyn Fn(&str) -> Result<Decoded, String> + Send + Sync>;
+
+/// The decoder of what EventBridge delivers.
+pub fn decoder() -> Decoder {
+    Arc::new(|body| match events::decode(body) {
+        Ok(events::Decoded::Signal(signal)) => Ok(Decoded::Signal(Box::new(signal))),
+        Ok(events::Decoded::Ignored(ignored)) => Ok(Decoded::Ignored(ignored.reason.as_str())),
+        Err(error) => Err(error.to_string()),
+    })
+}
 
 /// A signal and the message that is to be deleted once the signal is durable.
 #[derive(Debug)]
@@ -96,8 +106,9 @@ impl Pump {
                 Err(error) => {
                     self.complain(&error);
                     tokio::select! {
-                        () = self.clock.sleep(pause) => {}
+                        biased;
                         () = shutdown.cancelled() => {}
+                        () = self.clock.sleep(pause) => {}
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

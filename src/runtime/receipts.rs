@@ -57,6 +57,17 @@ impl Custodian {
         let mut flush = None;
         loop {
             tokio::select! {
+                biased;
+                // The timers first: they are rare, and a flood of messages must not keep those that wait from being
+                // renewed.
+                () = &mut look => {
+                    look = clock.sleep(LOOK_EVERY);
+                    self.extend();
+                }
+                () = async { if let Some(timer) = &mut flush { timer.await } }, if flush.is_some() => {
+                    flush = None;
+                    self.delete();
+                }
                 told = self.told.recv() => match told {
                     Some(Receipted::Held(receipt)) => { self.held.insert(receipt, self.clock.now()); }
                     Some(Receipted::Finished(receipt)) => {
@@ -73,14 +84,6 @@ impl Custodian {
                     }
                     None => break,
                 },
-                () = async { if let Some(timer) = &mut flush { timer.await } }, if flush.is_some() => {
-                    flush = None;
-                    self.delete();
-                }
-                () = &mut look => {
-                    look = clock.sleep(LOOK_EVERY);
-                    self.extend();
-                }
                 Some(_) = self.calls.join_next() => {}
             }
         }

@@ -1,5 +1,6 @@
 //! Rule files are read again when they change. A bad file keeps the last good rules in force.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,23 @@ use crate::telemetry::Metrics;
 /// Reading a handful of small files is cheaper than being right about modification times.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Reads and compiles all rule files; the error is the diagnostics, for people. Runs where it may block.
-pub type RuleLoader = Arc<dyn Fn() -> Result<RuleSet, String> + Send + Sync>;
+/// Reads and compiles all rule files; the error is the diagnostics, for people. What blocks goes through
+/// [`blocking_loader`].
+pub type RuleLoader = Arc<dyn Fn() -> LoadedRules + Send + Sync>;
 
-/// Runs the loader off the async threads.
-pub(crate) async fn load(loader: &RuleLoader) -> Result<RuleSet, String> {
-    let loader = Arc::clone(loader);
-    tokio::task::spawn_blocking(move || loader()).await.map_err(|error| error.to_string()).and_then(|rules| rules)
+/// A load under way.
+pub type LoadedRules = Pin<Box<dyn Future<Output = Result<RuleSet, String>> + Send>>;
+
+/// A loader that reads files: it runs off the async threads.
+pub fn blocking_loader(load: impl Fn() -> Result<RuleSet, String> + Send + Sync + 'static) -> RuleLoader {
+    let load = Arc::new(load);
+    Arc::new(move || {
+        let load = Arc::clone(&load);
+        Box::pin(async move {
+            let loaded = tokio::task::spawn_blocking(move || load()).await;
+            loaded.map_err(|error| error.to_string()).and_then(|rules| rules)
+        })
+    })
 }
 
 /// Watches the rule files.
@@ -42,14 +53,16 @@ impl Reload {
         let mut complaint = None;
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
-                () = self.clock.sleep(LOOK_EVERY) => {}
+                // Before the timer, which loads them too, but says nothing about files that are as bad as before.
                 () = self.wanted.notified() => {
                     tracing::info!("Reading the rules again, as asked");
                     complaint = None;
                 }
+                () = self.clock.sleep(LOOK_EVERY) => {}
             }
-            match load(&self.loader).await {
+            match (self.loader)().await {
                 Ok(rules) => {
                     self.metrics.reload(true);
                     self.health.set(Part::Rules, Ok(()));

@@ -44,6 +44,7 @@ impl Sweep {
             let rules = Arc::clone(&self.in_force.borrow_and_update());
             let begun = self.clock.now();
             let listing = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 listing = self.list(&rules) => listing,
             };
@@ -54,10 +55,11 @@ impl Sweep {
             self.metrics.sweep(self.clock.now().since(begun));
             self.say(&listing.errors);
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
-                () = self.clock.sleep(self.every) => {}
                 // An error means that nobody reloads any more: shutdown is near.
                 changed = self.in_force.changed() => if changed.is_err() { return },
+                () = self.clock.sleep(self.every) => {}
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::fakes::{Scripted, World, delete_write, failure, locked, name_of, receipt, signal};
+use super::fakes::{Scripted, World, born, delete_write, failure, locked, name_of, receipt, signal};
 use super::leader::Term;
 use super::{Handle, Ports, Settings, Worker, WorkerError, entry};
 use crate::engine::{self, Input, Step};
@@ -205,6 +205,27 @@ async fn a_worker_whose_journal_never_heals_ends_with_the_reason_and_deletes_not
     assert!(world.logged(&["delete", "checkpoint"]).is_empty());
 }
 
+/// Found by `tests/shell`, seeds 184, 396 and 477.
+#[tokio::test(start_paused = true)]
+async fn whatever_hangs_a_worker_ends_before_it_is_killed() {
+    for (call, in_order) in [("delete", true), ("append", false), ("load", true)] {
+        let world = Arc::new(World::default());
+        locked(&world.hangs).insert(call);
+        world.deliver(&["one"]);
+        let running = begin(&world);
+        running.after(seconds(3)).await;
+        let told = world.clock.now();
+        let ended = running.end().await;
+        let took = world.clock.now().since(told);
+        assert!(took <= seconds(25), "{call} hangs, and the end takes {took:?}");
+        match ended {
+            Ok(()) => assert!(in_order, "{call}"),
+            Err(error) => assert!(!in_order && matches!(error, WorkerError::Overdue), "{call}: {error}"),
+        }
+        assert_eq!(world.logged(&["delete"]), [] as [&str; 0], "{call}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_changes_nothing_needs_no_commit_but_its_message_is_deleted() {
     let world = Arc::new(World::default());
@@ -343,7 +364,7 @@ async fn a_dry_run_has_nothing_to_write_with() {
     let (answers, mut done) = tokio::sync::mpsc::channel(8);
     let ports = world.ports();
     let executor = super::executor::Executor::new(ports.clock, ports.observer, None, None, answers, Term::endless());
-    executor.begin(delete_write(1, "a", far()));
+    executor.begin(delete_write(1, "a", far()), born(&world));
     executor.close().wait().await;
     assert_eq!(done.recv().await, Some(Input::Done(crate::model::EffectId(1), Outcome::Suppressed)));
     assert!(locked(&world.log).is_empty(), "{:?}", locked(&world.log));

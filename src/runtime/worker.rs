@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::clock::WallClockWatch;
 use super::entry;
@@ -15,13 +16,14 @@ use super::executor::{Executor, Observe};
 use super::health::{Health, Part};
 use super::leader::{Held, Term, Watcher};
 use super::machine::Machine;
+use super::mutants::{Mutant, without};
 use super::pump::{Arrival, Decoder, Pump};
 use super::receipts::Custodian;
-use super::reload::{self, Reload, RuleLoader};
+use super::reload::{Reload, RuleLoader};
 use super::sweep::Sweep;
 use super::turn::{Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
-use crate::model::Timestamp;
+use crate::model::{Timestamp, humane};
 use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Lease};
 use crate::rules::RuleSet;
 use crate::telemetry::Metrics;
@@ -34,6 +36,10 @@ const SIGNALS: usize = 256;
 const QUESTIONS: usize = 16;
 /// A status question that waits longer than this has no answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// From the order to stop to the end, whatever hangs. A long poll takes 10 s of it, and what was sent 10 s to be answered;
+/// giving the lease back takes another 4 s at most. All fits into ECS's default `stopTimeout` of 30 s.
+const ENDS_WITHIN: Duration = Duration::from_secs(25);
 
 /// Sees every report, after its inputs are durable, with the time of its step.
 pub type Hook = Arc<dyn Fn(&Report, Timestamp) + Send + Sync>;
@@ -95,6 +101,12 @@ pub enum WorkerError {
     /// An input can't be written.
     #[error("an input can't be written to the journal: {0}")]
     Encode(String),
+    /// It was told to end and could not do it in order.
+    #[error(
+        "it did not end in order within {}: what was not answered is looked at after the restart",
+        humane(ENDS_WITHIN)
+    )]
+    Overdue,
     /// A part ended that should not have.
     #[error("the {part} ended unexpectedly: {cause}")]
     Part {
@@ -207,6 +219,9 @@ impl Handle {
     }
 }
 
+/// A part's name, and how it ended.
+type Ended = (&'static str, Result<(), WorkerError>);
+
 /// The engine as the journal left it.
 struct Recalled<M> {
     machine: M,
@@ -265,13 +280,13 @@ impl Worker {
         restore: impl Fn(Option<Vec<u8>>) -> Result<M, String>,
         shutdown: CancellationToken,
     ) -> Result<(), WorkerError> {
-        let mut rules = reload::load(&self.ports.rules).await.map_err(WorkerError::Rules)?;
+        let mut rules = (self.ports.rules)().await.map_err(WorkerError::Rules)?;
         self.metrics.reload(true);
         let Some(lease) = &self.ports.lease else {
             return self.act(&restore, rules, Term::endless(), &shutdown).await;
         };
         while let Some(held) = self.stand_by(lease, &shutdown).await {
-            match reload::load(&self.ports.rules).await {
+            match (self.ports.rules)().await {
                 Ok(loaded) => rules = loaded,
                 Err(diagnostics) => {
                     self.metrics.reload(false);
@@ -326,7 +341,13 @@ impl Worker {
         shutdown: &CancellationToken,
     ) -> Result<(), WorkerError> {
         self.health.set(Part::Rules, Ok(()));
-        let recalled = recall(&*self.ports.journal, restore).await?;
+        let recalled = tokio::select! {
+            biased;
+            // Nothing has begun yet, so there is nothing to end in order.
+            () = shutdown.cancelled() => return Ok(()),
+            () = term.lost() => return Ok(()),
+            recalled = recall(&*self.ports.journal, restore) => recalled?,
+        };
         self.health.set(Part::Journal, Ok(()));
         self.start(recalled, rules, term, shutdown).await
     }
@@ -351,7 +372,7 @@ impl Worker {
         let (in_force, rules_seen) = watch::channel(Arc::new(rules.clone()));
         // The parts stop at shutdown, when one of them has failed, and when another replica is to act.
         let stop = shutdown.child_token();
-        let mut parts: JoinSet<(&'static str, Result<(), WorkerError>)> = JoinSet::new();
+        let mut parts: JoinSet<Ended> = JoinSet::new();
 
         let known: BTreeSet<_> = machine.status(clock.now()).services.into_iter().map(|view| view.service).collect();
         let sweep = Sweep {
@@ -394,7 +415,8 @@ impl Worker {
 
         parts.spawn(quiet("message custodian", Custodian::new(Arc::clone(&clock), inbox, told).run()));
 
-        let watch = WallClockWatch::new(clock.now(), clock.elapsed());
+        let (wall, elapsed) = clock.at_once();
+        let watch = WallClockWatch::new(wall, elapsed);
         let executor = Executor::new(Arc::clone(&clock), observer, actuator, announcer, control, term.clone());
         let begun = executor.begun();
         let turn = Turn {
@@ -415,16 +437,49 @@ impl Worker {
             latest,
             watch,
         };
-        parts.spawn(async move { ("engine loop", turn.run(vec![Input::Restarted, Input::Rules(rules)]).await) });
+        let turning =
+            parts.spawn(async move { ("engine loop", turn.run(vec![Input::Restarted, Input::Rules(rules)]).await) });
+        self.wait(parts, &turning, &begun, &term, &stop, shutdown).await
+    }
 
+    /// Waits for the end of all parts, or until there is no more time for it.
+    async fn wait(
+        &self,
+        mut parts: JoinSet<Ended>,
+        turning: &AbortHandle,
+        begun: &TaskTracker,
+        term: &Term,
+        stop: &CancellationToken,
+        shutdown: &CancellationToken,
+    ) -> Result<(), WorkerError> {
+        let overdue = async {
+            stop.cancelled().await;
+            if without(Mutant::NoEndInTime) {
+                std::future::pending::<()>().await;
+            }
+            self.ports.clock.sleep(ENDS_WITHIN).await;
+        };
+        tokio::pin!(overdue);
         let mut first_error = None;
         loop {
             let ended = tokio::select! {
-                ended = parts.join_next() => ended,
+                biased;
+                // First: the parts that end because of it ended as they should.
                 () = term.lost(), if !stop.is_cancelled() => {
                     stop.cancel();
                     self.health.stand_by();
                     continue;
+                }
+                ended = parts.join_next() => ended,
+                () = &mut overdue => {
+                    if turning.is_finished() {
+                        tracing::warn!("Some messages were not deleted in time and will be delivered again");
+                    } else {
+                        // What it sent may still be under way: who takes over has to wait until the lease runs out.
+                        term.lose();
+                        first_error.get_or_insert(WorkerError::Overdue);
+                    }
+                    break;
                 }
             };
             let Some(ended) = ended else { break };
@@ -445,11 +500,16 @@ impl Worker {
             // Given back, the lease would be the successor's before the last call is over: it is left to run out.
             term.lose();
         }
-        first_error.map_or(Ok(()), Err)
+        match first_error {
+            // Who was deposed is not told to end: it stands by.
+            Some(WorkerError::Overdue) if !shutdown.is_cancelled() => Ok(()),
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 }
 
-async fn quiet(part: &'static str, work: impl Future<Output = ()>) -> (&'static str, Result<(), WorkerError>) {
+async fn quiet(part: &'static str, work: impl Future<Output = ()>) -> Ended {
     work.await;
     (part, Ok(()))
 }

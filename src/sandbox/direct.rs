@@ -1,22 +1,15 @@
 //! A backend without wires: reads and writes in the model's words, for whoever shares its process and its time.
 //!
 //! The same calls in the same order as over the wire, answered at once. Simulations use it, where the protocols would cost
-//! more than everything behind them.
+//! more than everything behind them. Where a call is to take time, or be lost, there is [`super::client`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::api::{
-    AlarmView, ApiError, Backend, Call, ContainerView, EventEntry, ListenerView, Reply, RuleView, ServiceView,
-    TaskSetView, TaskView,
-};
+use super::api::{Backend, Call, Reply};
+use super::readings::{self, refused, unfit};
 use crate::model::{
-    Action, ActionKind, AlarmName, AlarmReading, AlarmValue, Announcement, Arn, Ask, CallError, ContainerExit,
-    Controller, ErrorClass, ListenerArn, Observation, RuleArn, SOURCE, Scope, ServiceKey, ServiceReading,
-    ServiceStatus, Stability, Stop, Tags, TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn,
-    TaskSetId, TaskSetStatus, Timestamp, Traffic, TrafficRule, TrafficRuleId, Write, classify, target_group_in,
+    AlarmReading, Announcement, Ask, CallError, Controller, ErrorClass, ListenerArn, Observation, ServiceKey,
+    ServiceReading, TargetCounts, TargetGroupArn, TaskReading, TaskSet, Timestamp, Traffic, TrafficRule, Write,
 };
 
 /// One round of reads.
@@ -45,28 +38,7 @@ pub fn observe(backend: &mut impl Backend, ask: &Ask, read_at: Timestamp) -> Res
 /// # Errors
 /// What AWS refused.
 pub fn apply(backend: &mut impl Backend, write: &Write) -> Result<(), CallError> {
-    let names = |service: &ServiceKey| (service.cluster.to_string(), service.service.to_string());
-    let call = match write {
-        Write::SetActions { rule: TrafficRuleId::Rule(rule), actions, .. } => {
-            Call::ModifyRule { rule: rule.to_string(), actions: with_secret(actions) }
-        }
-        Write::SetActions { rule: TrafficRuleId::DefaultOf(listener), actions, .. } => {
-            Call::ModifyListener { listener: listener.to_string(), default_actions: with_secret(actions) }
-        }
-        Write::ScaleTaskSet { service, task_set, percent } => {
-            let ((cluster, service), task_set) = (names(service), task_set.to_string());
-            Call::UpdateTaskSet { cluster, service, task_set, scale: f64::from(*percent) }
-        }
-        Write::SetPrimary { service, task_set } => {
-            let ((cluster, service), task_set) = (names(service), task_set.to_string());
-            Call::SetPrimary { cluster, service, task_set }
-        }
-        Write::DeleteTaskSet { service, task_set } => {
-            let ((cluster, service), task_set) = (names(service), task_set.to_string());
-            Call::DeleteTaskSet { cluster, service, task_set, force: true }
-        }
-    };
-    send(backend, write.operation(), call).map(drop)
+    send(backend, write.operation(), readings::call_of(write)).map(drop)
 }
 
 /// Puts one announcement on the bus.
@@ -75,12 +47,10 @@ pub fn apply(backend: &mut impl Backend, write: &Write) -> Result<(), CallError>
 /// What AWS refused.
 pub fn announce(backend: &mut impl Backend, announcement: &Announcement) -> Result<(), CallError> {
     let operation = "PutEvents";
-    let detail = serde_json::to_string(announcement).map_err(|error| unfit(operation, &error.to_string()))?;
-    let detail_type = announcement.kind.detail_type().to_owned();
-    let entry = EventEntry { source: SOURCE.to_owned(), detail_type, detail, resources: Vec::new(), bus: None };
-    match send(backend, operation, Call::PutEvents { entries: vec![entry] })? {
+    let entries = vec![readings::entry_of(announcement)?];
+    match send(backend, operation, Call::PutEvents { entries })? {
         Reply::Entries(entries) => match entries.into_iter().next().flatten() {
-            Some(error) => Err(failed(operation, error)),
+            Some(error) => Err(refused(operation, error)),
             None => Ok(()),
         },
         _ => Err(unfit(operation, "another call's reply")),
@@ -88,31 +58,7 @@ pub fn announce(backend: &mut impl Backend, announcement: &Announcement) -> Resu
 }
 
 fn send(backend: &mut impl Backend, operation: &str, call: Call) -> Result<Reply, CallError> {
-    backend.call(call).map_err(|error| failed(operation, error))
-}
-
-fn failed(operation: &str, error: ApiError) -> CallError {
-    let ApiError { code, message, status } = error;
-    let class = ErrorClass::of(Some(&code), &message, Some(status));
-    CallError { class, operation: operation.to_owned(), code: Some(code), message }
-}
-
-fn unfit(operation: &str, what: &str) -> CallError {
-    let message = format!("the answer can't be used: {what}");
-    CallError { class: ErrorClass::Transient, operation: operation.to_owned(), code: None, message }
-}
-
-/// The secret of a login is never told, so it can only be kept.
-fn with_secret(actions: &[Action]) -> Vec<Action> {
-    let mut actions = actions.to_vec();
-    for action in &mut actions {
-        if let ActionKind::Kept(kept) = &mut action.kind
-            && let Some(Value::Object(login)) = kept.config.get_mut("AuthenticateOidcConfig")
-        {
-            login.insert("UseExistingClientSecret".to_owned(), Value::Bool(true));
-        }
-    }
-    actions
+    backend.call(call).map_err(|error| refused(operation, error))
 }
 
 fn service(backend: &mut impl Backend, key: &ServiceKey) -> Result<ServiceReading, CallError> {
@@ -125,56 +71,7 @@ fn service(backend: &mut impl Backend, key: &ServiceKey) -> Result<ServiceReadin
         let message = format!("there is no service {key}");
         return Err(CallError { class: ErrorClass::NotFound, operation: operation.to_owned(), code: None, message });
     };
-    let ServiceView { arn, status, controller, desired_count, task_sets, tags, .. } = view;
-    Ok(ServiceReading {
-        scope: Arn::parse(&arn).map_or_else(|| Scope { account: "".into(), region: "".into() }, |arn| arn.scope()),
-        status: if status == "ACTIVE" { ServiceStatus::Active } else { ServiceStatus::Inactive },
-        controller: match controller.as_str() {
-            "EXTERNAL" => Controller::External,
-            "CODE_DEPLOY" => Controller::CodeDeploy,
-            "ECS" => Controller::Ecs,
-            _ => Controller::Other(controller),
-        },
-        desired_count,
-        // AWS leaves out the tags of nested task sets.
-        task_sets: task_sets.into_iter().map(|set| TaskSet { tags: Tags::new(), ..task_set(set) }).collect(),
-        tags,
-    })
-}
-
-fn task_set(view: TaskSetView) -> TaskSet {
-    let TaskSetView {
-        id,
-        arn,
-        status,
-        stability,
-        created_at,
-        running,
-        pending,
-        computed_desired,
-        target_group,
-        task_definition,
-        ..
-    } = view;
-    TaskSet {
-        id: TaskSetId::new(id),
-        arn: TaskSetArn::new(arn),
-        status: match status.as_str() {
-            "PRIMARY" => TaskSetStatus::Primary,
-            "ACTIVE" => TaskSetStatus::Active,
-            "DRAINING" => TaskSetStatus::Draining,
-            _ => TaskSetStatus::Unknown,
-        },
-        created_at,
-        stability: if stability == "STEADY_STATE" { Stability::Steady } else { Stability::Stabilizing },
-        running,
-        pending,
-        computed_desired,
-        target_group: target_group.map(TargetGroupArn::new),
-        task_definition: task_definition.into(),
-        external_id: view.external_id.map(Arc::from),
-        tags: view.tags,
-    }
+    Ok(readings::service(view))
 }
 
 fn task_sets(backend: &mut impl Backend, key: &ServiceKey, known: &[TaskSet]) -> Result<Vec<TaskSet>, CallError> {
@@ -185,7 +82,7 @@ fn task_sets(backend: &mut impl Backend, key: &ServiceKey, known: &[TaskSet]) ->
     let task_sets = known.iter().map(|set| set.id.to_string()).collect();
     let (cluster, service) = (key.cluster.to_string(), key.service.to_string());
     match send(backend, operation, Call::DescribeTaskSets { cluster, service, task_sets })? {
-        Reply::TaskSets { task_sets, .. } => Ok(task_sets.into_iter().map(task_set).collect()),
+        Reply::TaskSets { task_sets, .. } => Ok(task_sets.into_iter().map(readings::task_set).collect()),
         _ => Err(unfit(operation, "another call's reply")),
     }
 }
@@ -197,17 +94,7 @@ fn health(backend: &mut impl Backend, group: &TargetGroupArn) -> Result<TargetCo
     else {
         return Err(unfit(operation, "another call's reply"));
     };
-    let mut counts = TargetCounts::default();
-    for target in targets {
-        let count = match target.state.as_str() {
-            "healthy" => &mut counts.healthy,
-            "unhealthy" | "unhealthy.draining" | "unavailable" => &mut counts.unhealthy,
-            "initial" => &mut counts.initial,
-            _ => &mut counts.other,
-        };
-        *count = count.saturating_add(1);
-    }
-    Ok(counts)
+    Ok(readings::counts(targets))
 }
 
 /// From groups to load balancers, from those to listeners, from those to rules.
@@ -220,30 +107,22 @@ fn rules(backend: &mut impl Backend, groups: &BTreeSet<TargetGroupArn>) -> Resul
     let balancers: BTreeSet<String> = views.into_iter().flat_map(|view| view.load_balancers).collect();
     let mut found = Vec::new();
     for balancer in balancers {
-        let has_rules = balancer.contains(":loadbalancer/app/");
+        let has_rules = readings::has_rules(&balancer);
         let call = Call::DescribeListeners { load_balancer: Some(balancer), arns: Vec::new() };
         let Reply::Listeners(listeners) = send(backend, "DescribeListeners", call)? else {
             return Err(unfit("DescribeListeners", "another call's reply"));
         };
-        for ListenerView { arn, default_actions, .. } in listeners {
-            let listener = ListenerArn::new(&*arn);
+        for view in listeners {
             if !has_rules {
-                let id = TrafficRuleId::DefaultOf(listener.clone());
-                found.push(TrafficRule { id, listener, priority: "default".into(), actions: default_actions });
+                found.push(readings::default_rule(view));
                 continue;
             }
-            let call = Call::DescribeRules { listener: Some(arn), arns: Vec::new() };
+            let listener = ListenerArn::new(&*view.arn);
+            let call = Call::DescribeRules { listener: Some(view.arn), arns: Vec::new() };
             let Reply::Rules(rules) = send(backend, "DescribeRules", call)? else {
                 return Err(unfit("DescribeRules", "another call's reply"));
             };
-            found.extend(rules.into_iter().map(|RuleView { arn, priority, is_default, actions, .. }| {
-                let id = if is_default {
-                    TrafficRuleId::DefaultOf(listener.clone())
-                } else {
-                    TrafficRuleId::Rule(RuleArn::new(arn))
-                };
-                TrafficRule { id, listener: listener.clone(), priority: priority.into(), actions }
-            }));
+            found.extend(rules.into_iter().map(|view| readings::rule(&listener, view)));
         }
     }
     found.retain(|rule| groups.iter().any(|group| rule.names(group)));
@@ -266,34 +145,11 @@ fn tasks(backend: &mut impl Backend, ask: &Ask) -> Result<Vec<TaskReading>, Call
     for tasks in wanted.chunks(100) {
         let call = Call::DescribeTasks { cluster: key.cluster.to_string(), tasks: tasks.to_vec() };
         match send(backend, "DescribeTasks", call)? {
-            Reply::Tasks { tasks, .. } => found.extend(tasks.into_iter().map(task)),
+            Reply::Tasks { tasks, .. } => found.extend(tasks.into_iter().map(readings::task)),
             _ => return Err(unfit("DescribeTasks", "another call's reply")),
         }
     }
     Ok(found)
-}
-
-fn task(view: TaskView) -> TaskReading {
-    let TaskView { arn, started_by, desired_status, version, stop_code, stopped_reason, .. } = view;
-    let ended = desired_status == "STOPPED" || stop_code.is_some();
-    let at = view.stopping_at.or(view.stopped_at).filter(|_| ended);
-    let exit = |ContainerView { name, exit_code, reason, .. }| ContainerExit {
-        name: Arc::from(name),
-        exit_code,
-        reason: reason.map(Arc::from),
-    };
-    let stop = at.map(|at| {
-        let (code, reason) = (stop_code.unwrap_or_default(), stopped_reason.unwrap_or_default());
-        Stop {
-            at,
-            class: classify(&code, &reason),
-            target_group: target_group_in(&reason),
-            code: code.into(),
-            reason: reason.into(),
-            containers: view.containers.into_iter().filter(|c| c.exit_code.is_some()).map(exit).collect(),
-        }
-    });
-    TaskReading { task: TaskArn::new(arn), task_set: TaskSetId::new(started_by), version, stop }
 }
 
 fn alarms(backend: &mut impl Backend, ask: &Ask) -> Result<Vec<AlarmReading>, CallError> {
@@ -302,27 +158,7 @@ fn alarms(backend: &mut impl Backend, ask: &Ask) -> Result<Vec<AlarmReading>, Ca
     }
     let names = if ask.find_alarms { Vec::new() } else { ask.alarms.iter().map(ToString::to_string).collect() };
     match send(backend, "DescribeAlarms", Call::DescribeAlarms { names })? {
-        Reply::Alarms(alarms) => Ok(alarms.into_iter().map(alarm).collect()),
+        Reply::Alarms(alarms) => Ok(alarms.into_iter().map(readings::alarm).collect()),
         _ => Err(unfit("DescribeAlarms", "another call's reply")),
-    }
-}
-
-fn alarm(view: AlarmView) -> AlarmReading {
-    let AlarmView { name, state, reason, since, dimensions, .. } = view;
-    AlarmReading {
-        name: AlarmName::new(name),
-        value: match state.as_str() {
-            "OK" => AlarmValue::Ok,
-            "ALARM" => AlarmValue::Alarm,
-            _ => AlarmValue::InsufficientData,
-        },
-        since,
-        reason: reason.into(),
-        doubt: None,
-        target_groups: dimensions
-            .into_iter()
-            .filter(|(name, _)| name == "TargetGroup")
-            .map(|(_, of)| of.into())
-            .collect(),
     }
 }

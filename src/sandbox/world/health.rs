@@ -83,6 +83,9 @@ impl World {
         let known = target.health == Health::Unhealthy;
         target.streak = if target.streak.0 == passes { (passes, target.streak.1 + 1) } else { (passes, 1) };
         if target.streak.1 >= timing.health_threshold {
+            if !passes && target.health == Health::Healthy {
+                self.sickened_at = Some(now);
+            }
             target.turn(if passes { Health::Healthy } else { Health::Unhealthy }, now);
         }
         // ECS looks at target health on its own beat, not the load balancer's.

@@ -1,0 +1,198 @@
+//! Promises: what the worker did, what the world has seen, and how it all ended.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use taskset_guardian::model::{Phase, TaskSetId, Timestamp, humane};
+use taskset_guardian::runtime::Part;
+use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
+
+use crate::line::QUEUE;
+use crate::stage::{Stage, State};
+
+/// Between the beginning of a read and the end of the call that rests on it: life of a read, life of a write, and the
+/// call's own time. What changed in the world earlier must have been seen.
+const LONGEST_BLINDNESS: Duration = Duration::from_secs(16 + 5 + 5);
+
+/// Messages that may be in the queue at any time: ECS goes on talking.
+const FEW: u32 = 20;
+
+/// A promise that did not hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken {
+    pub(crate) invariant: String,
+    pub(crate) what: String,
+    /// The world changed between our read and our call, or the call arrived after its sender had given it up. Nothing at
+    /// AWS can prevent either.
+    pub(crate) race: bool,
+}
+
+/// How a schedule ended.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    pub(crate) broken: Vec<Broken>,
+    pub(crate) trace: u64,
+    pub(crate) decided: bool,
+    pub(crate) escalated: bool,
+    pub(crate) completed: bool,
+    pub(crate) writes: u64,
+    pub(crate) calls: u64,
+    pub(crate) crashes: u64,
+    /// Times that a worker took the lease over from another.
+    pub(crate) takeovers: u64,
+    /// Processes that were told to end, and did.
+    pub(crate) shutdowns: u64,
+}
+
+/// An observation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    /// When it was begun, or what it shows was so.
+    pub(crate) at: Timestamp,
+    /// After which happening, for what happens within one millisecond.
+    pub(crate) after: u64,
+    /// Nothing healthy of green's: that blue need not be whole rests on it, and a target that passes its checks a moment
+    /// later is no news that the world tells.
+    pub(crate) green_was_dead: bool,
+}
+
+/// What the judge remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Judged {
+    /// When the world last changed in a way that a check may not have seen, and after which happening.
+    pub(crate) disturbed_at: Timestamp,
+    pub(crate) disturbed_after: u64,
+    pub(crate) happened: u64,
+    /// What the write rests on that is applied just now.
+    pub(crate) rests_on: Seen,
+    /// Task sets on which a rollback was decided.
+    pub(crate) decided: BTreeSet<TaskSetId>,
+    /// The newest one of the lease, and whose it is.
+    pub(crate) epoch: u64,
+    pub(crate) holder: usize,
+    /// When the clock that the drain goes by was last another: set, or another worker's.
+    pub(crate) other_clock_at: Timestamp,
+    /// When a write was applied that its sender had given up.
+    pub(crate) late_write_at: Timestamp,
+    /// The journal was lost, and with it how often a rule was asserted.
+    pub(crate) amnesia: bool,
+    /// An escalation was announced.
+    pub(crate) called: bool,
+    /// Of those that the world has found.
+    violations: usize,
+}
+
+/// Whether what happened in the world can have made a call wrong that was right when it was decided. What only gives blue
+/// more, or takes from green alone, can't.
+pub(crate) fn is_disturbance(what: &str) -> bool {
+    let helps = [" runs", " is steady", " is back"].iter().any(|end| what.ends_with(end));
+    let greens_loss = what.starts_with("green task ");
+    let follows = what.starts_with("the load balancer now sends") || what.ends_with(" is gone");
+    !(helps || greens_loss || follows)
+}
+
+impl State {
+    pub(crate) fn broken(&mut self, invariant: &str, what: String, race: bool) {
+        self.tell("BROKEN", || format!("{invariant}: {what}{}", if race { " (race)" } else { "" }));
+        self.trace((invariant, &what));
+        self.ended.broken.push(Broken { invariant: invariant.to_owned(), what, race });
+    }
+
+    /// What the world found. A change in the world between our read and our call is a race that AWS leaves open.
+    pub(crate) fn notice_violations(&mut self) {
+        let found: Vec<_> = self.world.violations()[self.judged.violations..].to_vec();
+        self.judged.violations += found.len();
+        for violation in found {
+            let (judged, rests_on) = (&self.judged, &self.judged.rests_on);
+            let revived = violation.invariant == "S3" && rests_on.green_was_dead;
+            let disturbed = judged.disturbed_at > rests_on.at || judged.disturbed_after > rests_on.after;
+            let in_time = self.now.since(rests_on.at) <= LONGEST_BLINDNESS;
+            if violation.invariant == "S10" && judged.amnesia {
+                // Nobody can remember what is lost.
+                self.broken("S10 with the journal lost", violation.what, true);
+                continue;
+            }
+            if violation.invariant == "S13" && self.now.since(judged.other_clock_at) <= self.drain {
+                // By that clock it was as long as it should be.
+                self.broken("S13 by another clock", violation.what, true);
+                continue;
+            }
+            if violation.invariant == "S13" && self.now.since(judged.late_write_at) <= self.drain {
+                // That call was the last shift, and nobody knows.
+                self.broken("S13 after a late call", violation.what, true);
+                continue;
+            }
+            self.broken(violation.invariant, violation.what, (disturbed || revived) && in_time);
+        }
+    }
+
+    /// Messages in the queue.
+    fn waiting(&mut self) -> u32 {
+        match self.world.call(Call::GetQueueAttributes { queue_url: QUEUE.to_owned() }) {
+            Ok(Reply::Attributes(all)) => {
+                all.get("ApproximateNumberOfMessages").and_then(|n| n.parse().ok()).unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+}
+
+impl Stage {
+    /// Handles of those that act.
+    fn leaders(&self) -> Vec<taskset_guardian::runtime::Handle> {
+        let lives: Vec<_> = self.enter().lives.iter().flatten().cloned().collect();
+        let living = lives.iter().filter(|life| !life.is_dead());
+        let handles = living.filter_map(|life| life.facts().handle.clone());
+        handles.filter(|handle| handle.health().is_ready(Part::Leader)).collect()
+    }
+
+    /// Nothing is open, and nothing is wrong.
+    pub(crate) async fn is_over(&self) -> bool {
+        let leaders = self.leaders();
+        let [leader] = leaders.as_slice() else { return false };
+        let Some(status) = leader.status().await else { return false };
+        let view = status.state.services.into_iter().find(|view| view.service == self.schedule.key);
+        let closed = view.is_some_and(|view| view.deployment.is_none_or(|deployment| deployment.open_since.is_none()));
+        closed && self.enter().waiting() <= FEW
+    }
+
+    /// Liveness: some minutes after the faults have stopped.
+    pub(crate) async fn judge_the_end(&self) {
+        self.enter().notice_violations();
+        let waiting = self.enter().waiting();
+        if waiting > FEW {
+            self.broken("L3", format!("{waiting} messages are left in the queue"));
+        }
+        let leaders = self.leaders();
+        let [leader] = leaders.as_slice() else {
+            return self.broken("L4", format!("{} workers act at the end", leaders.len()));
+        };
+        if let Some(stuck) = leader.health().stuck_for(leader.now()) {
+            self.broken("stuck", format!("the loop has not turned for {}", humane(stuck)));
+        }
+        let Some(status) = leader.status().await else {
+            return self.broken("stuck", "the loop does not answer".to_owned());
+        };
+        if !status.worker.ready {
+            self.broken("ready", status.worker.not_ready.join("; "));
+        }
+        let Some(view) = status.state.services.into_iter().find(|view| view.service == self.schedule.key) else {
+            return self.broken("L2", "the service is not known at the end".to_owned());
+        };
+        let Some(deployment) = view.deployment else { return };
+        let called = self.enter().judged.called;
+        if let Some(since) = deployment.open_since
+            && deployment.phase != Phase::Escalated
+        {
+            let open = humane(self.now().since(since));
+            self.broken("L1", format!("open for {open}, in {}: {}", deployment.phase, deployment.why));
+        }
+        if deployment.phase == Phase::Escalated && !called {
+            self.broken("L5", "escalated, and nobody was called".to_owned());
+        }
+        if self.schedule.bad && deployment.phase == Phase::Watching && deployment.green_failures >= 6 {
+            let (failures, why) = (deployment.green_failures, deployment.why);
+            self.broken("L2", format!("{failures} failures, and nothing is decided: {why}"));
+        }
+    }
+}
