@@ -244,7 +244,7 @@ impl World {
         &self.announcements
     }
 
-    /// When a target last became unhealthy. ECS tells nobody; the first that is told is what it does about it.
+    /// When a healthy target of blue's was last lost: the load balancer notices, and nobody is told.
     pub fn last_sickness(&self) -> Option<Timestamp> {
         self.sickened_at
     }

@@ -218,6 +218,8 @@ impl Simulation {
         if self.world.violations().len() == self.judged.violations {
             return;
         }
+        let sickened = self.world.last_sickness().unwrap_or(self.began);
+        self.judged.disturbed_at = self.judged.disturbed_at.max(sickened);
         let found: Vec<_> = self.world.violations()[self.judged.violations..].to_vec();
         self.judged.violations += found.len();
         for violation in found {
