@@ -180,7 +180,11 @@ impl Simulation {
         for key in self.schedule.keys().cloned().collect::<Vec<_>>() {
             let view = self.workers[who].engine.service(&key, self.now).and_then(|view| view.deployment);
             let open = view.and_then(|deployment| deployment.incident.zip(deployment.open_since));
-            self.judged.open.extend(open.map(|(incident, since)| (incident, (key, since))));
+            if let Some((incident, since)) = open {
+                // Whether green was PRIMARY at the decision nobody has heard.
+                self.judged.promotes.insert(key.clone());
+                self.judged.open.insert(incident, (key, since));
+            }
         }
     }
 
