@@ -229,7 +229,13 @@ fn rules(backend: &mut impl Backend, groups: &BTreeSet<TargetGroupArn>) -> Resul
             let listener = ListenerArn::new(&*arn);
             if !has_rules {
                 let id = TrafficRuleId::DefaultOf(listener.clone());
-                found.push(TrafficRule { id, listener, priority: "default".into(), actions: default_actions });
+                found.push(TrafficRule {
+                    id,
+                    listener,
+                    priority: "default".into(),
+                    actions: default_actions,
+                    unread: None,
+                });
                 continue;
             }
             let call = Call::DescribeRules { listener: Some(arn), arns: Vec::new() };
@@ -242,7 +248,7 @@ fn rules(backend: &mut impl Backend, groups: &BTreeSet<TargetGroupArn>) -> Resul
                 } else {
                     TrafficRuleId::Rule(RuleArn::new(arn))
                 };
-                TrafficRule { id, listener: listener.clone(), priority: priority.into(), actions }
+                TrafficRule { id, listener: listener.clone(), priority: priority.into(), actions, unread: None }
             }));
         }
     }
