@@ -63,6 +63,49 @@ fn forward_from_elb(action: &ElbAction) -> Option<Forward> {
     Some(Forward { groups, stickiness })
 }
 
+/// Whether the action would be sent back as it was read.
+pub(super) fn survives(action: &ElbAction) -> bool {
+    let carried = Action { order: action.order(), kind: kind_from_elb(action) };
+    as_echoed(action).is_some_and(|expected| action_to_elb(&carried).is_ok_and(|echoed| echoed == expected))
+}
+
+/// The same action as we would say it: a single group without its shorthand, a secret as one to be kept. `None` for one that
+/// contradicts itself.
+fn as_echoed(action: &ElbAction) -> Option<ElbAction> {
+    let mut echoed = action.clone();
+    if let Some(arn) = echoed.target_group_arn.take() {
+        let groups = action.forward_config().map(ForwardActionConfig::target_groups).unwrap_or_default();
+        match groups {
+            [] => {
+                let config = echoed.forward_config.get_or_insert_with(|| ForwardActionConfig::builder().build());
+                config.target_groups = Some(vec![TargetGroupTuple::builder().target_group_arn(arn).build()]);
+            }
+            [only] if only.target_group_arn() == Some(&arn) => {}
+            _ => return None,
+        }
+    }
+    if let Some(oidc) = &mut echoed.authenticate_oidc_config {
+        oidc.client_secret = None;
+        oidc.use_existing_client_secret = Some(true);
+    }
+    Some(echoed)
+}
+
+/// The members of an action's configuration that survive; none of one that is not known.
+pub(super) fn members(config: &str) -> &'static [&'static str] {
+    match config {
+        OIDC => AuthenticateOidcActionConfig::MEMBERS,
+        COGNITO => AuthenticateCognitoActionConfig::MEMBERS,
+        REDIRECT => RedirectActionConfig::MEMBERS,
+        FIXED_RESPONSE => FixedResponseActionConfig::MEMBERS,
+        JWT_VALIDATION => JwtValidationActionConfig::MEMBERS,
+        _ => &[],
+    }
+}
+
+/// The members of one of [`JWT_VALIDATION`]'s claims.
+pub(super) const CLAIM: &[&str] = JwtValidationActionAdditionalClaim::MEMBERS;
+
 /// The whole list for a modification.
 ///
 /// # Errors
@@ -124,6 +167,8 @@ fn kept_to_elb(kept: &KeptAction) -> Option<ElbAction> {
 
 /// A configuration as a JSON object with the API's member names.
 trait Config: Sized {
+    const MEMBERS: &'static [&'static str];
+
     fn to_map(&self) -> Map<String, Value>;
 
     /// `None` when a member is of the wrong type or unknown: it would get lost.
@@ -140,6 +185,8 @@ trait Member: Sized {
 macro_rules! config {
     ($type:ident { $($name:literal => $field:ident),+ $(,)? }) => {
         impl Config for $type {
+            const MEMBERS: &'static [&'static str] = &[$($name),+];
+
             fn to_map(&self) -> Map<String, Value> {
                 let mut map = Map::new();
                 $(if let Some(value) = &self.$field {

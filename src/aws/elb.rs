@@ -5,6 +5,7 @@
 //! balancer, so they are remembered and a rollback waits for one call instead of three.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use aws_sdk_elasticloadbalancingv2::types::{Listener, Rule, TargetHealthStateEnu
 
 use super::actions;
 use super::calls::{Calls, Operation, side_by_side};
+use super::unread::{self, Unread};
 use crate::model::{
     CallError, ErrorClass, ListenerArn, RuleArn, TargetCounts, TargetGroupArn, TrafficRule, TrafficRuleId,
 };
@@ -124,18 +126,26 @@ impl Elb {
             return Ok(listeners);
         }
         let found = self.describe_listeners(balancer).await?;
-        let arns: Vec<_> = found.iter().filter_map(|listener| listener.listener_arn().map(ListenerArn::new)).collect();
+        let arns = found.iter().filter_map(|(listener, _)| listener.listener_arn().map(ListenerArn::new));
+        let arns: Vec<_> = arns.collect();
         self.known().listeners.insert(balancer.clone(), arns.clone());
         Ok(arns)
     }
 
-    async fn describe_listeners(&self, balancer: &LoadBalancer) -> Result<Vec<Listener>, CallError> {
+    /// Each with what the SDK's reader passed over in its default actions.
+    async fn describe_listeners(
+        &self,
+        balancer: &LoadBalancer,
+    ) -> Result<Vec<(Listener, Option<Arc<str>>)>, CallError> {
         let mut listeners = Vec::new();
         let mut marker = None;
         for _ in 0..PAGES {
+            let unread = Unread::default();
             let call = self.client.describe_listeners().load_balancer_arn(&**balancer).page_size(PAGE);
-            let page = self.calls.send(DESCRIBE_LISTENERS, call.set_marker(marker).send()).await?;
-            listeners.extend(page.listeners.unwrap_or_default());
+            let call = call.set_marker(marker).customize().interceptor(unread.clone());
+            let page = self.calls.send(DESCRIBE_LISTENERS, call.send()).await?;
+            let unread = unread.take().into_iter().chain(iter::repeat(None));
+            listeners.extend(page.listeners.unwrap_or_default().into_iter().zip(unread));
             marker = page.next_marker;
             if marker.is_none() {
                 return Ok(listeners);
@@ -148,9 +158,14 @@ impl Elb {
         let mut rules = Vec::new();
         let mut marker = None;
         for _ in 0..PAGES {
+            let unread = Unread::default();
             let call = self.client.describe_rules().listener_arn(listener.as_str()).page_size(PAGE);
-            let page = self.calls.send(DESCRIBE_RULES, call.set_marker(marker).send()).await?;
-            rules.extend(page.rules().iter().filter_map(|rule| traffic_rule(&listener, rule)));
+            let call = call.set_marker(marker).customize().interceptor(unread.clone());
+            let page = self.calls.send(DESCRIBE_RULES, call.send()).await?;
+            let unread = unread.take().into_iter().chain(iter::repeat(None));
+            rules.extend(
+                page.rules().iter().zip(unread).filter_map(|(rule, unread)| traffic_rule(&listener, rule, unread)),
+            );
             marker = page.next_marker;
             if marker.is_none() {
                 return Ok(rules);
@@ -163,7 +178,10 @@ impl Elb {
     async fn rules_of(self, balancer: LoadBalancer) -> Result<Vec<TrafficRule>, CallError> {
         if !has_rules(&balancer) {
             let listeners = self.describe_listeners(&balancer).await?;
-            return Ok(listeners.iter().filter_map(default_rule).collect());
+            return Ok(listeners
+                .into_iter()
+                .filter_map(|(listener, unread)| default_rule(&listener, unread))
+                .collect());
         }
         let listeners = self.listeners(&balancer).await?;
         let each = listeners.into_iter().map(|listener| self.clone().describe_rules(listener));
@@ -215,7 +233,7 @@ fn has_rules(balancer: &LoadBalancer) -> bool {
     balancer.contains(":loadbalancer/app/")
 }
 
-fn traffic_rule(listener: &ListenerArn, rule: &Rule) -> Option<TrafficRule> {
+fn traffic_rule(listener: &ListenerArn, rule: &Rule, passed_over: Option<Arc<str>>) -> Option<TrafficRule> {
     let id = if rule.is_default() == Some(true) {
         TrafficRuleId::DefaultOf(listener.clone())
     } else {
@@ -226,16 +244,18 @@ fn traffic_rule(listener: &ListenerArn, rule: &Rule) -> Option<TrafficRule> {
         listener: listener.clone(),
         priority: rule.priority().unwrap_or("default").into(),
         actions: actions::from_elb(rule.actions()),
+        unread: unread::lost(rule.actions(), passed_over),
     })
 }
 
-fn default_rule(listener: &Listener) -> Option<TrafficRule> {
+fn default_rule(listener: &Listener, passed_over: Option<Arc<str>>) -> Option<TrafficRule> {
     let arn = ListenerArn::new(listener.listener_arn()?);
     Some(TrafficRule {
         id: TrafficRuleId::DefaultOf(arn.clone()),
         listener: arn,
         priority: "default".into(),
         actions: actions::from_elb(listener.default_actions()),
+        unread: unread::lost(listener.default_actions(), passed_over),
     })
 }
 
@@ -266,8 +286,8 @@ mod tests {
         let listener = ListenerArn::new("arn:listener");
         let default = Rule::builder().rule_arn("arn:rule/0").is_default(true).priority("default").build();
         let rule = Rule::builder().rule_arn("arn:rule/1").is_default(false).priority("10").build();
-        assert_eq!(traffic_rule(&listener, &default).unwrap().id, TrafficRuleId::DefaultOf(listener.clone()));
-        let rule = traffic_rule(&listener, &rule).unwrap();
+        assert_eq!(traffic_rule(&listener, &default, None).unwrap().id, TrafficRuleId::DefaultOf(listener.clone()));
+        let rule = traffic_rule(&listener, &rule, None).unwrap();
         assert_eq!((rule.id, &*rule.priority), (TrafficRuleId::Rule(RuleArn::new("arn:rule/1")), "10"));
     }
 

@@ -14,6 +14,7 @@ mod elb;
 mod errors;
 mod eventbridge;
 mod sqs;
+mod unread;
 #[cfg(test)]
 mod wire_tests;
 

@@ -34,7 +34,7 @@ const RESTORE_PATIENCE: Duration = Duration::from_mins(3);
 const DRAINING_PATIENCE: Duration = Duration::from_mins(2);
 
 /// Pace of reads while something is awaited.
-const POLL: Duration = Duration::from_secs(1);
+pub(super) const POLL: Duration = Duration::from_secs(1);
 
 /// Pace of reads while time itself is awaited.
 const SLOW_POLL: Duration = Duration::from_secs(10);
@@ -401,7 +401,7 @@ impl View<'_> {
     /// Green is gone, and sticky rules have their pair back.
     fn gone(&self, green: Option<&TaskSet>) -> Next {
         let by = if self.rollback.accepted(&Purpose::Delete).is_some() { "" } else { " (deleted by somebody else)" };
-        let left = green.map_or(0, |green| green.running + green.pending);
+        let left = green.map_or(0, |green| green.running.saturating_add(green.pending));
         let drained = self.rollback.draining_since.is_some_and(|since| self.now.since(since) >= DRAINING_PATIENCE);
         if left > 0 && !drained {
             let why = format!("ECS is stopping green's tasks, {left} left");

@@ -86,11 +86,12 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
         deployment.rollback = Some(rollback);
         return;
     }
-    let stale = rollback.last_accepted().is_some_and(|at| seen.read_at < at);
+    let stale = rollback.last_accepted().filter(|at| seen.read_at < *at);
     if !rollback.in_flight.is_empty() {
         // Their answers ask for the next read.
-    } else if stale {
-        soft.want(out.now);
+    } else if let Some(accepted_at) = stale {
+        // On a clock that runs behind the one of whoever wrote, the next read is older than the write too, for a while.
+        soft.want(if accepted_at > out.now { out.now.plus(plan::POLL) } else { out.now });
     } else {
         record(key, deployment, rule, &mut rollback, seen, out);
         if doubted == Some(false) {

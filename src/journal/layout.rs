@@ -33,6 +33,9 @@ const CHANGES: usize = 99;
 /// What a row costs beyond its bytes: names, key, and the encoding around them.
 const ROW: usize = 512;
 
+/// More than anything here ever counts to: what lies beyond was not written by a journal, and adding to it would overflow.
+const LARGEST: u64 = u64::MAX / 2;
+
 /// How long an incident is kept. Deployments are compared with those of the last quarter, hardly with older ones.
 const KEPT: Duration = Duration::from_hours(24 * 90);
 
@@ -94,11 +97,15 @@ impl Head {
                 ));
             }
         }
+        let (first, next) = (number(fields, "first_batch")?, number(fields, "next_batch")?);
+        if first > next {
+            return Err(damaged("first_batch"));
+        }
         Ok(Self {
             epoch: number(fields, "epoch")?,
             seal: number(fields, "seal")?,
-            first: number(fields, "first_batch")?,
-            next: number(fields, "next_batch")?,
+            first,
+            next,
             version: number(fields, "checkpoint_version")?,
         })
     }
@@ -193,6 +200,11 @@ pub(super) fn numbered(number: u64) -> String {
     format!("{number:020}")
 }
 
+/// The reverse of [`numbered`]; `None` for what it never gives.
+pub(super) fn number_in(name: &str) -> Option<u64> {
+    name.parse().ok().filter(|number| numbered(*number) == name)
+}
+
 /// The inputs of one append.
 pub(super) fn batch_rows(number: u64, entries: &[Vec<u8>]) -> Vec<Row> {
     let mut bytes = Vec::with_capacity(entries.iter().map(|entry| entry.len() + size_of::<u64>()).sum());
@@ -236,28 +248,43 @@ fn pieces(partition: &str, name: &str, bytes: &[u8], also: &Fields) -> Vec<Row> 
         let mut fields = also.clone();
         fields.insert("data".to_owned(), Field::Bytes(part.to_vec()));
         fields.insert("pieces".to_owned(), of.clone());
-        (key(partition, format!("{name}#{index:05}")), fields)
+        (key(partition, format!("{name}#{}", piece_number(index))), fields)
     };
     parts.iter().enumerate().map(row).collect()
 }
 
-/// The rows of a partition by name, in order.
+/// The rows of a partition by name, in order. Rows that are no piece of anything are somebody else's.
 pub(super) fn by_name(rows: Vec<Row>) -> BTreeMap<String, Vec<Row>> {
     let mut named: BTreeMap<String, Vec<Row>> = BTreeMap::new();
     for (key, fields) in rows {
-        let name = key.sort.rsplit_once('#').map_or(key.sort.as_str(), |(name, _)| name).to_owned();
-        named.entry(name).or_default().push((key, fields));
+        if let Some((name, _)) = piece(&key) {
+            let name = name.to_owned();
+            named.entry(name).or_default().push((key, fields));
+        }
     }
     named
+}
+
+/// What a row is a piece of, and the how manieth.
+fn piece(key: &RowKey) -> Option<(&str, usize)> {
+    let (name, index) = key.sort.rsplit_once('#')?;
+    let number = index.parse().ok()?;
+    (index == piece_number(number)).then_some((name, number))
+}
+
+fn piece_number(index: usize) -> String {
+    format!("{index:05}")
 }
 
 /// The value that was cut into these rows of one name.
 pub(super) fn whole(rows: &[Row]) -> Result<Vec<u8>, String> {
     let (_, first) = rows.first().ok_or_else(|| damaged("data"))?;
     let of = usize::try_from(number(first, "pieces")?).map_err(|_| damaged("pieces"))?;
-    let parts = rows.get(..of).ok_or_else(|| format!("of {of} pieces only {} are there", rows.len()))?;
     let mut bytes = Vec::new();
-    for (_, fields) in parts {
+    for index in 0..of {
+        // Leftovers of a longer value must not stand in for a piece that is gone.
+        let here = rows.get(index).filter(|(key, _)| piece(key).is_some_and(|(_, number)| number == index));
+        let (_, fields) = here.ok_or_else(|| format!("piece {index} of {of} is gone"))?;
         match fields.get("data") {
             Some(Field::Bytes(part)) => bytes.extend(part),
             _ => return Err(damaged("data")),
@@ -268,14 +295,14 @@ pub(super) fn whole(rows: &[Row]) -> Result<Vec<u8>, String> {
 
 fn number(fields: &Fields, name: &str) -> Result<u64, String> {
     match fields.get(name) {
-        Some(Field::Number(number)) => Ok(*number),
+        Some(Field::Number(number)) if *number <= LARGEST => Ok(*number),
         _ => Err(damaged(name)),
     }
 }
 
 fn damaged(field: &str) -> String {
     format!(
-        "a row is damaged or not of a journal: its field {field} is missing or of another kind. \
+        "a row is damaged or not of a journal: its field {field} is missing, of another kind or out of range. \
          Give another table as --state: protection then begins anew from what AWS says"
     )
 }

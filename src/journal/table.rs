@@ -185,13 +185,13 @@ impl Journal for TableJournal {
         let head = self.claim(WHAT).await?;
         let mut recovered = Recovered::default();
 
-        let (first, next) = (layout::numbered(head.first), layout::numbered(head.next));
         let mut missing = head.next - head.first;
         for (name, rows) in layout::by_name(self.rows(WHAT, ENTRIES).await?) {
+            let Some(number) = layout::number_in(&name) else { continue };
             let keys = rows.iter().map(|(key, _)| key.clone());
-            if name < first {
+            if number < head.first {
                 state.garbage.extend(keys);
-            } else if name < next {
+            } else if number < head.next {
                 state.covered.extend(keys);
                 let batch = self.value(WHAT, &format!("batch {name}"), &rows)?;
                 let entries = layout::read_batch(&batch).map_err(|cause| self.failed(WHAT, cause))?;
@@ -200,13 +200,13 @@ impl Journal for TableJournal {
             }
         }
 
-        let version = layout::numbered(head.version);
         for (name, rows) in layout::by_name(self.rows(WHAT, CHECKPOINT).await?) {
+            let Some(version) = layout::number_in(&name) else { continue };
             let keys = rows.iter().map(|(key, _)| key.clone());
-            if name == version {
+            if version == head.version && version > 0 {
                 state.covered.extend(keys);
                 recovered.checkpoint = Some(self.value(WHAT, "checkpoint", &rows)?);
-            } else if name < version {
+            } else if version < head.version {
                 state.garbage.extend(keys);
             }
         }

@@ -29,6 +29,9 @@ pub struct TrafficRule {
     pub priority: Arc<str>,
     /// All actions, in AWS's order. A modification replaces the whole list.
     pub actions: Vec<Action>,
+    /// What of the actions was not understood, and would be lost by a modification: `the member RedirectConfig.Port2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<Arc<str>>,
 }
 
 /// What a modification addresses. Default actions are refused by `ModifyRule`.

@@ -148,14 +148,14 @@ pub(super) fn has_rules(balancer: &str) -> bool {
 pub(super) fn default_rule(view: ListenerView) -> TrafficRule {
     let listener = ListenerArn::new(view.arn);
     let id = TrafficRuleId::DefaultOf(listener.clone());
-    TrafficRule { id, listener, priority: "default".into(), actions: view.default_actions }
+    TrafficRule { id, listener, priority: "default".into(), actions: view.default_actions, unread: None }
 }
 
 pub(super) fn rule(listener: &ListenerArn, view: RuleView) -> TrafficRule {
     let RuleView { arn, priority, is_default, actions, .. } = view;
     let id =
         if is_default { TrafficRuleId::DefaultOf(listener.clone()) } else { TrafficRuleId::Rule(RuleArn::new(arn)) };
-    TrafficRule { id, listener: listener.clone(), priority: priority.into(), actions }
+    TrafficRule { id, listener: listener.clone(), priority: priority.into(), actions, unread: None }
 }
 
 pub(super) fn task(view: TaskView) -> TaskReading {

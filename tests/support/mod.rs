@@ -226,6 +226,7 @@ pub fn weighted(name: &str, weights: &[(&str, u32)]) -> TrafficRule {
         listener: ListenerArn::new("listener"),
         priority: Arc::from("10"),
         actions: vec![Action { order: Some(1), kind: ActionKind::Forward(forward) }],
+        unread: None,
     }
 }
 
@@ -298,8 +299,10 @@ impl Driver {
     /// One input, and all that follows from it at once.
     pub fn feed(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
+        let before = self.steps;
         while let Some(input) = inputs.pop_front() {
             self.steps += 1;
+            assert!(self.steps - before < 1_000, "the engine spins at {}", self.now);
             let step = self.engine.step(self.now, &input);
             if step.changed {
                 self.journal.push((self.now, input));

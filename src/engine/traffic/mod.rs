@@ -112,6 +112,9 @@ pub(super) fn understood(rule: &TrafficRule) -> Result<(), NotUnderstood> {
     if let Some(KeptAction { kind, .. }) = kept.into_iter().find(|kept| kept.config.is_empty()) {
         return Err(NotUnderstood(format!("{} has an action of a type that is not known: {kind}", rule.id)));
     }
+    if let Some(unread) = &rule.unread {
+        return Err(NotUnderstood(format!("{} has {unread}, which is not known and could not be sent back", rule.id)));
+    }
     let forwards = rule.forwards().count();
     if forwards != 1 {
         return Err(NotUnderstood(format!("{} has {forwards} forward actions instead of one", rule.id)));

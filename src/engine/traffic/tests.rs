@@ -33,6 +33,7 @@ fn rule(kinds: Vec<ActionKind>) -> TrafficRule {
         listener: ListenerArn::new("l"),
         priority: Arc::from("1"),
         actions: (1..).zip(kinds).map(|(order, kind)| Action { order: Some(order), kind }).collect(),
+        unread: None,
     }
 }
 

@@ -1,0 +1,4 @@
+//! libFuzzer on [`taskset_guardian_fuzz::events`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| taskset_guardian_fuzz::events(data));
