@@ -21,6 +21,7 @@ mod judge;
 mod line;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod noise;
 mod play;
 mod process;
 #[path = "../simulation/schedule.rs"]
