@@ -19,6 +19,11 @@ pub trait Clock: Send + Sync {
     /// Now.
     fn now(&self) -> Timestamp;
 
+    /// Since some moment, by a clock that nobody sets. A clock that nobody sets needs no other.
+    fn elapsed(&self) -> Duration {
+        self.now().since(Timestamp::EPOCH)
+    }
+
     /// Returns when `duration` has passed on this clock.
     async fn sleep(&self, duration: Duration);
 }

@@ -192,13 +192,13 @@ impl Cell {
                 let answer = direct::observe(&mut self.world, &ask, read_at).map(Box::new);
                 self.plan(LATENCY / 2, Todo::Answer(ask.service, answer));
             }
-            Todo::Answer(key, answer) => self.step(Input::Observed(key, answer)),
+            Todo::Answer(key, answer) => self.step(&Input::Observed(key, answer)),
             Todo::Apply(id, write) => self.apply(id, &write),
             Todo::Announce(id, announcement) => self.announce(id, &announcement),
             Todo::Done(id, outcome) => {
                 let applied = outcome == Outcome::Applied;
                 let durable = self.journal.len();
-                self.step(Input::Done(id, outcome));
+                self.step(&Input::Done(id, outcome));
                 if applied && (self.alive || self.journal.len() > durable) {
                     self.unsure.remove(&id);
                 }
@@ -206,19 +206,19 @@ impl Cell {
             Todo::Receive => self.receive(),
             Todo::Sweep => {
                 self.plan(SWEEP, Todo::Sweep);
-                self.step(Input::Swept(BTreeSet::from([self.key.clone()])));
+                self.step(&Input::Swept(BTreeSet::from([self.key.clone()])));
             }
             Todo::Tick => {
                 self.ticks_at = None;
-                self.step(Input::Tick);
+                self.step(&Input::Tick);
             }
             Todo::Restart => self.restart(),
         }
     }
 
     /// As the shell does it: stepped, made durable, and only then let go.
-    fn step(&mut self, input: Input) {
-        let entry = serde_json::to_vec(&(self.now, &input)).unwrap();
+    fn step(&mut self, input: &Input) {
+        let entry = serde_json::to_vec(&(self.now, input)).unwrap();
         // Events go on coming in; they are no part of the rollback.
         let is_ours = !matches!(input, Input::Signal(_));
         let step = self.engine.step(self.now, input);
@@ -335,12 +335,12 @@ impl Cell {
         };
         for entry in &self.journal {
             let (at, input): (Timestamp, Input) = serde_json::from_slice(entry).unwrap();
-            let _ = self.engine.step(at, input);
+            let _ = self.engine.step(at, &input);
         }
         self.alive = true;
-        self.step(Input::Restarted);
+        self.step(&Input::Restarted);
         if self.alive {
-            self.step(Input::Rules(self.rules.clone()));
+            self.step(&Input::Rules(self.rules.clone()));
         }
         if self.alive {
             self.plan(Duration::ZERO, Todo::Sweep);
@@ -355,7 +355,7 @@ impl Cell {
         let mut receipts = Vec::new();
         for message in messages {
             if let Ok(Decoded::Signal(signal)) = events::decode(&message.body) {
-                self.step(Input::Signal(signal));
+                self.step(&Input::Signal(signal));
             }
             receipts.push(message.receipt);
         }

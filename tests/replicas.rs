@@ -1,7 +1,13 @@
 //! Two real binaries on one DynamoDB table, which is moto's; everything else of AWS is the sandbox's. One acts, the other
 //! stands by, and the first one dies or freezes in the middle of a rollback. Real time.
+//!
+//! `REPLICA_ROUNDS=10` repeats the death so often and tells how long the takeovers took.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tell why")]
 
+#[path = "support/changes.rs"]
+mod changes;
+#[path = "support/figures.rs"]
+mod figures;
 #[path = "support/process.rs"]
 mod process;
 
@@ -17,12 +23,14 @@ use taskset_guardian::aws::{Aws, Endpoint};
 use taskset_guardian::journal::TableJournal;
 use taskset_guardian::model::{ServiceKey, Split, Timestamp};
 use taskset_guardian::ports::{Clock as _, Journal as _, JournalError, Lease as _, Recovered};
-use taskset_guardian::runtime::SystemClock;
+use taskset_guardian::runtime::{SystemClock, lease};
 use taskset_guardian::sandbox::api::{ApiError, Backend, Call, Reply, Timed};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
 use taskset_guardian::sandbox::world::{Act, Crash, Delivery, ServiceSetup, Setup, Timing, Version, World};
 use taskset_guardian::telemetry::Metrics;
 
+use changes::change;
+use figures::Figures;
 use process::{Process, eventually, free_address, get, launch_moto};
 
 const REGION: &str = "eu-west-1";
@@ -45,27 +53,27 @@ drain = "1s"
 /// The lease's length and the second between two looks; then the journal is read, and two cores are busy.
 const TAKEOVER: Duration = Duration::from_secs(14);
 
-/// A world in which the worker that makes the first mutating call gets a signal right after it is applied.
+/// The mutating calls of the rollback.
+const CHANGES: [&str; 2] = ["ModifyRule", "DeleteTaskSet"];
+
+/// A world in which the worker that makes a certain mutating call gets a signal right after it is applied.
 struct Struck {
     world: World,
+    /// Which signal, to whom.
     signal: Option<(&'static str, u32)>,
+    /// After how many calls.
+    strike_after: usize,
     at: Option<Instant>,
-    applied: Vec<&'static str>,
+    made: Vec<&'static str>,
 }
 
 impl Backend for Struck {
     fn call(&mut self, call: Call) -> Result<Reply, ApiError> {
-        let operation = match &call {
-            Call::UpdateTaskSet { .. } => "UpdateTaskSet",
-            Call::SetPrimary { .. } => "UpdateServicePrimaryTaskSet",
-            Call::ModifyRule { .. } => "ModifyRule",
-            Call::ModifyListener { .. } => "ModifyListener",
-            Call::DeleteTaskSet { .. } => "DeleteTaskSet",
-            _ => return self.world.call(call),
-        };
+        let Some(operation) = change(&call) else { return self.world.call(call) };
+        // Counted whether it is accepted or not: a second delete would be refused.
+        self.made.push(operation);
         let reply = self.world.call(call)?;
-        self.applied.push(operation);
-        if let Some((signal, victim)) = self.signal.take() {
+        if let Some((signal, victim)) = self.signal.take_if(|_| self.made.len() == self.strike_after) {
             send(signal, victim);
             self.at = Some(Instant::now());
         }
@@ -168,12 +176,12 @@ struct Stage {
 
 impl Stage {
     /// The first one acts, the second one stands by, and the signal is in place for the first one.
-    async fn new(signal: &'static str) -> Self {
+    async fn new(signal: &'static str, seed: u64, strike_after: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (moto, network) = launch_moto(directory.path());
         create_table(&network.endpoint, TABLE, &["pk", "sk"]).await;
-        let world = World::new(7, SystemClock.now(), crashing());
-        let struck = Struck { world, signal: None, at: None, applied: Vec::new() };
+        let world = World::new(seed, SystemClock.now(), crashing());
+        let struck = Struck { world, signal: None, strike_after, at: None, made: Vec::new() };
         let sandbox = Sandbox::start(struck, Arc::new(SystemClock), WireSettings::default()).await.unwrap();
         let (first_address, address) = (free_address(), free_address());
         let start = |name, address: &str| {
@@ -211,7 +219,7 @@ impl Stage {
             assert_eq!(violations, [] as [String; 0]);
             let split = struck.world.traffic(&ServiceKey::new("prod", "checkout")).unwrap().configured;
             assert_eq!(split, Split { blue: 1.0, green: 0.0 });
-            assert_eq!(struck.applied, ["ModifyRule", "DeleteTaskSet"], "each once, by whichever replica");
+            assert_eq!(struck.made, CHANGES, "each once, by whichever replica");
         });
     }
 }
@@ -225,10 +233,9 @@ fn metric(address: &str, series: &str) -> Option<f64> {
     get(address, "/metrics")?.1.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs moto"]
-async fn killed_in_the_middle_of_a_rollback_its_standby_finishes_it_and_every_call_is_applied_once() {
-    let mut stage = Stage::new("-KILL").await;
+/// One death after so many mutating calls: how long until the standby acted, and until it had finished.
+async fn killed(seed: u64, strike_after: usize) -> (Duration, Duration) {
+    let mut stage = Stage::new("-KILL", seed, strike_after).await;
     assert_eq!(get(&stage.address, "/healthz").unwrap().0, 200, "a standby is alive");
     let (_, status) = get(&stage.address, "/status").unwrap();
     assert!(status.contains("\"role\":\"standby\""), "{status}");
@@ -240,7 +247,7 @@ async fn killed_in_the_middle_of_a_rollback_its_standby_finishes_it_and_every_ca
     stage.acts(&stage.address).await;
     let takeover = struck.elapsed();
     stage.completes().await;
-    eprintln!("taken over {takeover:?}, completed {:?} after the kill", struck.elapsed());
+    let completed = struck.elapsed();
     assert!(takeover < TAKEOVER, "{takeover:?}");
     assert!(stage.first.ended().is_some());
 
@@ -249,12 +256,29 @@ async fn killed_in_the_middle_of_a_rollback_its_standby_finishes_it_and_every_ca
     assert_eq!(ended.code(), Some(0));
     let said = std::fs::read_to_string(stage.directory.path().join("second.log")).unwrap();
     assert!(said.contains("The lease is given back"), "{said}");
+    (takeover, completed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs moto"]
+async fn killed_in_the_middle_of_a_rollback_its_standby_finishes_it_and_every_call_is_made_once() {
+    let mut times = Vec::new();
+    for round in 0..figures::set("REPLICA_ROUNDS", 1) {
+        let strike_after = 1 + round % CHANGES.len();
+        let (takeover, completed) = killed(7 + u64::try_from(round).unwrap(), strike_after).await;
+        let call = CHANGES[strike_after - 1];
+        eprintln!("killed after {call}: taken over after {takeover:.1?}, completed after {completed:.1?}");
+        times.push((takeover, completed));
+    }
+    let length = lease::LENGTH.as_secs();
+    eprintln!("killed to taken over, the lease is {length} s {}", times.iter().map(|all| all.0).collect::<Figures>());
+    eprintln!("killed to completed                   {}", times.iter().map(|all| all.1).collect::<Figures>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs moto"]
 async fn frozen_in_the_middle_of_a_rollback_and_woken_after_the_takeover_it_changes_nothing_and_stands_by() {
-    let mut stage = Stage::new("-STOP").await;
+    let mut stage = Stage::new("-STOP", 7, 1).await;
     let struck = stage.struck().await;
     stage.acts(&stage.address).await;
     assert!(struck.elapsed() < TAKEOVER, "{:?}", struck.elapsed());
@@ -270,7 +294,7 @@ async fn frozen_in_the_middle_of_a_rollback_and_woken_after_the_takeover_it_chan
     let ended = Instant::now();
     stage.acts(&stage.first_address).await;
     assert!(ended.elapsed() < Duration::from_secs(6), "{:?}", ended.elapsed());
-    stage.sandbox.with(|struck| assert_eq!(struck.applied, ["ModifyRule", "DeleteTaskSet"]));
+    stage.sandbox.with(|struck| assert_eq!(struck.made, CHANGES));
 }
 
 #[tokio::test(flavor = "multi_thread")]

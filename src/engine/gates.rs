@@ -121,7 +121,10 @@ fn task_failures(
     let all = known.window.map(|window| window.failures(from, now.plus(SKEW))).unwrap_or_default();
     let failed: Vec<_> = all.iter().filter(|(_, record)| counts(record)).collect();
     let claimed = all.iter().filter(|(_, record)| record.standing == Standing::Claimed).count();
-    let count = u32::try_from(failed.len()).unwrap_or(u32::MAX);
+    // Each task once, however many events told of it.
+    let times = |record: &TaskRecord| if without(Mutant::NoDedup) { record.version } else { 1 };
+    let count = failed.iter().map(|(_, record)| times(record)).sum::<u64>();
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
     let control = Control::of(roles, known.blue_window, from, now);
     // What is green's alone must reach the limit, and be more than chance makes of one cause that hits both.
     let own = f64::from(count) - control.expected;

@@ -43,6 +43,12 @@ pub enum Input {
     Rules(RuleSet),
     /// A deadline has passed.
     Tick,
+    /// The clock that gives the engine its time was set: it reads so many milliseconds more than it would by the time that
+    /// has passed, or less when they are negative.
+    ClockSet {
+        /// Milliseconds.
+        by_ms: i64,
+    },
     /// The process began: what was in flight before is unknown.
     Restarted,
 }

@@ -69,20 +69,20 @@ impl Engine {
     }
 
     /// Takes one input.
-    pub fn step(&mut self, now: Timestamp, input: Input) -> Step {
+    pub fn step(&mut self, now: Timestamp, input: &Input) -> Step {
         let State { rules, services, outbox, brakes, next_effect } = &mut self.state;
         let mut out = Out { now, settings: self.settings, step: Step::default(), next_effect, outbox, brakes };
         match input {
-            Input::Signal(signal) => signals::take(services, &self.index, &signal, &mut out),
-            Input::Swept(found) => swept(services, rules, &found, &mut out),
-            Input::Registered(found) => registered(services, rules, &found, &mut out),
+            Input::Signal(signal) => signals::take(services, &self.index, signal, &mut out),
+            Input::Swept(found) => swept(services, rules, found, &mut out),
+            Input::Registered(found) => registered(services, rules, found, &mut out),
             Input::Observed(key, result) => {
-                if let Some(partition) = services.get_mut(&key) {
-                    observed::take(&key, partition, rules, result, &mut out);
-                    out.touch(&key);
+                if let Some(partition) = services.get_mut(key) {
+                    observed::take(key, partition, rules, result, &mut out);
+                    out.touch(key);
                 }
             }
-            Input::Done(id, outcome) => done(services, &self.index, id, &outcome, &mut out),
+            Input::Done(id, outcome) => done(services, &self.index, *id, outcome, &mut out),
             Input::Rules(loaded) => reloaded(services, rules, loaded, &mut out),
             Input::Tick => {
                 let due: Vec<_> = self.timetable.iter().take_while(|(at, _)| *at <= now).cloned().collect();
@@ -90,6 +90,7 @@ impl Engine {
                 let retries = out.outbox.due(now);
                 out.step.effects.extend(retries);
             }
+            Input::ClockSet { by_ms } => clock_set(services, *by_ms, &mut out),
             Input::Restarted => restarted(services, &mut out),
         }
         let mut step = out.step;
@@ -221,11 +222,11 @@ fn begin(services: &mut BTreeMap<ServiceKey, Partition>, key: &ServiceKey, kept:
 }
 
 /// Rules were loaded. Services that no rule protects any more go with the sweep that follows.
-fn reloaded(services: &mut BTreeMap<ServiceKey, Partition>, rules: &mut RuleSet, loaded: RuleSet, out: &mut Out<'_>) {
-    if *rules == loaded {
+fn reloaded(services: &mut BTreeMap<ServiceKey, Partition>, rules: &mut RuleSet, loaded: &RuleSet, out: &mut Out<'_>) {
+    if rules == loaded {
         return;
     }
-    *rules = loaded;
+    rules.clone_from(loaded);
     out.step.changed = true;
     for (key, partition) in services {
         if let Some(rule) = orders::rule(rules, key, partition.kept.tagged.as_deref())
@@ -273,6 +274,18 @@ fn restarted(services: &mut BTreeMap<ServiceKey, Partition>, out: &mut Out<'_>) 
     }
     let undelivered = out.outbox.restarted();
     out.step.effects.extend(undelivered);
+}
+
+/// What the engine itself has measured since some moment goes on from there: a drain takes as long as it takes, whatever
+/// the clock says. What AWS has dated is as old as the clock now makes it, and every service is read again.
+fn clock_set(services: &mut BTreeMap<ServiceKey, Partition>, by_ms: i64, out: &mut Out<'_>) {
+    out.step.changed = true;
+    out.outbox.clock_set(by_ms);
+    for (key, partition) in services {
+        partition.clock_set(by_ms);
+        partition.soft.want(out.now);
+        out.touch(key);
+    }
 }
 
 /// Maps whose keys are not strings, as lists of pairs: JSON has no others.

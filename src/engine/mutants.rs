@@ -16,6 +16,8 @@ pub enum Mutant {
     DrainNotRestarted,
     /// Failures count however long ago they were.
     NoFreshness,
+    /// A task counts as often as events told of it.
+    NoDedup,
     /// What events claim counts, whatever ECS says.
     EventsDecide,
     /// A newer task set changes nothing.
@@ -34,13 +36,14 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoPrimaryCheck,
         Self::SingleReadDelete,
         Self::NoBlueCheck,
         Self::NoDrain,
         Self::DrainNotRestarted,
         Self::NoFreshness,
+        Self::NoDedup,
         Self::EventsDecide,
         Self::NoSupersede,
         Self::PromotionForcedThrough,

@@ -30,18 +30,18 @@ pub(super) fn take(
     key: &ServiceKey,
     partition: &mut Partition,
     rules: &RuleSet,
-    result: Result<Box<Observation>, CallError>,
+    result: &Result<Box<Observation>, CallError>,
     out: &mut Out<'_>,
 ) {
     partition.soft.reading = false;
     let before = partition.kept.clone();
     match result {
         Ok(seen) => {
-            orders::read(key, partition, rules, &seen, out);
-            take_seen(key, partition, &seen, out);
+            orders::read(key, partition, rules, seen, out);
+            take_seen(key, partition, seen, out);
             partition.soft.want(out.now.plus(out.settings.sweep));
         }
-        Err(error) => take_unread(key, partition, &error, out),
+        Err(error) => take_unread(key, partition, error, out),
     }
     super::reads::on_suspicion(out.now, &partition.kept, &mut partition.soft);
     rollback::keep_if_changed(&before, &partition.kept, out);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::out::Out;
 use super::partition::{Kept, Partition};
-use super::rollback;
+use super::{hold, rollback};
 use crate::model::{Contract, Evidence, Gate, Observation, ServiceKey, tags};
 use crate::rules::{Rule, RuleSet};
 
@@ -65,6 +65,9 @@ pub(super) fn roll_back(key: &ServiceKey, kept: &mut Kept, seen: &Observation, o
     if kept.undecided().is_some_and(|deployment| deployment.green == wanted && deployment.contract.is_some()) {
         let fact = format!("a person wants {wanted} rolled back: {reason}");
         let evidence = Evidence::fact(Gate::Person, wanted, out.now, fact);
+        if let Some(deployment) = &mut kept.deployment {
+            hold::release(key, deployment, "a person wants it rolled back", out);
+        }
         rollback::decide(key, kept, vec![evidence], seen, out);
     }
 }

@@ -159,6 +159,13 @@ impl Outbox {
         effects
     }
 
+    /// The clock was set.
+    pub(super) fn clock_set(&mut self, by_ms: i64) {
+        for at in self.pending.values_mut().filter_map(|pending| pending.retry_at.as_mut()) {
+            *at = at.moved(by_ms);
+        }
+    }
+
     /// After a restart nobody knows which were delivered: all are sent again.
     pub(super) fn restarted(&mut self) -> Vec<Effect> {
         self.pending.iter().map(|(id, pending)| Effect::Announce(*id, pending.announcement.clone())).collect()

@@ -34,6 +34,26 @@ pub(super) struct Partition {
     pub(super) soft: Soft,
 }
 
+impl Partition {
+    /// The clock was set.
+    pub(super) fn clock_set(&mut self, by_ms: i64) {
+        let Self { kept, soft } = self;
+        soft.asked_at = soft.asked_at.map(|at| at.moved(by_ms));
+        soft.swept_at = soft.swept_at.map(|at| at.moved(by_ms));
+        // Whatever it was planned for, the read that follows plans it anew.
+        soft.read_at = None;
+        if let Some(deployment) = kept.deployment.as_mut().filter(|deployment| !deployment.ended()) {
+            let Deployment { promoted_at, unsteady_since, unhealthy, .. } = deployment;
+            let unhealthy_since = unhealthy.as_mut().map(|unhealthy| &mut unhealthy.since);
+            let measured = [promoted_at.as_mut(), unsteady_since.as_mut(), unhealthy_since];
+            measured.into_iter().flatten().for_each(|at| *at = at.moved(by_ms));
+            if let Some(rollback) = deployment.rollback.as_mut().filter(|rollback| !rollback.closed) {
+                rollback.clock_set(by_ms);
+            }
+        }
+    }
+}
+
 /// What the journal must bring back. A step that changes it is durable before its effects go out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Kept {
@@ -223,7 +243,7 @@ impl Kept {
 
     /// The deployment, while it is still to be judged: nothing was decided, or what was found is only held.
     pub(super) fn undecided(&self) -> Option<&Deployment> {
-        self.live().filter(|d| d.phase == Phase::Watching || d.hold.is_some())
+        self.live().filter(|d| d.rollback.is_none() && (d.phase == Phase::Watching || d.hold.is_some()))
     }
 
     /// The rollback that still has something to do.

@@ -288,7 +288,10 @@ impl View<'_> {
     /// Blue can carry the load that it is about to get.
     fn fit(&self, blue: &TaskSet, green: Option<&TaskSet>) -> Goal {
         let policy = self.rule.rollback.blue_capacity;
-        let Some(why) = shortage(policy, blue, green, self.seen) else { return Goal::Met };
+        // Where there are two reads, the older one may show tasks that are gone.
+        let again = self.seen.task_sets_again.as_deref().and_then(|again| sets(self.deployment, again).blue);
+        let mut reads = std::iter::once(blue).chain(again);
+        let Some(why) = reads.find_map(|blue| shortage(policy, blue, green, self.seen)) else { return Goal::Met };
         let step = Step::RestoreBlue;
         let short = self.now.since(self.rollback.blue_short_since.unwrap_or(self.now));
         if short < if policy == BlueCapacity::Restore { RESTORE_PATIENCE } else { BLUE_PATIENCE } {
@@ -443,6 +446,10 @@ fn shortage(policy: BlueCapacity, blue: &TaskSet, green: Option<&TaskSet>, seen:
     }
     if blue.running < needed {
         return Some(format!("{} of {needed} tasks run", blue.running));
+    }
+    // What runs beyond that is about to be stopped.
+    if blue.computed_desired < needed {
+        return Some(format!("{} of {needed} tasks are to go on running", blue.computed_desired));
     }
     // ECS calls a task set steady when every health check passes, so one flapping target does not count then.
     (blue.stability != Stability::Steady && able < needed).then(|| format!("{able} of {needed} {what}"))

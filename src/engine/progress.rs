@@ -233,6 +233,17 @@ impl Rollback {
         self.accepted.is_empty() && now.since(self.evidence_at) > freshness
     }
 
+    /// The clock was set. How old the evidence is, and for how long the rollback has been open, is told by the clock.
+    pub(super) fn clock_set(&mut self, by_ms: i64) {
+        let Self { safe_since, draining_since, blue_short_since, retry_at, accepted, .. } = self;
+        for at in [safe_since, draining_since, blue_short_since, retry_at].into_iter().flatten() {
+            *at = at.moved(by_ms);
+        }
+        for accepted in accepted.values_mut() {
+            accepted.at = accepted.at.moved(by_ms);
+        }
+    }
+
     /// AWS accepted a write.
     pub(super) fn accept(&mut self, now: Timestamp, purpose: Purpose) {
         let accepted = self.accepted.entry(purpose).or_insert(Accepted { times: 0, at: now });

@@ -43,6 +43,12 @@ impl Timestamp {
         Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// So many milliseconds later, or earlier when they are negative.
+    #[must_use]
+    pub fn moved(self, by_ms: i64) -> Self {
+        Self(self.0.saturating_add(by_ms))
+    }
+
     /// Reads RFC 3339, with any number of fraction digits, and CloudWatch's `+0000` offset without a colon.
     pub fn parse(text: &str) -> Option<Self> {
         let instant = text

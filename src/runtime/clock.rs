@@ -1,6 +1,7 @@
-//! Time as it is.
+//! Time as it is, and how to notice that somebody has set the clock.
 
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -11,13 +12,62 @@ use crate::ports::Clock;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
+/// When somebody first wanted to know how much time has passed.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 #[async_trait]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
     }
 
+    fn elapsed(&self) -> Duration {
+        BEGAN.elapsed()
+    }
+
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
+    }
+}
+
+/// Less than this is no setting: time servers pull a clock by a two-thousandth at most, milliseconds between two looks.
+const SET: u64 = 1000;
+
+/// Compares the wall clock with the time that has passed. Both stand still while the process does; only the wall clock
+/// goes on while a virtual machine is paused, and only it is set.
+#[derive(Clone, Copy, Debug)]
+pub struct WallClockWatch {
+    wall: Timestamp,
+    elapsed: Duration,
+}
+
+impl WallClockWatch {
+    /// From now on.
+    pub fn new(wall: Timestamp, elapsed: Duration) -> Self {
+        Self { wall, elapsed }
+    }
+
+    /// By how many milliseconds the wall clock was set since the last look, if it was.
+    pub fn look(&mut self, wall: Timestamp, elapsed: Duration) -> Option<i64> {
+        let expected = self.wall.plus(elapsed.saturating_sub(self.elapsed));
+        let by_ms = wall.as_millis().saturating_sub(expected.as_millis());
+        *self = Self { wall, elapsed };
+        (by_ms.unsigned_abs() >= SET).then_some(by_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_once_and_one_that_is_pulled_is_not() {
+        let (wall, second) = (Timestamp::from_millis(1_772_445_880_000), Duration::from_secs(1));
+        let mut watch = WallClockWatch::new(wall, second);
+        assert_eq!(watch.look(wall.plus(second * 60), second * 61), None);
+        assert_eq!(watch.look(wall.plus(second * 61).moved(900), second * 62), None, "pulled");
+        assert_eq!(watch.look(wall.plus(second * 362).moved(900), second * 63), Some(300_000), "set forward");
+        assert_eq!(watch.look(wall.plus(second * 363).moved(900), second * 64), None);
+        assert_eq!(watch.look(wall.plus(second * 64), second * 65), Some(-300_900), "set back");
     }
 }

@@ -78,6 +78,11 @@ impl Executor {
         }
     }
 
+    /// What was begun and is not answered yet.
+    pub(crate) fn begun(&self) -> TaskTracker {
+        self.tasks.clone()
+    }
+
     /// For waiting until all that was begun is answered.
     pub(crate) fn close(&self) -> TaskTracker {
         self.tasks.close();

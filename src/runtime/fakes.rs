@@ -59,8 +59,8 @@ pub(crate) struct Scripted {
 }
 
 impl Machine for Scripted {
-    fn step(&mut self, now: Timestamp, input: Input) -> Step {
-        (self.script)(now, &input)
+    fn step(&mut self, now: Timestamp, input: &Input) -> Step {
+        (self.script)(now, input)
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {

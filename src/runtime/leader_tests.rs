@@ -281,6 +281,23 @@ async fn an_orderly_end_hands_over_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_is_not_given_back_while_a_call_is_on_its_way() {
+    let table = Arc::default();
+    let active = replica(&table, "first").await;
+    *locked(&active.world.write_takes) = seconds(60);
+    // Eight at a time, and each is given up after five seconds: together they outlast an orderly end's patience.
+    active.world.deliver(&["signal"; 80]);
+    sleep(seconds(1)).await;
+    let (world, journal) = (Arc::clone(&active.world), journal(&table, "second").await.1);
+    active.end().await;
+    let begun = world.logged(&["write"]).len();
+    assert!(begun < 80, "some have not begun yet, and the last ones have not ended");
+    assert!(!journal.look().await.unwrap().unwrap().released);
+    sleep(seconds(60)).await;
+    assert_eq!(world.logged(&["write"]).len(), begun, "nor do they begin any more");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_standby_that_is_asked_to_end_ends_at_once() {
     let table = Arc::default();
     let _active = replica(&table, "first").await;

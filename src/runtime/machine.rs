@@ -7,7 +7,7 @@ use crate::model::{ServiceKey, Timestamp};
 /// A deterministic state machine. [`Engine`] is the one.
 pub trait Machine: Send + Sync + 'static {
     /// Takes one input.
-    fn step(&mut self, now: Timestamp, input: Input) -> Step;
+    fn step(&mut self, now: Timestamp, input: &Input) -> Step;
     /// When [`Input::Tick`] is wanted next.
     fn next_deadline(&self) -> Option<Timestamp>;
     /// The whole state; the error says why it can't be written down.
@@ -19,7 +19,7 @@ pub trait Machine: Send + Sync + 'static {
 }
 
 impl Machine for Engine {
-    fn step(&mut self, now: Timestamp, input: Input) -> Step {
+    fn step(&mut self, now: Timestamp, input: &Input) -> Step {
         Self::step(self, now, input)
     }
 

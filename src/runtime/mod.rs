@@ -40,7 +40,7 @@ mod leader_tests;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 mod tests;
 
-pub use clock::SystemClock;
+pub use clock::{SystemClock, WallClockWatch};
 pub use executor::Observe;
 pub use health::{Health, Part};
 pub use machine::Machine;

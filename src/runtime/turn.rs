@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::clock::WallClockWatch;
 use super::entry;
 use super::executor::Executor;
 use super::health::{Health, Part};
@@ -20,7 +21,7 @@ use super::pump::Arrival;
 use super::receipts::Receipted;
 use super::worker::{Hook, WorkerError};
 use crate::engine::{Effect, Input, Report, StatusView};
-use crate::model::{Incident, Timestamp};
+use crate::model::{Incident, Timestamp, humane};
 use crate::ports::{Clock, Journal, JournalError, Receipt};
 use crate::telemetry::Metrics;
 
@@ -63,8 +64,9 @@ pub(crate) struct Turn<M> {
     pub(crate) term: Term,
     /// Entries in the journal behind the checkpoint.
     pub(crate) entries: usize,
-    /// The newest time given to the machine. It never goes back, whatever the clock does.
+    /// The newest time given to the machine. It goes back only when the clock is set, and then the machine is told.
     pub(crate) latest: Timestamp,
+    pub(crate) watch: WallClockWatch,
 }
 
 /// Inputs and, for signals, the message that each came in.
@@ -114,9 +116,19 @@ impl<M: Machine> Turn<M> {
     }
 
     async fn turn_until_drained(&mut self, first: Vec<Input>) -> Result<(), WorkerError> {
+        let (now, latest) = (self.clock.now(), self.latest);
+        let mut first = first;
+        if latest > now {
+            // Set back while nobody looked.
+            self.latest = now;
+            first.push(Input::ClockSet { by_ms: now.as_millis().saturating_sub(latest.as_millis()) });
+        }
         self.process(first.into_iter().map(|input| (input, None)).collect(), true).await?;
         let mut ticked = None;
         loop {
+            if let Some(by_ms) = self.watch.look(self.clock.now(), self.clock.elapsed()) {
+                self.clock_set(by_ms).await?;
+            }
             self.health.turned(self.clock.now());
             // Before the wait, which prefers inputs: a flood of them must not leave people without an answer.
             while let Ok(question) = self.questions.try_recv() {
@@ -144,6 +156,19 @@ impl<M: Machine> Turn<M> {
             self.checkpoint().await;
         }
         Ok(())
+    }
+
+    async fn clock_set(&mut self, by_ms: i64) -> Result<(), WorkerError> {
+        let by = humane(Duration::from_millis(by_ms.unsigned_abs()));
+        if by_ms > 0 && !self.term.is_endless() {
+            // Or the machine stood still, and with it the clock that the lease is measured by.
+            tracing::error!(by_ms, "Standing by: the system's clock is {by} further than the time that has passed");
+            self.term.lose();
+            return Ok(());
+        }
+        tracing::warn!(by_ms, "The system's clock was set by {by}");
+        self.latest = self.latest.moved(by_ms.min(0));
+        self.process(vec![(Input::ClockSet { by_ms }, None)], true).await
     }
 
     /// Waits for something to do, then takes all that is ready.
@@ -184,10 +209,9 @@ impl<M: Machine> Turn<M> {
         for (input, receipt) in batch {
             let at = self.clock.now().max(self.latest);
             self.latest = at;
-            let encoded = entry::encode(at, &input).map_err(WorkerError::encode)?;
-            let step = self.machine.step(at, input);
+            let step = self.machine.step(at, &input);
             if step.changed {
-                pending.entries.push(encoded);
+                pending.entries.push(entry::encode(at, &input).map_err(WorkerError::encode)?);
             }
             for effect in step.effects {
                 match effect {

@@ -8,7 +8,9 @@ use serde::Serialize;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::clock::WallClockWatch;
 use super::entry;
 use super::executor::{Executor, Observe};
 use super::health::{Health, Part};
@@ -413,9 +415,12 @@ impl Worker {
 
         parts.spawn(quiet("message custodian", Custodian::new(Arc::clone(&clock), inbox, told).run()));
 
+        let watch = WallClockWatch::new(clock.now(), clock.elapsed());
+        let executor = Executor::new(Arc::clone(&clock), observer, actuator, announcer, control, term.clone());
+        let begun = executor.begun();
         let turn = Turn {
             machine,
-            executor: Executor::new(Arc::clone(&clock), observer, actuator, announcer, control, term.clone()),
+            executor,
             clock,
             journal,
             metrics,
@@ -429,10 +434,11 @@ impl Worker {
             term: term.clone(),
             entries,
             latest,
+            watch,
         };
         let turning =
             parts.spawn(async move { ("engine loop", turn.run(vec![Input::Restarted, Input::Rules(rules)]).await) });
-        self.wait(parts, &turning, &term, &stop, shutdown).await
+        self.wait(parts, &turning, &begun, &term, &stop, shutdown).await
     }
 
     /// Waits for the end of all parts, or until there is no more time for it.
@@ -440,6 +446,7 @@ impl Worker {
         &self,
         mut parts: JoinSet<Ended>,
         turning: &AbortHandle,
+        begun: &TaskTracker,
         term: &Term,
         stop: &CancellationToken,
         shutdown: &CancellationToken,
@@ -467,8 +474,6 @@ impl Worker {
                     if turning.is_finished() {
                         tracing::warn!("Some messages were not deleted in time and will be delivered again");
                     } else {
-                        // What it sent may still be under way: who takes over has to wait until the lease runs out.
-                        term.lose();
                         first_error.get_or_insert(WorkerError::Overdue);
                     }
                     break;
@@ -487,6 +492,10 @@ impl Worker {
                 stop.cancel();
                 first_error.get_or_insert(error);
             }
+        }
+        if !begun.is_empty() && !term.is_endless() {
+            // Given back, the lease would be the successor's before the last call is over: it is left to run out.
+            term.lose();
         }
         match first_error {
             // Who was deposed is not told to end: it stands by.
@@ -516,8 +525,8 @@ async fn recall<M: Machine>(
     for bytes in &recovered.entries {
         let entry = entry::decode(bytes)
             .map_err(|error| WorkerError::Incompatible { what: "an entry", cause: error.to_string() })?;
-        latest = latest.max(entry.at);
-        drop(machine.step(entry.at, entry.input));
+        latest = entry.at;
+        drop(machine.step(entry.at, &entry.input));
     }
     let entries = recovered.entries.len();
     if resumed || entries > 0 {

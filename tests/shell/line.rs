@@ -53,6 +53,18 @@ struct Letter {
     sent_at: Timestamp,
 }
 
+/// What a write changes.
+fn target(call: &Call) -> Option<&String> {
+    match call {
+        Call::ModifyRule { rule: target, .. }
+        | Call::ModifyListener { listener: target, .. }
+        | Call::SetPrimary { service: target, .. }
+        | Call::UpdateTaskSet { task_set: target, .. }
+        | Call::DeleteTaskSet { task_set: target, .. } => Some(target),
+        _ => None,
+    }
+}
+
 impl Letter {
     /// It is there, whatever became of its sender.
     fn arrive(self, sender: &Life) -> Result<Reply, CallError> {
@@ -183,7 +195,8 @@ impl Wire {
         let unanswered = stage.chance(stage.trouble.unanswered);
         let letter = {
             let facts = life.facts();
-            Letter { operation, call, rests_on: facts.rests_on, epoch: facts.epoch, sent_at }
+            let rests_on = target(&call).and_then(|target| facts.in_flight.get(target).copied()).unwrap_or_default();
+            Letter { operation, call, rests_on, epoch: facts.epoch, sent_at }
         };
         let (answer, answered) = oneshot::channel();
         let own = Arc::clone(&life);

@@ -98,7 +98,7 @@ impl ClockFault {
 /// Up to five minutes in either direction.
 fn jumps(rng: &mut Rng, workers: usize) -> Vec<(Duration, usize, i64)> {
     let count = if rng.u8(0..4) == 0 { rng.u8(1..=3) } else { 0 };
-    (0..count).map(|_| (seconds(rng, 200), rng.usize(0..workers), rng.i64(-300_000..=300_000))).collect()
+    (0..count).map(|_| (seconds(rng, 80), rng.usize(0..workers), rng.i64(-300_000..=300_000))).collect()
 }
 
 fn seconds(rng: &mut Rng, most: u64) -> Duration {
@@ -111,11 +111,11 @@ impl Faults {
         // Two schedules in three have any one kind of fault not at all.
         let rate = |rng: &mut Rng, most: f64| if rng.u8(0..3) == 0 { rng.f64() * most } else { 0.0 };
         let span = |rng: &mut Rng, least: u64, most: u64| {
-            let from = seconds(rng, 150);
+            let from = seconds(rng, 70);
             let lasts = Duration::from_millis(rng.u64(least * 1000..=most * 1000));
             if rng.u8(0..6) == 0 { (from, from + lasts) } else { Span::default() }
         };
-        let outage = span(rng, 1, 240);
+        let outage = span(rng, 1, 90);
         let cut = (0..workers).map(|who| (who, if workers > 1 { span(rng, 1, 60) } else { Span::default() })).collect();
         Self {
             crash_before_commit: rate(rng, 0.03),
@@ -128,7 +128,7 @@ impl Faults {
             commit_lost: rate(rng, 0.1),
             commit_unanswered: rate(rng, 0.1),
             commit_torn: rate(rng, 0.1),
-            full: span(rng, 1, 90),
+            full: span(rng, 1, 60),
             journal_gone: rate(rng, 0.5),
             cut,
             renewal_lost: rate(rng, 0.5),
@@ -139,7 +139,7 @@ impl Faults {
             failed_after: rate(rng, 0.3),
             slow: rate(rng, 0.2),
             crowd: rate(rng, 0.3),
-            writes_denied: span(rng, 1, 120),
+            writes_denied: span(rng, 1, 90),
             reads_denied: span(rng, 1, 60),
             outage,
             stale_read: rate(rng, 0.3),

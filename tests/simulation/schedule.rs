@@ -5,18 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use taskset_guardian::model::{Role, ServiceKey};
+use taskset_guardian::model::{AlarmValue, Role, ServiceKey, tags};
 use taskset_guardian::rules::{
-    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, Quarantine, RollbackPolicy,
-    Rule, RuleSet, StabilityGates, Watch,
+    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, OnReturn, Protect, Quarantine,
+    RollbackPolicy, Rule, RuleSet, StabilityGates, Watch,
 };
 use taskset_guardian::sandbox::world::{
-    Act, BalancerKind, Crash, Delivery, ListenerKind, RouteSetup, ServiceSetup, Setup, Start, Timing, Version,
+    Act, AlarmMetric, AlarmSetup, BalancerKind, Breaks, Crash, Delivery, ListenerKind, Loss, RouteSetup, ServiceSetup,
+    Setup, Start, TagValue, Timing, Trouble, Version, When,
 };
 
 use crate::faults::Faults;
 
+pub(crate) const OLD: &str = "checkout:87";
 pub(crate) const NEW: &str = "checkout:88";
+
+/// Services that may be changed within ten minutes: the fleet brake.
+pub(crate) const BRAKE: usize = 3;
 
 /// Everything that a seed decides.
 #[derive(Debug)]
@@ -27,13 +32,20 @@ pub(crate) struct Schedule {
     pub(crate) faults: Faults,
     /// One that owns its journal, or two that share one.
     pub(crate) workers: usize,
+    /// The guardian may change nothing: it was started with `--dry-run`.
+    pub(crate) dry_run: bool,
+    /// How often every service is read.
+    pub(crate) sweep: Duration,
     /// Faults and people stop here.
     pub(crate) calm_at: Duration,
     /// Green is bad, in a way that tasks show.
     pub(crate) bad: bool,
     /// Nothing is wrong with green.
     pub(crate) sound: bool,
+    /// The service that the schedule is about,
     pub(crate) key: ServiceKey,
+    /// and those that go the same way in the same minutes, where there is a fleet.
+    pub(crate) others: Vec<ServiceKey>,
 }
 
 fn secs(seconds: u64) -> Duration {
@@ -42,7 +54,7 @@ fn secs(seconds: u64) -> Duration {
 
 /// One of the acts of people and machines that a deployment may meet.
 pub(crate) fn meddling(rng: &mut Rng) -> Act {
-    match rng.u8(0..10) {
+    match rng.u8(0..17) {
         0 | 1 => Act::SetWeights { blue: rng.u32(0..=100), green: rng.u32(1..=100) },
         2 => Act::SetWeights { blue: 100, green: 0 },
         3 => Act::SetPrimary(if rng.bool() { Role::Green } else { Role::Blue }),
@@ -51,7 +63,14 @@ pub(crate) fn meddling(rng: &mut Rng) -> Act {
         6 => Act::CreateTaskSet { version: "checkout:89".to_owned(), scale: 100.0 },
         7 => Act::SetDesired(rng.u32(1..=6)),
         8 => Act::ForwardTo(if rng.bool() { Role::Green } else { Role::Blue }),
-        _ => Act::DeleteTaskSet(Role::Blue),
+        9 => Act::DeleteTaskSet(Role::Blue),
+        10 => Act::LoseTasks { loss: Loss::Zone, share: 0.5 },
+        11 => Act::LoseTasks { loss: Loss::Spot, share: rng.f64() },
+        12 => Act::Tag(tags::HOLD_UNTIL.to_owned(), TagValue::In(secs(rng.u64(5..=90)))),
+        13 => Act::Tag(tags::ROLLBACK.to_owned(), TagValue::Green),
+        14 => Act::Untag((if rng.bool() { tags::HOLD_UNTIL } else { tags::ROLLBACK }).to_owned()),
+        15 => Act::DeleteService,
+        _ => Act::CreateService { version: OLD.to_owned() },
     }
 }
 
@@ -61,52 +80,119 @@ impl Schedule {
         let mut rng = Rng::with_seed(seed ^ 0x005e_ed0f_9a3d);
         let workers = if rng.u8(0..3) == 0 { 2 } else { 1 };
         let faults = Faults::draw(&mut rng, workers);
-        let calm_at = secs(rng.u64(60..300));
+        let calm_at = secs(rng.u64(25..100));
         let (version, bad, sound) = version(&mut rng);
-        let script = script(&mut rng, calm_at);
         let key = ServiceKey::new("prod", "checkout");
-        let service = ServiceSetup {
-            desired: rng.u32(1..=4),
-            balancer: match rng.u8(0..10) {
-                0 => BalancerKind::None,
-                1 => BalancerKind::Network,
-                _ => BalancerKind::Application,
-            },
-            routes: routes(&mut rng),
-            spare_group: rng.bool(),
-            requests_per_second: 0,
-            script,
-            ..ServiceSetup::default()
-        };
-        let service = match service.balancer {
-            BalancerKind::Application => service,
-            BalancerKind::Network => {
-                ServiceSetup { routes: vec![RouteSetup { path: None, ..RouteSetup::default() }], ..service }
-            }
-            BalancerKind::None => ServiceSetup { routes: Vec::new(), ..service },
-        };
+        let others = if rng.u8(0..25) == 0 { rng.u8(1..=5) } else { 0 };
+        let others: Vec<_> = (1..=others).map(|n| ServiceKey::new("prod", format!("fleet-{n}"))).collect();
+        let services = std::iter::once(&key).chain(&others).map(|key| service(&mut rng, key, calm_at)).collect();
+        let sweep = secs(rng.u64(2..=6) * 5);
         let drain = secs(rng.u64(0..=20));
-        let lag = if rng.u8(0..5) == 0 { secs(rng.u64(1..=4)) } else { Duration::ZERO };
-        let setup = Setup {
-            services: vec![service],
+        let mode = if rng.u8(0..20) == 0 { Mode::Observe } else { Mode::Enforce };
+        let dry_run = rng.u8(0..20) == 0;
+        let mut setup = Setup {
+            services,
             versions: BTreeMap::from([(NEW.to_owned(), version)]),
-            timing: Timing {
-                deregistration: secs(rng.u64(1..=30)),
-                health_interval: secs(rng.u64(3..=10)),
-                ..Timing::default()
-            },
+            timing: timing(&mut rng),
             delivery: Delivery {
                 duplicates: if rng.bool() { rng.f64() * 0.5 } else { 0.0 },
                 stragglers: if rng.bool() { rng.f64() * 0.5 } else { 0.0 },
+                early: rng.u8(0..4) == 0,
                 ..Delivery::default()
             },
             drain,
-            lag,
+            lag: if rng.u8(0..5) == 0 { secs(rng.u64(1..=4)) } else { Duration::ZERO },
             visibility: secs(rng.u64(1..=30)),
+            expect_no_writes: dry_run || mode == Mode::Observe,
+            brake: Some(BRAKE),
             ..Setup::default()
         };
-        let rules = RuleSet { rules: vec![Arc::new(rule(&mut rng, drain))] };
-        Self { seed, setup, rules, faults, workers, calm_at, bad, sound, key }
+        if rng.u8(0..8) == 0 {
+            setup.versions.insert(OLD.to_owned(), tired(&mut rng, calm_at));
+        }
+        if others.is_empty() && rng.u8(0..12) == 0 {
+            watch_errors(&mut rng, &mut setup, &key);
+        }
+        let rules = RuleSet { rules: vec![Arc::new(rule(&mut rng, drain, mode))] };
+        Self { seed, setup, rules, faults, workers, dry_run, sweep, calm_at, bad, sound, key, others }
+    }
+
+    /// Every service.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        std::iter::once(&self.key).chain(&self.others)
+    }
+}
+
+fn service(rng: &mut Rng, key: &ServiceKey, calm_at: Duration) -> ServiceSetup {
+    let script = script(rng, calm_at);
+    let service = ServiceSetup {
+        key: key.clone(),
+        version: OLD.to_owned(),
+        desired: rng.u32(1..=4),
+        balancer: match rng.u8(0..10) {
+            0 => BalancerKind::None,
+            1 => BalancerKind::Network,
+            _ => BalancerKind::Application,
+        },
+        routes: routes(rng),
+        spare_group: rng.bool(),
+        requests_per_second: 0,
+        script,
+        ..ServiceSetup::default()
+    };
+    match service.balancer {
+        BalancerKind::Application => service,
+        BalancerKind::Network => {
+            ServiceSetup { routes: vec![RouteSetup { path: None, ..RouteSetup::default() }], ..service }
+        }
+        BalancerKind::None => ServiceSetup { routes: Vec::new(), ..service },
+    }
+}
+
+fn timing(rng: &mut Rng) -> Timing {
+    // Nobody says how long a load balancer may take; seconds in practice.
+    let slowest = if rng.u8(0..5) == 0 { 30 } else { 4 };
+    Timing {
+        deregistration: secs(rng.u64(1..=30)),
+        health_interval: secs(rng.u64(3..=10)),
+        propagation: (secs(1), secs(slowest)),
+        ..Timing::default()
+    }
+}
+
+/// A blue that was well for an hour, and fails in the middle of it all; in some of its tasks, or for good.
+fn tired(rng: &mut Rng, calm_at: Duration) -> Version {
+    let crash = Crash { after: secs(rng.u64(1..=30)), exit_code: 1, out_of_memory: true };
+    let fails_health_checks = rng.bool();
+    Version {
+        breaks: Some(Breaks {
+            when: When::At(secs(rng.u64(5..calm_at.as_secs()))),
+            tasks: rng.bool().then(|| rng.u32(1..=2)),
+            trouble: Trouble { crash: (!fails_health_checks).then_some(crash), fails_health_checks, error_rate: 0.5 },
+        }),
+        ..Version::default()
+    }
+}
+
+/// Users, and alarms on what they get.
+fn watch_errors(rng: &mut Rng, setup: &mut Setup, key: &ServiceKey) {
+    for service in &mut setup.services {
+        service.requests_per_second = 3;
+    }
+    if let Some(version) = setup.versions.get_mut(NEW).filter(|_| rng.bool()) {
+        version.error_rate = 0.5;
+    }
+    for (name, watches) in [("green-5xx", Role::Green), ("blue-5xx", Role::Blue)] {
+        setup.alarms.push(AlarmSetup {
+            name: name.to_owned(),
+            service: key.clone(),
+            watches: Some(watches),
+            metric: AlarmMetric::Target5xx,
+            period: 10,
+            evaluation_periods: rng.u32(1..=2),
+            threshold: 3.0,
+            initial: if rng.u8(0..4) == 0 { AlarmValue::Alarm } else { AlarmValue::Ok },
+        });
     }
 }
 
@@ -129,7 +215,7 @@ fn script(rng: &mut Rng, calm_at: Duration) -> Vec<(Duration, Act)> {
     let mut script = vec![(secs(1), Act::CreateTaskSet { version: NEW.to_owned(), scale: 100.0 })];
     let mut at = 1;
     for green in [10, 50, 100] {
-        at += rng.u64(1..=20);
+        at += rng.u64(1..=12);
         if rng.u8(0..3) > 0 {
             script.push((secs(at), Act::SetWeights { blue: 100 - green, green }));
         }
@@ -164,18 +250,18 @@ fn routes(rng: &mut Rng) -> Vec<RouteSetup> {
     routes
 }
 
-fn rule(rng: &mut Rng, drain: Duration) -> Rule {
+fn rule(rng: &mut Rng, drain: Duration, mode: Mode) -> Rule {
     let one_of = |rng: &mut Rng, choices: [BlueCapacity; 4]| choices[rng.usize(0..4)];
     let usually = BlueCapacity::Restore;
     Rule {
         name: Arc::from("all"),
-        mode: Mode::Enforce,
-        protect: vec![Protect { cluster: Arc::from("prod"), service: Arc::from("checkout") }],
-        watch: Watch { bake: secs(60), freshness: secs(300) },
+        mode,
+        protect: vec![Protect { cluster: Arc::from("prod"), service: Arc::from("*") }],
+        watch: Watch { bake: secs(30), freshness: secs(300) },
         stability: StabilityGates {
             window: secs(rng.u64(30..=200)),
             task_failures: Some(rng.u32(1..=3)),
-            steady_within: Some(secs(rng.u64(60..=200))),
+            steady_within: Some(secs(rng.u64(30..=90))),
             unhealthy_targets: Some(0.5),
         },
         errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },
@@ -187,6 +273,9 @@ fn rule(rng: &mut Rng, drain: Duration) -> Rule {
             delete: if rng.u8(0..6) == 0 { DeletePolicy::Keep } else { DeletePolicy::Force },
         },
         limits: Limits { rollbacks_per_day: 3 },
-        quarantine: Quarantine::default(),
+        quarantine: Quarantine {
+            on_return: if rng.u8(0..3) == 0 { OnReturn::Rollback } else { OnReturn::Report },
+            ..Quarantine::default()
+        },
     }
 }

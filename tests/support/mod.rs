@@ -300,7 +300,7 @@ impl Driver {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             self.steps += 1;
-            let step = self.engine.step(self.now, input.clone());
+            let step = self.engine.step(self.now, &input);
             if step.changed {
                 self.journal.push((self.now, input));
             }
@@ -352,7 +352,7 @@ impl Driver {
     fn restart(&mut self) {
         let mut engine = Engine::new(self.settings);
         for (at, input) in &self.journal {
-            let _ = engine.step(*at, input.clone());
+            let _ = engine.step(*at, input);
         }
         self.engine = Engine::restore(self.settings, &engine.checkpoint().unwrap()).unwrap();
     }

@@ -106,6 +106,24 @@ pub enum Act {
     ScaleTaskSet(Role, f64),
     /// Autoscaling changes the service's desired count, and with it what every task set is to run.
     SetDesired(u32),
+    /// AWS takes tasks away, from all task sets alike.
+    LoseTasks {
+        /// Why.
+        loss: Loss,
+        /// Share of the running tasks, at least one.
+        share: f64,
+    },
+    /// TagResource, on the service.
+    Tag(String, TagValue),
+    /// UntagResource, on the service.
+    Untag(String),
+    /// DeleteService with force.
+    DeleteService,
+    /// CreateService under the name of the deleted one, with a task set of this version on the group that is free.
+    CreateService {
+        /// Task definition, as in `checkout:87`.
+        version: String,
+    },
     /// Something that blue and green both need does not work for a while.
     Outage {
         /// As in `the database`.
@@ -115,6 +133,26 @@ pub enum Act {
         /// What that does to every task.
         trouble: Trouble,
     },
+}
+
+/// Why AWS takes tasks away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// An Availability Zone is lost, with all tasks in it.
+    Zone,
+    /// Spot capacity is wanted back.
+    Spot,
+}
+
+/// The value of a tag that somebody writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TagValue {
+    /// As it stands.
+    Text(String),
+    /// The time that it will be so long from now.
+    In(Duration),
+    /// The id of green, if there is one.
+    Green,
 }
 
 /// What people do when the guardian has changed something.

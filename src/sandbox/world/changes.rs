@@ -69,6 +69,9 @@ impl World {
     /// The service, by names or ARNs. Only services with the EXTERNAL controller have task sets to manage.
     pub(super) fn find_external(&self, cluster: &str, service: &str) -> Result<&Service, ApiError> {
         let found = self.find_service(cluster, service)?;
+        if !found.active {
+            return Err(ApiError::client("ServiceNotActiveException", "The service is not active."));
+        }
         if found.controller == "EXTERNAL" {
             return Ok(found);
         }

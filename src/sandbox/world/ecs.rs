@@ -21,6 +21,8 @@ const MOST_TASK_SETS: usize = 5;
 pub(super) struct Service {
     pub(super) key: ServiceKey,
     pub(super) controller: String,
+    /// Not deleted. ECS shows a deleted service for a while, as INACTIVE.
+    pub(super) active: bool,
     pub(super) desired: u32,
     pub(super) created_at: Timestamp,
     pub(super) tags: BTreeMap<String, String>,
@@ -88,6 +90,25 @@ impl SetStatus {
 }
 
 impl TaskSet {
+    /// As CreateTaskSet makes it.
+    fn new(id: String, label: &'static str, now: Timestamp, scale: f64, version: &str, group: Option<String>) -> Self {
+        Self {
+            id,
+            label,
+            status: SetStatus::Active,
+            steady: false,
+            stability_at: now,
+            created_at: now,
+            updated_at: now,
+            scale,
+            task_definition: version.to_owned(),
+            group,
+            external_id: Some(label.to_owned()),
+            start_failures: 0,
+            not_before: now,
+        }
+    }
+
     pub(super) fn is_living(&self) -> bool {
         self.status != SetStatus::Draining
     }
@@ -145,20 +166,13 @@ impl World {
         let groups = self.balancer.add_service(&mut self.fate, setup);
         let since = self.now.minus(Duration::from_hours(1));
         let id = names::new_task_set_id(&mut self.fate);
+        let steady_at = since.plus(Duration::from_secs(90));
         let blue = TaskSet {
-            id: id.clone(),
-            label: "blue",
             status: SetStatus::Primary,
             steady: true,
-            stability_at: since.plus(Duration::from_secs(90)),
-            created_at: since,
-            updated_at: since.plus(Duration::from_secs(90)),
-            scale: setup.scale,
-            task_definition: setup.version.clone(),
-            group: groups.first().cloned(),
-            external_id: Some("blue".to_owned()),
-            start_failures: 0,
-            not_before: since,
+            stability_at: steady_at,
+            updated_at: steady_at,
+            ..TaskSet::new(id.clone(), "blue", since, setup.scale, &setup.version, groups.first().cloned())
         };
         for _ in 0..blue.computed(setup.desired) {
             self.found_task(&setup.key, &id, &setup.version, groups.first().map(String::as_str));
@@ -166,6 +180,7 @@ impl World {
         let service = Service {
             key: setup.key.clone(),
             controller: setup.controller.clone(),
+            active: true,
             desired: setup.desired,
             created_at,
             tags: setup.tags.clone(),
@@ -190,6 +205,7 @@ impl World {
         self.services.get_mut(&task.service)?.task_set_mut(&task.started_by)
     }
 
+    /// Its tasks that have not ended.
     pub(super) fn tasks_of<'a>(&'a self, task_set: &'a str) -> impl Iterator<Item = &'a Task> {
         self.tasks.values().filter(move |task| task.started_by == task_set)
     }
@@ -263,7 +279,7 @@ impl World {
     pub(super) fn drained(&mut self, key: &ServiceKey, id: &str) {
         let draining =
             self.services.get(key).and_then(|service| service.task_set(id)).is_some_and(|set| !set.is_living());
-        if draining && self.tasks_of(id).all(Task::is_stopped) {
+        if draining && self.tasks_of(id).next().is_none() {
             let soon = names::between(&mut self.fate, SOON.0, SOON.1);
             self.plan(soon, Happening::TaskSetGone(key.clone(), id.to_owned()));
         }
@@ -287,7 +303,9 @@ impl World {
     ) -> Result<&'static str, String> {
         let id = names::new_task_set_id(&mut self.fate);
         let now = self.now;
-        let Some(service) = self.services.get_mut(key) else { return Err(format!("there is no service {key}")) };
+        let Some(service) = self.services.get_mut(key).filter(|service| service.active) else {
+            return Err(format!("there is no service {key}"));
+        };
         if service.task_sets.len() >= MOST_TASK_SETS {
             return Err("5 deployments exist on the service".to_owned());
         }
@@ -309,24 +327,42 @@ impl World {
             service.task_sets.iter_mut().filter(|set| set.is_living()).for_each(|set| set.label = "blue");
         }
         let label = if living <= 1 { "green" } else { "third" };
-        service.task_sets.push(TaskSet {
-            id: id.clone(),
-            label,
-            status: SetStatus::Active,
-            steady: false,
-            stability_at: now,
-            created_at: now,
-            updated_at: now,
-            scale,
-            task_definition: version.to_owned(),
-            group,
-            external_id: Some(label.to_owned()),
-            start_failures: 0,
-            not_before: now,
-        });
+        service.task_sets.push(TaskSet::new(id.clone(), label, now, scale, version, group));
         self.balancer.begin_deployment(key);
         self.reconcile_soon(key, &id);
         Ok(label)
+    }
+
+    /// With force: every task set drains, and the name is free again.
+    pub(super) fn delete_service(&mut self, key: &ServiceKey) {
+        let Some(service) = self.services.get_mut(key).filter(|service| service.active) else { return };
+        service.active = false;
+        service.desired = 0;
+        for id in service.living().map(|set| set.id.clone()).collect::<Vec<_>>() {
+            self.apply_delete(key, &id);
+        }
+        self.say_of(key, "somebody deletes the service");
+    }
+
+    /// The first task set of the new service takes the group that its predecessors are not draining from.
+    pub(super) fn recreate_service(&mut self, key: &ServiceKey, version: &str) {
+        let id = names::new_task_set_id(&mut self.fate);
+        let (now, desired) = (self.now, self.setup.services.iter().find(|setup| setup.key == *key));
+        let desired = desired.map_or(1, |setup| setup.desired);
+        let Some(service) = self.services.get_mut(key).filter(|service| !service.active) else { return };
+        let is_free = |group: &&String| service.task_sets.iter().all(|set| set.group.as_ref() != Some(*group));
+        let group = service.groups.iter().find(is_free).or(service.groups.first()).cloned();
+        if group.is_some() && group.as_deref() == service.green_group() {
+            service.groups.swap(0, 1);
+        }
+        (service.active, service.desired, service.created_at) = (true, desired, now);
+        service.tags.clear();
+        service.last_shift = None;
+        let set = TaskSet::new(id.clone(), "blue", now, 100.0, version, group);
+        service.task_sets.push(TaskSet { status: SetStatus::Primary, ..set });
+        self.balancer.begin_deployment(key);
+        self.reconcile_soon(key, &id);
+        self.say_of(key, &format!("somebody creates the service anew, on {version}"));
     }
 
     pub(super) fn apply_scale(&mut self, key: &ServiceKey, id: &str, scale: f64) {

@@ -11,7 +11,7 @@ use super::ecs::count;
 use super::health::{Health, Target};
 use super::routes::OIDC;
 use super::{Happening, World, names};
-use crate::model::{Action, ActionKind, Forward, ServiceKey, TargetGroupArn, Timestamp};
+use crate::model::{Action, ActionKind, Forward, ServiceKey, TargetGroupArn, Timestamp, WeightedGroup};
 
 /// A user's `AWSALBTG` cookie: the group that it names, and until when.
 pub(super) type Cookie = Option<(TargetGroupArn, Timestamp)>;
@@ -112,8 +112,8 @@ impl Balancer {
 
     /// Some rule names the group, whatever its weight.
     pub(super) fn is_used(&self, group: &str) -> bool {
-        let group = TargetGroupArn::new(group);
-        self.rules.iter().any(|rule| forwards(&rule.actions).any(|forward| forward.names(&group)))
+        let is_it = |known: &WeightedGroup| known.target_group.as_str() == group;
+        self.rules.iter().any(|rule| forwards(&rule.actions).any(|forward| forward.groups.iter().any(is_it)))
     }
 
     /// The load balancers whose rules name the group.

@@ -69,6 +69,9 @@ impl World {
 
     pub(super) fn emit_task(&mut self, arn: &str) {
         let Some(task) = self.tasks.get(arn) else { return };
+        if task.is_pending() && !self.setup.delivery.early {
+            return;
+        }
         let (id, detail) = (names::uuid(&mut self.wires), task_detail(task, self.now));
         let body = Event::new(id, self.now, ("aws.ecs", "ECS Task State Change"), arn, &detail).body();
         self.send(body);

@@ -33,7 +33,7 @@ use fastrand::Rng;
 use super::api::{ApiError, EventEntry, ServiceView, Timed};
 use crate::model::{Action, Moment, ServiceKey, Timestamp};
 
-pub use behaviour::{Act, Breaks, Crash, Reaction, Start, Trouble, Version, When};
+pub use behaviour::{Act, Breaks, Crash, Loss, Reaction, Start, TagValue, Trouble, Version, When};
 pub use invariants::Violation;
 pub use names::{ACCOUNT, REGION};
 pub use setup::{
@@ -61,7 +61,10 @@ pub struct World {
     users: Rng,
     wires: Rng,
     services: BTreeMap<ServiceKey, Service>,
+    /// Those that have not ended, by ARN,
     tasks: BTreeMap<String, Task>,
+    /// and those that have, as long as ECS remembers them.
+    ended: BTreeMap<String, Task>,
     balancer: Balancer,
     metrics: BTreeMap<(String, i64), Datum>,
     alarms: BTreeMap<String, Alarm>,
@@ -121,6 +124,7 @@ impl World {
             wires,
             services: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            ended: BTreeMap::new(),
             metrics: BTreeMap::new(),
             alarms: BTreeMap::new(),
             queues: BTreeMap::new(),
@@ -188,7 +192,7 @@ impl World {
             Happening::Script(service, act) => self.act(&service, &act),
             Happening::Recover(service, what) => self.recover(&service, &what),
             Happening::Forget(task) => {
-                self.tasks.remove(&task);
+                self.ended.remove(&task);
             }
         }
     }

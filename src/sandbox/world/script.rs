@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::behaviour::{Act, Trouble};
-use super::ecs::{Outage, TaskSet};
+use super::behaviour::{Act, Loss, TagValue, Trouble};
+use super::ecs::{Outage, TaskSet, at_least};
 use super::{Happening, World};
 use crate::model::{ActionKind, Forward, Role, ServiceKey, TargetGroupArn, WeightedGroup};
 
@@ -21,6 +21,16 @@ impl World {
             }
             Act::SetDesired(desired) => self.set_desired(key, *desired),
             Act::Outage { what, lasts, trouble } => self.break_down(key, what, *lasts, *trouble),
+            Act::LoseTasks { loss, share } => self.lose_tasks(key, *loss, *share),
+            Act::Tag(name, value) => self.tag(key, name, value),
+            Act::Untag(name) => {
+                if let Some(service) = self.services.get_mut(key) {
+                    service.tags.remove(name);
+                }
+                self.say_of(key, &format!("somebody removes the tag {name}"));
+            }
+            Act::DeleteService => self.delete_service(key),
+            Act::CreateService { version } => self.recreate_service(key, version),
             _ => match self.roles(key) {
                 Some(roles) => self.act_on(key, act, roles),
                 None => self.say_of(key, "the deployer finds no green any more and stops"),
@@ -51,7 +61,8 @@ impl World {
                 self.apply_scale(key, &id(role), *scale);
                 format!("the deployer scales {} to {scale} %", role.as_str())
             }
-            Act::CreateTaskSet { .. } | Act::SetDesired(_) | Act::Outage { .. } => return,
+            // Those that need no roles were done before.
+            _ => return,
         };
         self.say_of(key, &said);
     }
@@ -77,6 +88,32 @@ impl World {
             self.update_stability(key, &id);
         }
         self.say_of(key, &format!("autoscaling wants {desired} tasks in every task set instead of {before}"));
+    }
+
+    fn tag(&mut self, key: &ServiceKey, name: &str, value: &TagValue) {
+        let Some(service) = self.services.get_mut(key) else { return };
+        let value = match value {
+            TagValue::Text(text) => text.clone(),
+            TagValue::In(wait) => self.now.plus(*wait).to_string(),
+            TagValue::Green => service.green().map_or_else(|| "ecs-svc/0".to_owned(), |green| green.id.clone()),
+        };
+        self.say_of(key, &format!("somebody tags the service {name} = {value}"));
+        if let Some(service) = self.services.get_mut(key) {
+            service.tags.insert(name.to_owned(), value);
+        }
+    }
+
+    /// The same share of every task set, as chance has it; ECS replaces what is lost.
+    fn lose_tasks(&mut self, key: &ServiceKey, loss: Loss, share: f64) {
+        let running = self.tasks.values().filter(|task| task.service == *key && task.is_running() && task.wanted);
+        let mut hit: Vec<_> = running.map(|task| task.arn.clone()).collect();
+        self.fate.shuffle(&mut hit);
+        let count = at_least(u32::try_from(hit.len()).unwrap_or(u32::MAX), share);
+        hit.truncate(count as usize);
+        self.say_of(key, &format!("{count} tasks are lost ({loss:?})"));
+        for arn in hit {
+            self.lose_task(&arn, loss);
+        }
     }
 
     fn break_down(&mut self, key: &ServiceKey, what: &str, lasts: Duration, trouble: Trouble) {

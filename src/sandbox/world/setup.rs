@@ -190,6 +190,9 @@ pub struct Delivery {
     pub duplicates: f64,
     /// Share of events that come up to half a minute late, after younger ones.
     pub stragglers: f64,
+    /// Events of tasks that have not run yet are delivered too. `infra/event-pattern.json` keeps them back: they say
+    /// nothing that decides.
+    pub early: bool,
 }
 
 impl Default for Setup {
@@ -266,6 +269,11 @@ impl Default for Timing {
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self { delay: (Duration::from_millis(200), Duration::from_secs(1)), duplicates: 0.0, stragglers: 0.0 }
+        Self {
+            delay: (Duration::from_millis(200), Duration::from_secs(1)),
+            duplicates: 0.0,
+            stragglers: 0.0,
+            early: true,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! SQS: the guardian's queue and its dead-letter queue, with visibility time-outs and receive counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::json;
@@ -15,7 +15,8 @@ const HANDLE: &str = "AQEB";
 const LONGEST_VISIBILITY: Duration = Duration::from_hours(12);
 const LARGEST_BODY: usize = 1024 * 1024;
 
-/// One queue.
+/// One queue. However long it is, a receive and a delete take their time from the messages that they concern: those that
+/// can be received are kept apart from those in flight.
 #[derive(Debug)]
 pub(super) struct Queue {
     created_at: Timestamp,
@@ -25,6 +26,14 @@ pub(super) struct Queue {
     /// By order of arrival.
     messages: BTreeMap<u64, StoredMessage>,
     arrived: u64,
+    /// Can be received, in order of arrival.
+    visible: BTreeSet<u64>,
+    /// Visible, and received too often: the next receive buries them.
+    spent: BTreeSet<u64>,
+    /// In flight, by the time at which that ends.
+    in_flight: BTreeSet<(Timestamp, u64)>,
+    /// The newest receipt of each message that was received.
+    receipts: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,25 +47,78 @@ struct StoredMessage {
     receipt: Option<String>,
 }
 
-impl StoredMessage {
-    fn is_in_flight(&self, now: Timestamp) -> bool {
-        self.visible_at > now
-    }
-}
-
 impl Queue {
     fn new(created_at: Timestamp, visibility: Duration, redrive: Option<(String, u32)>) -> Self {
-        Self { created_at, visibility, redrive, messages: BTreeMap::new(), arrived: 0 }
+        Self {
+            created_at,
+            visibility,
+            redrive,
+            messages: BTreeMap::new(),
+            arrived: 0,
+            visible: BTreeSet::new(),
+            spent: BTreeSet::new(),
+            in_flight: BTreeSet::new(),
+            receipts: BTreeMap::new(),
+        }
     }
 
+    /// A message arrives, visible at once.
     fn push(&mut self, message: StoredMessage) {
-        self.messages.insert(self.arrived, message);
+        let number = self.arrived;
         self.arrived += 1;
+        self.receipts.extend(message.receipt.clone().map(|receipt| (receipt, number)));
+        self.show(number, message.receives);
+        self.messages.insert(number, message);
     }
 
-    fn by_receipt(&self, receipt: &str) -> Option<u64> {
-        let holds = |message: &StoredMessage| message.receipt.as_deref() == Some(receipt);
-        self.messages.iter().find(|(_, message)| holds(message)).map(|(number, _)| *number)
+    fn show(&mut self, number: u64, receives: u32) {
+        let limit = self.redrive.as_ref().map_or(u32::MAX, |(_, receives)| *receives);
+        if receives < limit { &mut self.visible } else { &mut self.spent }.insert(number);
+    }
+
+    /// Shows every message whose time in flight is over.
+    fn surface(&mut self, now: Timestamp) {
+        while let Some((until, number)) = self.in_flight.first().copied().filter(|(until, _)| *until <= now) {
+            self.in_flight.remove(&(until, number));
+            if let Some(receives) = self.messages.get(&number).map(|message| message.receives) {
+                self.show(number, receives);
+            }
+        }
+    }
+
+    /// Hands a visible message out.
+    fn hand_out(&mut self, number: u64, receipt: &str, until: Timestamp) -> Option<&StoredMessage> {
+        let message = self.messages.get_mut(&number)?;
+        message.receives += 1;
+        message.visible_at = until;
+        let outdated = message.receipt.replace(receipt.to_owned());
+        outdated.and_then(|receipt| self.receipts.remove(&receipt));
+        self.receipts.insert(receipt.to_owned(), number);
+        self.visible.remove(&number);
+        self.in_flight.insert((until, number));
+        Some(message)
+    }
+
+    /// Makes a message in flight visible at another time; false when it is not in flight.
+    fn hide(&mut self, receipt: &str, now: Timestamp, until: Timestamp) -> bool {
+        let Some(number) = self.receipts.get(receipt).copied() else { return false };
+        let Some(message) = self.messages.get_mut(&number) else { return false };
+        if !self.in_flight.remove(&(message.visible_at, number)) {
+            return false;
+        }
+        message.visible_at = until;
+        self.in_flight.insert((until, number));
+        self.surface(now);
+        true
+    }
+
+    fn remove(&mut self, number: u64) -> Option<StoredMessage> {
+        let message = self.messages.remove(&number)?;
+        message.receipt.as_ref().and_then(|receipt| self.receipts.remove(receipt));
+        self.visible.remove(&number);
+        self.spent.remove(&number);
+        self.in_flight.remove(&(message.visible_at, number));
+        Some(message)
     }
 }
 
@@ -85,9 +147,11 @@ impl World {
         id
     }
 
-    /// The queue that a URL names, whatever host it points to.
+    /// The queue that a URL names, whatever host it points to, as it is now.
     fn queue(&mut self, url: &str) -> Result<&mut Queue, ApiError> {
-        self.queues.get_mut(names::last_part(url)).ok_or_else(no_queue)
+        let queue = self.queues.get_mut(names::last_part(url)).ok_or_else(no_queue)?;
+        queue.surface(self.now);
+        Ok(queue)
     }
 
     pub(super) fn receive(&mut self, url: &str, max: u32, visibility: Option<Duration>) -> Result<Reply, ApiError> {
@@ -98,26 +162,21 @@ impl World {
         let mut wires = self.wires.fork();
         let queue = self.queue(url)?;
         let until = now.plus(visibility.unwrap_or(queue.visibility));
-        let limit = queue.redrive.as_ref().map_or(u32::MAX, |(_, receives)| *receives);
-        let visible = queue.messages.iter().filter(|(_, message)| !message.is_in_flight(now));
-        let (spent, fresh): (Vec<_>, Vec<_>) =
-            visible.map(|(number, message)| (*number, message.receives)).partition(|(_, receives)| *receives >= limit);
-        let mut received = Vec::new();
-        for (number, _) in fresh.into_iter().take(max as usize) {
-            let Some(message) = queue.messages.get_mut(&number) else { continue };
+        let next: Vec<_> = queue.visible.iter().copied().take(max as usize).collect();
+        let received = next.into_iter().filter_map(|number| {
             let receipt = format!("{HANDLE}{}", names::hex(&mut wires, 40));
-            message.receives += 1;
-            message.visible_at = until;
-            message.receipt = Some(receipt.clone());
-            received.push(MessageView {
+            let message = queue.hand_out(number, &receipt, until)?;
+            Some(MessageView {
                 id: message.id.clone(),
                 receipt,
                 body: message.body.clone(),
                 receive_count: message.receives,
                 sent_at: message.sent_at,
-            });
-        }
-        let buried: Vec<_> = spent.into_iter().filter_map(|(number, _)| queue.messages.remove(&number)).collect();
+            })
+        });
+        let received = received.collect();
+        let spent = std::mem::take(&mut queue.spent);
+        let buried: Vec<_> = spent.into_iter().filter_map(|number| queue.remove(number)).collect();
         let dead = queue.redrive.as_ref().map(|(name, _)| name.clone());
         if let Some(dead) = dead.and_then(|name| self.queues.get_mut(&name)) {
             for message in buried {
@@ -130,9 +189,9 @@ impl World {
     pub(super) fn delete_messages(&mut self, url: &str, receipts: &[String]) -> Result<Reply, ApiError> {
         let queue = self.queue(url)?;
         check_batch(receipts.len())?;
-        let delete = |receipt: &String| match queue.by_receipt(receipt) {
+        let delete = |receipt: &String| match queue.receipts.get(receipt).copied() {
             Some(number) => {
-                queue.messages.remove(&number);
+                queue.remove(number);
                 None
             }
             // A handle that is not the newest is accepted and deletes nothing.
@@ -152,17 +211,13 @@ impl World {
             if !receipt.starts_with(HANDLE) {
                 return Some(bad_receipt(receipt));
             }
-            let message = queue.by_receipt(receipt).and_then(|number| queue.messages.get_mut(&number));
-            match message.filter(|message| message.is_in_flight(now)) {
-                Some(message) => {
-                    message.visible_at = now.plus(*visibility);
-                    None
-                }
-                None => Some(ApiError::client(
-                    "AWS.SimpleQueueService.MessageNotInflight",
-                    "The message referred to is not in flight.",
-                )),
+            if queue.hide(receipt, now, now.plus(*visibility)) {
+                return None;
             }
+            Some(ApiError::client(
+                "AWS.SimpleQueueService.MessageNotInflight",
+                "The message referred to is not in flight.",
+            ))
         };
         Ok(Reply::Entries(entries.iter().map(change).collect()))
     }
@@ -182,9 +237,8 @@ impl World {
     }
 
     pub(super) fn queue_attributes(&mut self, url: &str) -> Result<Reply, ApiError> {
-        let now = self.now;
         let queue = self.queue(url)?;
-        let in_flight = queue.messages.values().filter(|message| message.is_in_flight(now)).count();
+        let in_flight = queue.in_flight.len();
         let mut attributes = BTreeMap::new();
         let mut set = |name: &str, value: String| attributes.insert(name.to_owned(), value);
         set("ApproximateNumberOfMessages", (queue.messages.len() - in_flight).to_string());

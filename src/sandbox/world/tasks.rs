@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::behaviour::Start;
+use super::behaviour::{Loss, Start};
 use super::health::{Health, Target};
 use super::{Happening, World, names};
 use crate::model::{ServiceKey, Timestamp};
@@ -247,14 +247,7 @@ impl World {
             TaskMove::Run => self.run(arn),
             TaskMove::Break => self.plan_crash(arn),
             TaskMove::Crash => self.crash(arn),
-            TaskMove::InterruptSpot => {
-                self.begin_stop(arn, "SpotInterruption", "Your Spot Task was interrupted.");
-                let warning = self.setup.timing.spot_warning;
-                self.emit_change(arn);
-                self.plan_move(arn, warning, TaskMove::Deactivate);
-                self.tell(arn, "lost its Spot capacity");
-                self.replace(&service, &task_set);
-            }
+            TaskMove::InterruptSpot => self.lose_task(arn, Loss::Spot),
             TaskMove::Deactivate => self.deactivate(arn),
             TaskMove::Stop => {
                 self.set_status(arn, TaskStatus::Stopping);
@@ -272,6 +265,26 @@ impl World {
             TaskMove::End => self.end(arn),
         }
         self.update_stability(&service, &task_set);
+    }
+
+    /// AWS takes a task away, with a warning or without.
+    pub(super) fn lose_task(&mut self, arn: &str, loss: Loss) {
+        match loss {
+            Loss::Spot => {
+                self.begin_stop(arn, "SpotInterruption", "Your Spot Task was interrupted.");
+                let warning = self.setup.timing.spot_warning;
+                self.emit_change(arn);
+                self.plan_move(arn, warning, TaskMove::Deactivate);
+                self.tell(arn, "lost its Spot capacity");
+            }
+            Loss::Zone => {
+                self.begin_stop(arn, "TerminationNotice", "The infrastructure hosting the task was lost.");
+                self.set_status(arn, TaskStatus::Deprovisioning);
+                self.plan_end(arn);
+                self.tell(arn, "is lost with its Availability Zone");
+            }
+        }
+        self.replace_later(arn);
     }
 
     fn run(&mut self, arn: &str) {
@@ -373,8 +386,9 @@ impl World {
         }
         self.set_status(arn, TaskStatus::Stopped);
         self.plan(KEPT, Happening::Forget(arn.to_owned()));
-        let Some(task) = self.tasks.get(arn) else { return };
+        let Some(task) = self.tasks.remove(arn) else { return };
         let (service, task_set) = (task.service.clone(), task.started_by.clone());
+        self.ended.insert(arn.to_owned(), task);
         self.drained(&service, &task_set);
     }
 

@@ -92,7 +92,7 @@ impl World {
         }
         let service = service.map(|service| self.find_service(cluster, service)).transpose()?;
         let cluster = self.find_cluster(cluster)?;
-        let tasks = self.tasks.values().filter(|task| {
+        let tasks = self.tasks.values().chain(self.ended.values()).filter(|task| {
             *task.service.cluster == *cluster
                 && task.wanted != stopped
                 && service.is_none_or(|service| service.key == task.service)
@@ -108,7 +108,7 @@ impl World {
         }
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         for arn in tasks.iter().map(|task| names::task_arn(cluster, names::last_part(task))) {
-            match self.tasks.get(&arn) {
+            match self.tasks.get(&arn).or_else(|| self.ended.get(&arn)) {
                 Some(task) => found.push(task_view(task)),
                 None => missing.push(arn),
             }
@@ -135,7 +135,7 @@ impl World {
             arn: names::service_arn(&key.cluster, &key.service),
             name: key.service.to_string(),
             cluster_arn: names::cluster_arn(&key.cluster),
-            status: "ACTIVE".to_owned(),
+            status: if service.active { "ACTIVE" } else { "INACTIVE" }.to_owned(),
             controller: service.controller.clone(),
             desired_count: service.desired,
             running: sum(Self::running),

@@ -1,6 +1,5 @@
 //! Calls on their way to AWS and back, and what becomes of them there.
 
-use std::collections::BTreeSet;
 use std::hash::Hash as _;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use taskset_guardian::sandbox::direct;
 use taskset_guardian::sandbox::world::Act;
 
 use super::worker::Seen;
-use super::{Decided, LAG, Own, SWEEP, ShellMutant, Simulation, TIMEOUT, Todo};
+use super::{Decided, LAG, Own, ShellMutant, Simulation, TIMEOUT, Todo};
 use crate::schedule;
 
 impl Simulation {
@@ -39,7 +38,7 @@ impl Simulation {
     pub(super) fn read(&mut self, who: usize, ask: &Ask, read_at: Timestamp) {
         let key = ask.service.clone();
         if ask.twice && self.chance(self.schedule.faults.meddling) {
-            self.meddle(&Act::SetPrimary(Role::Green));
+            self.meddle(&key, &Act::SetPrimary(Role::Green));
         }
         let now = self.now;
         let mut shows = self.now.minus(self.schedule.setup.lag);
@@ -47,7 +46,7 @@ impl Simulation {
             Some(error) => Err(error),
             None => direct::observe(&mut self.world, ask, read_at).map(|mut seen| {
                 let fresh = (self.now, seen.service.clone());
-                let old = self.last_service.replace(fresh).filter(|(at, _)| self.now.since(*at) <= LAG);
+                let old = self.last_seen.insert(key.clone(), fresh).filter(|(at, _)| self.now.since(*at) <= LAG);
                 if let Some((at, old)) = old
                     && self.chance(self.schedule.faults.stale_read)
                 {
@@ -85,26 +84,27 @@ impl Simulation {
                 Some(group) => seen.targets.get(group).map_or(0, |counts| counts.healthy),
                 None => set.running,
             };
-            self.workers[who].seen = Seen {
+            let seen = Seen {
                 read_at,
                 read_after,
                 newest: newest.map(|set| (set.created_at, set.id.clone())),
                 primary: primary.map(|set| set.id.clone()),
                 green_was_dead: newest.is_none_or(|green| serving(green) == 0),
             };
+            self.workers[who].seen.insert(key.clone(), seen);
         }
         self.take(who, Input::Observed(key, answer), None);
     }
 
     pub(super) fn sweep(&mut self, who: usize) {
-        self.plan_own(who, SWEEP, Own::Sweep);
-        self.take(who, Input::Swept(BTreeSet::from([self.schedule.key.clone()])), None);
+        self.plan_own(who, self.schedule.sweep, Own::Sweep);
+        let keys = self.schedule.keys().cloned().collect();
+        self.take(who, Input::Swept(keys), None);
     }
 
-    pub(super) fn meddle(&mut self, act: &Act) {
-        self.tell("person", || format!("{act:?}"));
-        let key = self.schedule.key.clone();
-        self.world.person(&key, act);
+    pub(super) fn meddle(&mut self, key: &ServiceKey, act: &Act) {
+        self.tell("person", || format!("{}: {act:?}", key.service));
+        self.world.person(key, act);
         (self.judged.disturbed_at, self.judged.disturbed_after) = (self.now, self.judged.happened);
     }
 
@@ -116,7 +116,7 @@ impl Simulation {
         }
         if self.chance(self.schedule.faults.meddling) {
             let act = schedule::meddling(&mut self.rng);
-            self.meddle(&act);
+            self.meddle(&decided.service, &act);
         }
         if self.chance(self.schedule.faults.pause) {
             // The check is behind it, the call before it. Nothing at AWS can tell how old it is.
@@ -130,7 +130,7 @@ impl Simulation {
     }
 
     pub(super) fn apply(&mut self, who: usize, decided: Decided, sent_at: Timestamp) {
-        let Decided { id, write, read_at, read_after, green_was_dead, epoch } = decided;
+        let Decided { id, service: _, write, read_at, read_after, green_was_dead, epoch } = decided;
         (self.judged.rests_on, self.judged.rests_after) = (read_at, read_after);
         self.judged.green_was_dead = green_was_dead;
         let operation = write.operation();
@@ -196,14 +196,18 @@ impl Simulation {
     }
 
     pub(super) fn announce(&mut self, who: usize, id: EffectId, announcement: &Announcement) {
-        let outcome = match self.refusal(who, "PutEvents", (Duration::ZERO, Duration::ZERO)) {
+        let mut outcome = match self.refusal(who, "PutEvents", (Duration::ZERO, Duration::ZERO)) {
             Some(error) => Outcome::Failed(error),
             None => direct::announce(&mut self.world, announcement).map_or_else(Outcome::Failed, |()| Outcome::Applied),
         };
         if outcome == Outcome::Applied {
-            self.judged.called |= announcement.kind == AnnouncementKind::RollbackEscalated;
             self.ended.escalated |= announcement.kind == AnnouncementKind::RollbackEscalated;
             self.ended.completed |= announcement.kind == AnnouncementKind::RollbackCompleted;
+            let unanswered = self.chance(self.schedule.faults.failed_after);
+            self.note_delivery(announcement, unanswered);
+            if unanswered {
+                outcome = Outcome::Failed(self.fault(who, "PutEvents", ErrorClass::Transient));
+            }
         }
         let latency = self.latency();
         self.plan_own(who, latency, Own::Done(id, outcome));

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use taskset_guardian::model::Timestamp;
+use taskset_guardian::runtime::WallClockWatch;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
@@ -28,6 +29,11 @@ impl Clock {
     pub(super) fn wall(&self, now: Timestamp) -> Timestamp {
         let straight = self.began.plus(self.monotonic(now));
         Timestamp::from_millis(straight.as_millis() + self.ahead_ms)
+    }
+
+    /// For whoever wants to notice a jump.
+    pub(super) fn watch(&self, now: Timestamp) -> WallClockWatch {
+        WallClockWatch::new(self.wall(now), self.monotonic(now))
     }
 
     pub(super) fn jump(&mut self, by_ms: i64) {

@@ -1,15 +1,22 @@
 //! Promises: what the engine says, what the world has seen, and how it all ended.
 
+use std::collections::BTreeSet;
 use std::hash::Hash as _;
+use std::time::Duration;
 
 use taskset_guardian::engine::{DeploymentView, Note};
-use taskset_guardian::model::{Gate, Phase, TaskSetId, Timestamp, humane};
+use taskset_guardian::model::{
+    Announcement, AnnouncementKind, Evidence, Gate, IncidentId, IncidentOutcome, Phase, ServiceKey, StopClass,
+    TaskSetId, Timestamp, classify, humane,
+};
+use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
-use super::{Broken, FEW, LONGEST_BLINDNESS, Simulation};
+use super::{Broken, FEW, FINISH, LONGEST_BLINDNESS, Owed, Simulation};
 
 /// Whether what happened in the world can have made a call wrong that was right when it was decided. What only gives blue
 /// more, or takes from green alone, can't.
 pub(super) fn is_disturbance(what: &str) -> bool {
+    let what = what.split_once(": ").filter(|(name, _)| name.starts_with("fleet-")).map_or(what, |(_, what)| what);
     let helps = [" runs", " is steady", " is back"].iter().any(|end| what.ends_with(end));
     let greens_loss = what.starts_with("green task ");
     let follows = what.starts_with("the load balancer now sends") || what.ends_with(" is gone");
@@ -19,6 +26,8 @@ pub(super) fn is_disturbance(what: &str) -> bool {
 /// What one step said. It counts once it is durable.
 #[derive(Debug)]
 pub(super) struct Heard {
+    /// The time that the step was given.
+    at: Timestamp,
     notes: Vec<Note>,
     /// Promises that it breaks by itself.
     broken: Vec<(&'static str, String)>,
@@ -29,31 +38,25 @@ pub(super) struct Heard {
 impl Simulation {
     /// What a step said, looked at before the next one. `at` is the time that the step was given.
     pub(super) fn hear(&mut self, who: usize, at: Timestamp, notes: Vec<Note>) -> Heard {
-        let mut heard = Heard { notes: Vec::new(), broken: Vec::new(), decided: None };
-        let worker = &self.workers[who];
+        let mut heard = Heard { at, notes: Vec::new(), broken: Vec::new(), decided: None };
         for note in &notes {
             match note {
-                Note::Decided { held: false, evidence, .. } => {
+                Note::Decided { service, held: false, evidence, .. } => {
                     let green = evidence.first().map(|evidence| evidence.task_set.clone());
-                    let failed = evidence.iter().filter(|evidence| evidence.gate == Gate::TaskFailures);
-                    let oldest = failed.map(|evidence| evidence.from).min();
-                    if self.schedule.sound && oldest.is_some() {
-                        heard.broken.push(("S7", "a sound green is rolled back for failed tasks".to_owned()));
+                    for evidence in evidence.iter().filter(|evidence| evidence.gate == Gate::TaskFailures) {
+                        heard.broken.extend(self.doubt(service, at, evidence));
                     }
-                    // By a clock that is behind, all looks younger by as much.
-                    let behind = self.now.since(at);
-                    let window = self.schedule.rules.rules[0].stability.window;
-                    if oldest.is_some_and(|oldest| self.now.since(oldest) > window + behind) {
-                        heard.broken.push(("S7", format!("decided on evidence of {oldest:?}")));
-                    }
-                    heard.decided = green.map(|green| (green.clone(), Some(green) == worker.seen.primary));
+                    let primary = self.workers[who].seen.get(service).and_then(|seen| seen.primary.clone());
+                    heard.decided = green.map(|green| (green.clone(), Some(green) == primary));
                 }
-                Note::Sent { what, .. } => {
-                    let view = worker.engine.service(&self.schedule.key, at).and_then(|view| view.deployment);
+                Note::Sent { service, what } => {
+                    let worker = &self.workers[who];
+                    let view = worker.engine.service(service, at).and_then(|view| view.deployment);
+                    let newest = worker.seen.get(service).and_then(|seen| seen.newest.clone());
                     let newer = |(view, (at, newest)): &(DeploymentView, (Timestamp, TaskSetId))| {
                         *at > view.began_at && *newest != view.green
                     };
-                    if let Some((view, (_, newest))) = view.zip(worker.seen.newest.clone()).filter(newer) {
+                    if let Some((view, (_, newest))) = view.zip(newest).filter(newer) {
                         let what = format!("{what}, though {newest} came after {}", view.green);
                         heard.broken.push(("superseded", what));
                     }
@@ -65,30 +68,139 @@ impl Simulation {
         heard
     }
 
+    /// What is wrong with evidence of failed tasks, by what the world knows.
+    fn doubt(&mut self, service: &ServiceKey, at: Timestamp, evidence: &Evidence) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        if self.schedule.sound && self.schedule.setup.versions.len() == 1 {
+            found.push(("S7", "a sound green is rolled back for failed tasks".to_owned()));
+        }
+        // By a clock that is behind, all looks younger by as much.
+        let behind = self.now.since(at);
+        let window = self.schedule.rules.rules[0].stability.window;
+        if self.now.since(evidence.from) > window + behind {
+            found.push(("S7", format!("decided on evidence of {:?}", evidence.from)));
+        }
+        let failed = self.failed_tasks(service, &evidence.task_set);
+        if f64::from(failed) < evidence.threshold {
+            found.push(("S4", format!("{failed} tasks have failed, and the rule wants {}", evidence.threshold)));
+        }
+        found
+    }
+
+    /// How many tasks of a task set ended in a way that speaks against the version, by ECS's own word.
+    fn failed_tasks(&mut self, service: &ServiceKey, task_set: &TaskSetId) -> u32 {
+        let cluster = service.cluster.to_string();
+        let list = Call::ListTasks {
+            cluster: cluster.clone(),
+            service: Some(service.service.to_string()),
+            started_by: None,
+            stopped: true,
+        };
+        let Ok(Reply::Arns(tasks)) = self.world.call(list) else { return 0 };
+        let mut failed = 0;
+        for tasks in tasks.chunks(100) {
+            let describe = Call::DescribeTasks { cluster: cluster.clone(), tasks: tasks.to_vec() };
+            let Ok(Reply::Tasks { tasks, .. }) = self.world.call(describe) else { continue };
+            let speaks = |code: &Option<String>, reason: &Option<String>| {
+                let text = |text: &Option<String>| text.clone().unwrap_or_default();
+                classify(&text(code), &text(reason)) == StopClass::Version
+            };
+            let ours = tasks.iter().filter(|task| task.started_by == task_set.as_str());
+            let count = ours.filter(|task| speaks(&task.stop_code, &task.stopped_reason)).count();
+            failed += u32::try_from(count).unwrap();
+        }
+        failed
+    }
+
     /// It is durable.
     pub(super) fn heed(&mut self, who: usize, heard: Heard) {
         for (invariant, what) in heard.broken {
             self.broken(invariant, what);
         }
-        if let Some((green, was_primary)) = heard.decided {
+        if let Some((green, _)) = &heard.decided {
             self.ended.decided = true;
-            self.judged.promotes = was_primary;
-            if !self.judged.decided.insert(green) {
+            if !self.judged.decided.insert(green.clone()) {
                 self.broken("S5", "a second decision on one task set".to_owned());
             }
         }
+        let mut opened_or_closed = false;
         for note in &heard.notes {
-            if let Note::Sent { what, .. } = note {
-                what.hash(&mut self.hasher);
-                if what.starts_with("UpdateServicePrimaryTaskSet") && !self.judged.promotes {
-                    self.broken("superseded", "green was promoted after the decision, and demoted".to_owned());
+            match note {
+                Note::Decided { service, incident, held: false, evidence } => {
+                    self.judged.asked |= evidence.iter().any(|evidence| evidence.gate == Gate::Person);
+                    self.judged.open.insert(incident.clone(), (service.clone(), heard.at));
+                    if heard.decided.as_ref().is_some_and(|(_, was_primary)| *was_primary) {
+                        self.judged.promotes.insert(service.clone());
+                    } else {
+                        self.judged.promotes.remove(service);
+                    }
+                    opened_or_closed = true;
                 }
+                Note::Closed { incident, outcome, .. } if *outcome != IncidentOutcome::Escalated => {
+                    self.judged.open.remove(incident);
+                    opened_or_closed = true;
+                }
+                Note::Sent { service, what } => {
+                    what.hash(&mut self.hasher);
+                    if what.starts_with("UpdateServicePrimaryTaskSet") && !self.judged.promotes.contains(service) {
+                        self.broken("superseded", "green was promoted after the decision, and demoted".to_owned());
+                    }
+                }
+                _ => {}
             }
             if self.story.is_some()
                 && let Some((_, said)) = taskset_guardian::telemetry::narrate(note)
             {
                 self.tell_of(who, "guardian", || said);
             }
+        }
+        if opened_or_closed {
+            self.judged.news = true;
+        }
+    }
+
+    /// What `rollback_oldest_open_seconds` is made of tells the truth: the same rollbacks are open as were decided and not
+    /// ended, each since its decision, also after a restart and on another worker.
+    pub(super) fn check_open(&mut self, who: usize) {
+        self.judged.news = false;
+        let keys: Vec<_> = self.schedule.keys().cloned().collect();
+        for key in keys {
+            let view = self.workers[who].engine.service(&key, self.now).and_then(|view| view.deployment);
+            let shown = view.and_then(|deployment| deployment.open_since);
+            let said = self.judged.open.values().filter(|(service, _)| *service == key).map(|(_, at)| *at).min();
+            if shown != said {
+                self.broken("L1", format!("{key}: shown as open since {shown:?}, decided and not ended {said:?}"));
+            }
+        }
+    }
+
+    /// What a commit without an answer came to, only the journal knows.
+    pub(super) fn believe_open(&mut self, who: usize) {
+        self.judged.open.clear();
+        for key in self.schedule.keys().cloned().collect::<Vec<_>>() {
+            let view = self.workers[who].engine.service(&key, self.now).and_then(|view| view.deployment);
+            let open = view.and_then(|deployment| deployment.incident.zip(deployment.open_since));
+            self.judged.open.extend(open.map(|(incident, since)| (incident, (key, since))));
+        }
+    }
+
+    /// An announcement is durable.
+    pub(super) fn owe(&mut self, announcement: &Announcement) {
+        let Announcement { id, kind, incident, .. } = announcement;
+        let owed = Owed { kind: *kind, incident: incident.clone(), since: self.now, times: 0, unanswered: 0 };
+        self.judged.owed.entry(id.clone()).or_insert(owed);
+    }
+
+    /// One was delivered.
+    pub(super) fn note_delivery(&mut self, announcement: &Announcement, unanswered: bool) {
+        let terms = self.judged.terms;
+        let Some(owed) = self.judged.owed.get_mut(&announcement.id) else { return };
+        owed.times += 1;
+        if owed.times > 1 + owed.unanswered + terms {
+            let what = format!("{:?} is said {} times", owed.kind, owed.times);
+            self.broken("L5", what);
+        } else {
+            owed.unanswered += u32::from(unanswered);
         }
     }
 
@@ -103,17 +215,24 @@ impl Simulation {
 
     /// What the world found. A change in the world between our read and our call is a race that AWS leaves open.
     pub(super) fn notice_violations(&mut self) {
+        if self.world.violations().len() == self.judged.violations {
+            return;
+        }
         let found: Vec<_> = self.world.violations()[self.judged.violations..].to_vec();
         self.judged.violations += found.len();
         for violation in found {
             let judged = &self.judged;
+            if violation.invariant == "S11" && judged.asked {
+                continue;
+            }
             let revived = violation.invariant == "S3" && judged.green_was_dead;
             let disturbed = judged.disturbed_at > judged.rests_on || judged.disturbed_after > judged.rests_after;
             let unseen = disturbed || revived;
             let race = unseen && self.now.since(judged.rests_on) <= LONGEST_BLINDNESS;
-            if violation.invariant == "S10" && judged.amnesia {
+            if matches!(violation.invariant, "S10" | "S11") && judged.amnesia {
                 // Nobody can remember what is lost.
-                self.broken_or_race("S10 with the journal lost", violation.what, true);
+                let promise = format!("{} with the journal lost", violation.invariant);
+                self.broken_or_race(&promise, violation.what, true);
                 continue;
             }
             self.broken_or_race(violation.invariant, violation.what, race);
@@ -131,22 +250,57 @@ impl Simulation {
         let Some(who) = self.leader() else {
             return self.broken("L4", "nobody acts at the end".to_owned());
         };
-        let key = self.schedule.key.clone();
-        let Some(view) = self.workers[who].engine.service(&key, self.now) else {
-            return self.broken("L2", "the service is not known at the end".to_owned());
+        if self.workers[who].pending.is_none() {
+            self.check_open(who);
+        }
+        self.judge_announcements();
+        for key in self.schedule.keys().cloned().collect::<Vec<_>>() {
+            self.judge_service(who, &key);
+        }
+    }
+
+    fn judge_announcements(&mut self) {
+        let since = self.now.minus(SAID_WITHIN);
+        let silent = self.judged.owed.values().filter(|owed| owed.times == 0 && owed.since < since);
+        let silent: BTreeSet<_> = silent.map(|owed| owed.kind.detail_type()).collect();
+        if !silent.is_empty() {
+            self.broken("L5", format!("never said: {silent:?}"));
+        }
+        let calls = |incident: &IncidentId| {
+            let owed = self.judged.owed.values();
+            let calls = owed.filter(|owed| owed.kind == AnnouncementKind::RollbackEscalated);
+            calls.filter(|owed| owed.incident.as_ref() == Some(incident)).count()
+        };
+        let most = self.judged.owed.values().filter_map(|owed| owed.incident.as_ref()).map(calls).max();
+        if let Some(most) = most.filter(|most| *most > STEPS) {
+            self.broken("L5", format!("a person is called {most} times for one rollback of {STEPS} steps"));
+        }
+    }
+
+    fn judge_service(&mut self, who: usize, key: &ServiceKey) {
+        let Some(view) = self.workers[who].engine.service(key, self.now) else {
+            return self.broken("L2", format!("{key} is not known at the end"));
         };
         let Some(deployment) = view.deployment else { return };
         if let Some(since) = deployment.open_since
             && deployment.phase != Phase::Escalated
         {
-            let open = humane(self.now.since(since));
-            self.broken("L1", format!("open for {open}, in {}: {}", deployment.phase, deployment.why));
+            let open = self.now.since(since);
+            if open > FINISH + self.schedule.setup.drain {
+                let open = humane(open);
+                self.broken("L1", format!("open for {open}, in {}: {}", deployment.phase, deployment.why));
+            }
         }
-        if deployment.phase == Phase::Escalated && !self.judged.called {
+        let mut calls = self.judged.owed.values().filter(|owed| owed.kind == AnnouncementKind::RollbackEscalated);
+        let since = self.now.minus(SAID_WITHIN);
+        let called = calls.any(|owed| (owed.times > 0 || owed.since >= since) && owed.incident == deployment.incident);
+        if deployment.phase == Phase::Escalated && !called && !self.judged.amnesia {
             self.broken("L5", "escalated, and nobody was called".to_owned());
         }
         let judged = matches!(deployment.phase, Phase::Watching);
-        if self.schedule.bad && judged && deployment.green_failures >= 6 {
+        // A blue that fails as well may keep green from being blamed.
+        let bad = self.schedule.bad && self.schedule.setup.versions.len() == 1;
+        if bad && judged && deployment.green_failures >= 6 {
             self.broken(
                 "L2",
                 format!("{} failures, and nothing is decided: {}", deployment.green_failures, deployment.why),
@@ -154,3 +308,9 @@ impl Simulation {
         }
     }
 }
+
+/// An announcement that the bus did not take is tried again within a minute.
+const SAID_WITHIN: Duration = Duration::from_mins(2);
+
+/// A person is called at most once for each step of the plan.
+const STEPS: usize = 8;

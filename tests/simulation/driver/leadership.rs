@@ -38,7 +38,9 @@ impl Simulation {
         let (free_at, record) = (watched.free_at(), watched.record.clone());
         self.workers[who].watched = Some(watched);
         if seen < free_at && !self.alone() {
-            return self.plan_own(who, LOOK_EVERY.min(free_at.saturating_sub(seen)), Own::Look);
+            // The agenda knows milliseconds; what is left may be less.
+            let wait = LOOK_EVERY.min(free_at.saturating_sub(seen)).max(Duration::from_millis(1));
+            return self.plan_own(who, wait, Own::Look);
         }
         let acquired = self.journaled(who, async |journal| journal.acquire(record.as_ref(), LENGTH).await);
         match acquired {
@@ -60,6 +62,7 @@ impl Simulation {
         if in_force.count() > 0 {
             self.broken("L4", "two workers may act at a time".to_owned());
         }
+        self.judged.leaderless_since = self.now;
         let alone = self.alone();
         let worker = &mut self.workers[who];
         worker.term += 1;

@@ -21,17 +21,16 @@ use std::time::Duration;
 use fastrand::Rng;
 use taskset_guardian::engine::Settings;
 use taskset_guardian::model::{
-    Announcement, Ask, CallError, EffectId, Observation, Outcome, ServiceKey, ServiceReading, TaskSetId, Timestamp,
-    Write, humane,
+    Announcement, AnnouncementKind, Ask, CallError, EffectId, IncidentId, Observation, Outcome, ServiceKey,
+    ServiceReading, TaskSetId, Timestamp, Write,
 };
 use taskset_guardian::sandbox::world::{Act, World};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::schedule::Schedule;
+use crate::schedule::{self, Schedule};
 use table::MemoryTable;
 use worker::Worker;
 
-const SWEEP: Duration = Duration::from_secs(30);
 const RECEIVE: Duration = Duration::from_secs(1);
 const QUEUE: &str = "http://sandbox/queue/taskset-guardian";
 
@@ -48,6 +47,9 @@ const FEW: u32 = 20;
 /// How old a read of ECS may be: it is eventually consistent, for seconds.
 const LAG: Duration = Duration::from_secs(5);
 
+/// More happenings than any schedule has: who needs more goes round in circles.
+const ENDLESS: u64 = 1_000_000;
+
 /// L1: an open rollback is done or escalated this long after its decision, and after the faults have stopped.
 const FINISH: Duration = Duration::from_mins(5);
 
@@ -61,11 +63,17 @@ enum Todo {
     /// A process begins.
     Start(usize),
     /// Somebody acts while a process stands still.
-    Meddle(Act),
+    Meddle(ServiceKey, Act),
     /// A wall clock jumps by so many milliseconds.
     Jump(usize, i64),
     /// The faults stop: clocks are set right.
     Calm,
+}
+
+impl Todo {
+    fn is_sweep(&self) -> bool {
+        matches!(self, Self::Of { own: Own::Sweep, .. })
+    }
 }
 
 /// What a worker does.
@@ -94,6 +102,7 @@ enum Own {
 #[derive(Clone, Debug)]
 struct Decided {
     id: EffectId,
+    service: ServiceKey,
     write: Write,
     read_at: Timestamp,
     read_after: u64,
@@ -102,6 +111,18 @@ struct Decided {
     green_was_dead: bool,
     /// Of the lease under which it was decided.
     epoch: u64,
+}
+
+/// An announcement that somebody is to get.
+#[derive(Debug)]
+struct Owed {
+    kind: AnnouncementKind,
+    incident: Option<IncidentId>,
+    since: Timestamp,
+    /// Deliveries.
+    times: u32,
+    /// Deliveries whose answers were lost.
+    unanswered: u32,
 }
 
 /// A guard of the shell that a test takes out.
@@ -154,7 +175,9 @@ pub(crate) struct Simulation {
     /// Where the journal's calls run; none of them waits.
     runtime: Runtime,
     without: Option<ShellMutant>,
-    last_service: Option<(Timestamp, ServiceReading)>,
+    last_seen: BTreeMap<ServiceKey, (Timestamp, ServiceReading)>,
+    /// Bodies of messages that were received: what an archive holds.
+    archive: Vec<String>,
     judged: Judged,
     ended: Ended,
     hasher: DefaultHasher,
@@ -175,16 +198,26 @@ struct Judged {
     green_was_dead: bool,
     /// Task sets on which a rollback was decided.
     decided: BTreeSet<TaskSetId>,
-    /// Green was PRIMARY when the newest of them was.
-    promotes: bool,
+    /// Of which service green was PRIMARY when the newest of them was.
+    promotes: BTreeSet<ServiceKey>,
+    /// Open rollbacks, by what was said of them.
+    open: BTreeMap<IncidentId, (ServiceKey, Timestamp)>,
+    /// Announcements that are owed, by their ids.
+    owed: BTreeMap<String, Owed>,
+    /// A person wanted a rollback, which no brake holds.
+    asked: bool,
+    /// How often a worker began to act: each time it may say again what was not answered.
+    terms: u32,
+    /// A commit got no answer, and its worker did not live to try again: what it said may be durable.
+    unsure: bool,
+    /// Something was opened or ended since the engine's word on that was last checked.
+    news: bool,
     /// Under which epoch a task set was deleted.
     deleted: BTreeMap<String, u64>,
     /// The journal was lost, and with it how often a rule was asserted.
     amnesia: bool,
     /// Since when no worker acts.
     leaderless_since: Timestamp,
-    /// An escalation was announced.
-    called: bool,
     /// Of those that the world has found.
     violations: usize,
 }
@@ -192,7 +225,7 @@ struct Judged {
 impl Simulation {
     pub(crate) fn new(schedule: Schedule, tell: bool) -> Self {
         let began = Timestamp::from_millis(1_772_445_600_000);
-        let settings = Settings { dry_run: false, sweep: SWEEP, fleet_brake: 3 };
+        let settings = Settings { dry_run: schedule.dry_run, sweep: schedule.sweep, fleet_brake: schedule::BRAKE };
         let world = World::new(schedule.seed, began, schedule.setup.clone());
         let workers = schedule.faults.clocks.iter().take(schedule.workers);
         let workers = workers.map(|clock| Worker::new(began, settings, clock)).collect();
@@ -204,11 +237,16 @@ impl Simulation {
             rests_after: 0,
             green_was_dead: false,
             decided: BTreeSet::new(),
-            promotes: false,
+            promotes: BTreeSet::new(),
+            open: BTreeMap::new(),
+            owed: BTreeMap::new(),
+            asked: false,
+            terms: 0,
+            unsure: false,
+            news: false,
             deleted: BTreeMap::new(),
             amnesia: false,
             leaderless_since: began,
-            called: false,
             violations: 0,
         };
         let mut it = Self {
@@ -223,7 +261,8 @@ impl Simulation {
             table: Arc::default(),
             runtime: Builder::new_current_thread().build().unwrap(),
             without: None,
-            last_service: None,
+            last_seen: BTreeMap::new(),
+            archive: Vec::new(),
             judged,
             ended: Ended::default(),
             hasher: DefaultHasher::new(),
@@ -251,9 +290,13 @@ impl Simulation {
         let drain = self.schedule.setup.drain;
         let end = self.began.plus(self.schedule.calm_at + FINISH + drain + Duration::from_mins(1));
         // Two sweeps after the calm a bad green is decided on; what is open by then has until the end.
-        let quiet = self.began.plus(self.schedule.calm_at + 3 * SWEEP);
+        let quiet = self.began.plus(self.schedule.calm_at + 3 * self.schedule.sweep);
         while let Some(((at, _), todo)) = self.agenda.pop_first() {
-            if at > end || (at > quiet && self.is_over()) {
+            if at > end || (at > quiet && todo.is_sweep() && self.is_over()) {
+                break;
+            }
+            if self.judged.happened > ENDLESS {
+                self.broken("L1", format!("{ENDLESS} things happened, and no end of it: {todo:?}"));
                 break;
             }
             if let Todo::Of { who, .. } = &todo
@@ -280,9 +323,11 @@ impl Simulation {
     /// Nothing is open, and nothing is wrong.
     fn is_over(&mut self) -> bool {
         let Some(who) = self.leader() else { return false };
-        let view = self.workers[who].engine.service(&self.schedule.key, self.now);
-        let closed = view.is_some_and(|view| view.deployment.is_none_or(|deployment| deployment.open_since.is_none()));
-        closed && self.waiting() <= FEW
+        let closed = |key| {
+            let view = self.workers[who].engine.service(key, self.now);
+            view.is_some_and(|view| view.deployment.is_none_or(|deployment| deployment.open_since.is_none()))
+        };
+        self.schedule.keys().all(closed) && self.waiting() <= FEW
     }
 
     fn plan(&mut self, after: Duration, todo: Todo) {
@@ -308,9 +353,10 @@ impl Simulation {
             }
             Todo::Apply(who, decided, sent_at) => self.apply(who, decided, sent_at),
             Todo::Start(who) => self.start(who),
-            Todo::Meddle(act) => self.meddle(&act),
+            Todo::Meddle(key, act) => self.meddle(&key, &act),
             Todo::Jump(who, by_ms) => {
-                if let Some(worker) = self.workers.get_mut(who) {
+                let calm = self.calm();
+                if let Some(worker) = self.workers.get_mut(who).filter(|_| !calm) {
                     worker.clock.jump(by_ms);
                     self.tell_of(who, "fault", || format!("the wall clock jumps by {by_ms} ms"));
                 }
@@ -341,8 +387,8 @@ impl Simulation {
 
     fn tell(&mut self, who: &str, what: impl FnOnce() -> String) {
         if let Some(story) = &mut self.story {
-            let at = humane(self.now.since(self.began));
-            story.push(format!("{at:>8} {who:<9} {}", what()));
+            let at = self.now.since(self.began).as_secs_f64();
+            story.push(format!("{at:>8.3} {who:<9} {}", what()));
         }
     }
 
@@ -360,8 +406,8 @@ impl Simulation {
                 self.judged.disturbed_at = self.judged.disturbed_at.max(moment.at);
             }
             if let Some(story) = &mut self.story {
-                let at = humane(moment.at.since(self.began));
-                story.push(format!("{at:>8} aws       {}", moment.what));
+                let at = moment.at.since(self.began).as_secs_f64();
+                story.push(format!("{at:>8.3} aws       {}", moment.what));
             }
         }
     }

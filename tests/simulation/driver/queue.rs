@@ -8,6 +8,19 @@ use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
 use super::{Own, QUEUE, RECEIVE, Simulation};
 
+/// Messages that an archive keeps here.
+const ARCHIVED: usize = 40;
+
+/// No events.
+const POISON: &[&str] = &[
+    "",
+    "not json",
+    "[[[[[[[[",
+    "{}",
+    r#"{"version":"0","id":"1","detail-type":"ECS Task State Change","source":"aws.ecs","time":"yesterday","detail":7}"#,
+    r#"{"Records":[{"eventSource":"aws:s3"}]}"#,
+];
+
 impl Simulation {
     /// Messages in the queue.
     pub(super) fn waiting(&mut self) -> u32 {
@@ -37,6 +50,9 @@ impl Simulation {
             if !self.workers[who].acting {
                 return;
             }
+            if self.archive.len() < ARCHIVED {
+                self.archive.push(message.body.clone());
+            }
             if self.chance(self.schedule.faults.lost_event) {
                 self.delete(vec![message.receipt]);
                 continue;
@@ -50,11 +66,26 @@ impl Simulation {
         }
     }
 
-    /// An event that says nothing true: forged, or hours old.
+    /// A message that says nothing true, nothing new, or nothing at all.
     fn noise(&mut self) {
+        let body = match self.rng.u8(0..5) {
+            0 => (*self.rng.choice(POISON).unwrap_or(&"")).to_owned(),
+            1 if !self.archive.is_empty() => {
+                let body = self.archive[self.rng.usize(0..self.archive.len())].clone();
+                // An archive marks what it replays; somebody's script that sends it again does not.
+                if self.rng.bool() { body.replacen('{', r#"{"replay-name":"again","#, 1) } else { body }
+            }
+            _ => self.forged(),
+        };
+        let _ = self.world.call(Call::SendMessage { queue_url: QUEUE.to_owned(), body });
+    }
+
+    /// A failure that never was: of green, of a task that ECS does not know, or hours old.
+    fn forged(&mut self) -> String {
         let old = if self.rng.bool() { Duration::from_hours(6) } else { Duration::ZERO };
         let at = self.now.minus(old);
-        let task_set = self.last_service.as_ref().and_then(|(_, service)| service.task_sets.last());
+        let last = self.last_seen.get(&self.schedule.key);
+        let task_set = last.and_then(|(_, service)| service.task_sets.last());
         let started_by = task_set.map_or_else(|| "ecs-svc/1".to_owned(), |set| set.id.to_string());
         let arn = |what: String| format!("arn:aws:ecs:eu-west-1:111122223333:{what}");
         let task = format!("{:032x}", self.rng.u128(..));
@@ -68,7 +99,6 @@ impl Simulation {
                 "stoppedReason": "Essential container in task exited", "stoppedAt": at,
             },
         });
-        let send = Call::SendMessage { queue_url: QUEUE.to_owned(), body: body.to_string() };
-        let _ = self.world.call(send);
+        body.to_string()
     }
 }

@@ -9,6 +9,7 @@ use taskset_guardian::runtime::entry;
 use taskset_guardian::sandbox::api::{Backend as _, Call};
 
 use super::judge::Heard;
+use super::worker::Seen;
 use super::{Decided, Own, QUEUE, ShellMutant, Simulation};
 
 /// Entries between checkpoints: few, so that a schedule has several.
@@ -34,6 +35,8 @@ pub(super) struct Pending {
     heard: Vec<Heard>,
     /// Its messages are deleted already, which they must not be.
     pub(super) acknowledged: bool,
+    /// A try to commit it failed, or got no answer.
+    pub(super) unsure: bool,
     /// After the next failure.
     pause: Duration,
 }
@@ -53,6 +56,10 @@ impl Simulation {
         if !worker.acting || worker.pending.is_some() || worker.inbox.is_empty() {
             return;
         }
+        self.look_at_clock(who);
+        if !self.workers[who].acting {
+            return;
+        }
         if self.chance(self.schedule.faults.pause) {
             self.pause(who);
         }
@@ -61,10 +68,9 @@ impl Simulation {
             let at = self.workers[who].time(self.now);
             self.workers[who].latest = at;
             let forgets = self.without == Some(ShellMutant::NoDurableIntent) && matches!(input, Input::Observed(..));
-            let encoded = entry::encode(at, &input).unwrap();
-            let step = self.workers[who].engine.step(at, input);
+            let step = self.workers[who].engine.step(at, &input);
             if step.changed && !forgets {
-                pending.entries.push(encoded);
+                pending.entries.push(entry::encode(at, &input).unwrap());
             }
             for effect in step.effects {
                 match effect {
@@ -91,6 +97,21 @@ impl Simulation {
         }
     }
 
+    /// What the loop of the worker does each time it turns.
+    fn look_at_clock(&mut self, who: usize) {
+        let now = self.now;
+        let worker = &mut self.workers[who];
+        let (wall, elapsed) = (worker.clock.wall(now), worker.clock.monotonic(now));
+        let leased = worker.span.is_some();
+        if let Some(by_ms) = worker.watch.look(wall, elapsed) {
+            if by_ms > 0 && leased {
+                return self.step_down(who, "its clock is further than the time that has passed");
+            }
+            worker.latest = worker.latest.moved(by_ms.min(0));
+            worker.inbox.push_front((Input::ClockSet { by_ms }, None));
+        }
+    }
+
     /// Tries to make durable what waits for it.
     pub(super) fn commit(&mut self, who: usize) {
         if self.chance(self.schedule.faults.crash_before_commit) {
@@ -106,6 +127,7 @@ impl Simulation {
             Err(JournalError::Deposed { .. }) => self.step_down(who, "the journal is another's"),
             Err(_) => {
                 let Some(pending) = &mut self.workers[who].pending else { return };
+                pending.unsure = true;
                 let pause = pending.pause;
                 pending.pause = (pause * 2).min(LONGEST_PAUSE);
                 self.plan_own(who, pause, Own::Commit);
@@ -119,6 +141,9 @@ impl Simulation {
         for heard in pending.heard {
             self.heed(who, heard);
         }
+        if self.judged.news {
+            self.check_open(who);
+        }
         if self.chance(self.schedule.faults.crash_after_commit) {
             return self.crash(who, "after the commit");
         }
@@ -131,6 +156,9 @@ impl Simulation {
         }
         self.delete(done);
         for effect in pending.effects {
+            if let Effect::Announce(_, announcement) = &effect {
+                self.owe(announcement);
+            }
             self.start_effect(who, effect);
         }
         if self.workers[who].entries >= CHECKPOINT_EVERY {
@@ -164,12 +192,15 @@ impl Simulation {
                 let (latency, read_at) = (self.latency(), self.workers[who].clock.wall(self.now));
                 self.plan_own(who, latency, Own::Read(ask, read_at));
             }
-            Effect::Write { id, write, expires_at, .. } => {
+            Effect::Write { id, service, write, expires_at } => {
                 let crowded = self.chance(self.schedule.faults.crowd);
                 let wait = if crowded { self.within(Duration::from_secs(8)) } else { self.latency() / 10 };
-                let (worker, seen) = (&self.workers[who], &self.workers[who].seen);
+                let worker = &self.workers[who];
+                let nothing = Seen::default();
+                let seen = worker.seen.get(&service).unwrap_or(&nothing);
                 let decided = Decided {
                     id,
+                    service: service.clone(),
                     write,
                     read_at: seen.read_at,
                     read_after: seen.read_after,
@@ -205,6 +236,11 @@ impl Simulation {
             return;
         }
         worker.ticks_at = None;
+        if worker.acting && worker.pending.is_none() {
+            self.look_at_clock(who);
+            self.turn(who);
+        }
+        let worker = &self.workers[who];
         let wall = worker.clock.wall(self.now);
         if worker.pending.is_none() && worker.engine.next_deadline().is_some_and(|deadline| deadline <= wall) {
             self.take(who, Input::Tick, None);

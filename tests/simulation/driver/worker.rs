@@ -1,15 +1,15 @@
 //! A worker: its process, its clock, its journal and what it knows; how it dies and comes back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use taskset_guardian::engine::{Engine, Input, Settings};
 use taskset_guardian::journal::TableJournal;
-use taskset_guardian::model::{TaskSetId, Timestamp, humane};
+use taskset_guardian::model::{ServiceKey, TaskSetId, Timestamp, humane};
 use taskset_guardian::ports::{Journal as _, JournalError, Lease as _, Table, Tenure};
-use taskset_guardian::runtime::entry;
 use taskset_guardian::runtime::lease::{Span, Watched};
+use taskset_guardian::runtime::{WallClockWatch, entry};
 
 use super::clock::Clock;
 use super::table::Weather;
@@ -26,6 +26,7 @@ const LONG_POLL: Duration = Duration::from_secs(20);
 
 pub(super) struct Worker {
     pub(super) clock: Clock,
+    pub(super) watch: WallClockWatch,
     pub(super) alive: bool,
     /// Raised when the process dies.
     pub(super) process: u64,
@@ -48,7 +49,7 @@ pub(super) struct Worker {
     /// In the journal behind the checkpoint.
     pub(super) entries: usize,
     pub(super) ticks_at: Option<Timestamp>,
-    pub(super) seen: Seen,
+    pub(super) seen: BTreeMap<ServiceKey, Seen>,
 }
 
 /// What the engine was shown last.
@@ -64,8 +65,10 @@ pub(super) struct Seen {
 
 impl Worker {
     pub(super) fn new(began: Timestamp, settings: Settings, fault: &ClockFault) -> Self {
+        let clock = Clock::new(began, fault.rate, fault.ahead_ms);
         Self {
-            clock: Clock::new(began, fault.rate, fault.ahead_ms),
+            clock,
+            watch: clock.watch(began),
             alive: false,
             process: 0,
             paused_until: began,
@@ -82,7 +85,7 @@ impl Worker {
             pending: None,
             entries: 0,
             ticks_at: None,
-            seen: Seen::default(),
+            seen: BTreeMap::new(),
         }
     }
 
@@ -108,6 +111,7 @@ impl Simulation {
     /// What was not committed is lost, and with it what it said; its messages must not be deleted.
     fn forget_pending(&mut self, who: usize) {
         let lost = self.workers[who].pending.take();
+        self.judged.unsure |= lost.as_ref().is_some_and(|pending| pending.unsure);
         if lost.is_some_and(|pending| pending.acknowledged && !pending.entries.is_empty()) {
             self.broken("S8", "a message is deleted, and what it said is lost".to_owned());
         }
@@ -134,16 +138,17 @@ impl Simulation {
     }
 
     fn weather(&mut self, who: usize) -> Weather {
-        let faults = self.schedule.faults.clone();
+        let faults = &self.schedule.faults;
+        let (lost, unanswered, torn) = (faults.commit_lost, faults.commit_unanswered, faults.commit_torn);
         if faults.cut.iter().any(|(cut, span)| *cut == who && self.during(*span)) {
             Weather::Cut
         } else if self.during(faults.full) {
             Weather::Full
-        } else if self.chance(faults.commit_lost) {
+        } else if self.chance(lost) {
             Weather::Lost
-        } else if self.chance(faults.commit_unanswered) {
+        } else if self.chance(unanswered) {
             Weather::Unanswered
-        } else if self.chance(faults.commit_torn) {
+        } else if self.chance(torn) {
             Weather::Torn
         } else {
             Weather::Fair
@@ -178,12 +183,25 @@ impl Simulation {
         worker.latest = Timestamp::from_millis(i64::MIN);
         for bytes in &recovered.entries {
             let entry = entry::decode(bytes).unwrap();
-            worker.latest = worker.latest.max(entry.at);
-            let _ = engine.step(entry.at, entry.input);
+            worker.latest = entry.at;
+            let _ = engine.step(entry.at, &entry.input);
         }
         (worker.engine, worker.entries) = (engine, recovered.entries.len());
-        let rules = self.schedule.rules.clone();
-        self.workers[who].inbox.extend([(Input::Restarted, None), (Input::Rules(rules), None)]);
+        self.judged.terms += 1;
+        if std::mem::take(&mut self.judged.unsure) {
+            self.believe_open(who);
+        } else {
+            self.check_open(who);
+        }
+        let (now, rules) = (self.now, self.schedule.rules.clone());
+        let worker = &mut self.workers[who];
+        worker.inbox.extend([(Input::Restarted, None), (Input::Rules(rules), None)]);
+        let (wall, latest) = (worker.clock.wall(now), worker.latest);
+        worker.watch = worker.clock.watch(now);
+        if latest > wall {
+            worker.latest = wall;
+            worker.inbox.push_back((Input::ClockSet { by_ms: wall.as_millis() - latest.as_millis() }, None));
+        }
         self.plan_own(who, Duration::ZERO, Own::Sweep);
         self.plan_own(who, RECEIVE, Own::Receive);
         self.turn(who);
@@ -217,6 +235,8 @@ impl Simulation {
             self.tell("fault", || "the journal is gone".to_owned());
             self.table.empty();
             self.judged.decided.clear();
+            self.judged.open.clear();
+            self.judged.owed.clear();
             self.judged.amnesia = true;
             self.workers.iter_mut().for_each(|worker| worker.tenure = None);
         }
@@ -233,7 +253,8 @@ impl Simulation {
         self.tell_of(who, "fault", || format!("the process stands still for {}", humane(paused)));
         if self.rng.bool() {
             let act = schedule::meddling(&mut self.rng);
-            self.plan(paused / 2, Todo::Meddle(act));
+            let key = self.schedule.key.clone();
+            self.plan(paused / 2, Todo::Meddle(key, act));
         }
     }
 
@@ -245,7 +266,7 @@ impl Simulation {
         let worker = &mut self.workers[who];
         worker.end_term();
         worker.watched = None;
-        worker.able_since = self.now.plus(rest);
+        worker.able_since = worker.able_since.max(self.now.plus(rest));
         self.plan_own(who, rest, Own::Look);
     }
 }
