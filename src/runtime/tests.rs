@@ -205,7 +205,7 @@ async fn a_worker_whose_journal_never_heals_ends_with_the_reason_and_deletes_not
     assert!(world.logged(&["delete", "checkpoint"]).is_empty());
 }
 
-/// Found by `tests/shell`, seeds 184, 396 and 477.
+/// Found by `tests/shell`, with calls that get no answer.
 #[tokio::test(start_paused = true)]
 async fn whatever_hangs_a_worker_ends_before_it_is_killed() {
     for (call, in_order) in [("delete", true), ("append", false), ("load", true)] {

@@ -475,8 +475,6 @@ impl Worker {
                     if turning.is_finished() {
                         tracing::warn!("Some messages were not deleted in time and will be delivered again");
                     } else {
-                        // What it sent may still be under way: who takes over has to wait until the lease runs out.
-                        term.lose();
                         first_error.get_or_insert(WorkerError::Overdue);
                     }
                     break;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use taskset_guardian::engine::Note;
-use taskset_guardian::model::{Ask, CallError, Gate, Observation, Role, TaskSet, Timestamp, Write, humane};
+use taskset_guardian::model::{
+    Ask, CallError, Gate, Observation, Role, TaskSet, Timestamp, Traffic, TrafficRuleId, Write, humane,
+};
 use taskset_guardian::ports::Actuator;
 use taskset_guardian::runtime::lease::{MARGIN, WRITE_WITHIN};
 use taskset_guardian::runtime::{Hook, Observe, Observer};
@@ -55,8 +57,11 @@ impl Observe for Eyes {
             // The second call is not answered by what was.
             let stale = facts.stale_since.filter(|_| !ask.twice);
             let lagging = at.minus(stage.schedule.setup.lag);
+            if let Traffic::Rules(rules) = &seen.traffic {
+                facts.rules.extend(rules.iter().map(|rule| (target_of(&rule.id), ask.service.clone())));
+            }
             let at = if ask.twice { at } else { stale.map_or(lagging, |stale| stale.min(lagging)) };
-            facts.answered = Seen { at, after, green_was_dead };
+            facts.answered.insert(ask.service.clone(), Seen { at, after, green_was_dead });
         }
         answer
     }
@@ -71,6 +76,14 @@ struct InFlight<'a>(&'a Life, String);
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.facts().in_flight.remove(&self.1);
+    }
+}
+
+/// What a write changes, as its call names it.
+fn target_of(rule: &TrafficRuleId) -> String {
+    match rule {
+        TrafficRuleId::Rule(arn) => arn.to_string(),
+        TrafficRuleId::DefaultOf(listener) => listener.to_string(),
     }
 }
 
@@ -112,12 +125,20 @@ impl Actuator for Hands {
             return std::future::pending().await;
         }
         self.check(write);
-        let target = match write {
-            Write::SetActions { rule, .. } => format!("{rule:?}"),
-            Write::ScaleTaskSet { task_set, .. } | Write::DeleteTaskSet { task_set, .. } => task_set.to_string(),
-            Write::SetPrimary { service, .. } => service.to_string(),
+        let (target, service) = match write {
+            Write::SetActions { rule, .. } => (target_of(rule), None),
+            Write::ScaleTaskSet { service, task_set, .. } | Write::DeleteTaskSet { service, task_set } => {
+                (task_set.to_string(), Some(service.clone()))
+            }
+            Write::SetPrimary { service, .. } => (service.service.to_string(), Some(service.clone())),
         };
-        if !life.facts().in_flight.insert(target.clone()) {
+        let alone = {
+            let mut facts = life.facts();
+            let service = service.or_else(|| facts.rules.get(&target).cloned());
+            let rests_on = service.and_then(|service| facts.rests_on.get(&service).copied()).unwrap_or_default();
+            facts.in_flight.insert(target.clone(), rests_on).is_none()
+        };
+        if !alone {
             life.broken("overlap", format!("{} while another write to {target} is under way", write.operation()));
         }
         let _in_flight = InFlight(life, target);
@@ -139,21 +160,25 @@ fn hear(life: &Life, note: &Note, at: Timestamp) {
     let stage = &life.stage;
     match note {
         Note::Signal { .. } => life.facts().heard += 1,
-        Note::Sent { what, .. } => {
+        Note::Sent { service, what } => {
             let mut facts = life.facts();
             facts.intents += 1;
             facts.intended_at = at;
-            facts.rests_on = facts.stepped;
+            let stepped = facts.stepped.get(service).copied().unwrap_or_default();
+            facts.rests_on.insert(service.clone(), stepped);
             drop(facts);
             stage.enter().trace((life.who, what));
         }
         Note::Decided { held: false, evidence, .. } => {
-            if stage.schedule.sound && evidence.iter().any(|evidence| evidence.gate == Gate::TaskFailures) {
+            // A blue that fails as well may have failed in green's place.
+            let sound = stage.schedule.sound && stage.schedule.setup.versions.len() == 1;
+            if sound && evidence.iter().any(|evidence| evidence.gate == Gate::TaskFailures) {
                 life.broken("S7", "a sound green is rolled back for failed tasks");
             }
             let green = evidence.first().map(|evidence| evidence.task_set.clone());
             let mut state = stage.enter();
             state.ended.decided = true;
+            state.judged.asked |= evidence.iter().any(|evidence| evidence.gate == Gate::Person);
             let news = green.is_none_or(|green| state.judged.decided.insert(green));
             drop(state);
             if !news {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use taskset_guardian::engine::{DeploymentView, ServiceView};
 use taskset_guardian::model::{Phase, TaskSetId, Timestamp, humane};
 use taskset_guardian::runtime::Part;
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
@@ -13,6 +14,10 @@ use crate::stage::{Stage, State};
 /// Between the beginning of a read and the end of the call that rests on it: life of a read, life of a write, and the
 /// call's own time. What changed in the world earlier must have been seen.
 const LONGEST_BLINDNESS: Duration = Duration::from_secs(16 + 5 + 5);
+
+/// L1: an open rollback is done or escalated this long after its decision, and after the faults have stopped; its drain
+/// aside.
+pub(crate) const FINISH: Duration = Duration::from_mins(5);
 
 /// Messages that may be in the queue at any time: ECS goes on talking.
 const FEW: u32 = 20;
@@ -70,12 +75,14 @@ pub(crate) struct Judged {
     /// The newest one of the lease, and whose it is.
     pub(crate) epoch: u64,
     pub(crate) holder: usize,
-    /// When the clock that the drain goes by was last another: set, or another worker's.
+    /// When the clock that the drain goes by became another worker's.
     pub(crate) other_clock_at: Timestamp,
     /// When a write was applied that its sender had given up.
     pub(crate) late_write_at: Timestamp,
     /// The journal was lost, and with it how often a rule was asserted.
     pub(crate) amnesia: bool,
+    /// A person wanted a rollback, which no brake holds.
+    pub(crate) asked: bool,
     /// An escalation was announced.
     pub(crate) called: bool,
     /// Of those that the world has found.
@@ -85,6 +92,7 @@ pub(crate) struct Judged {
 /// Whether what happened in the world can have made a call wrong that was right when it was decided. What only gives blue
 /// more, or takes from green alone, can't.
 pub(crate) fn is_disturbance(what: &str) -> bool {
+    let what = what.split_once(": ").filter(|(name, _)| name.starts_with("fleet-")).map_or(what, |(_, what)| what);
     let helps = [" runs", " is steady", " is back"].iter().any(|end| what.ends_with(end));
     let greens_loss = what.starts_with("green task ");
     let follows = what.starts_with("the load balancer now sends") || what.ends_with(" is gone");
@@ -107,9 +115,13 @@ impl State {
             let revived = violation.invariant == "S3" && rests_on.green_was_dead;
             let disturbed = judged.disturbed_at > rests_on.at || judged.disturbed_after > rests_on.after;
             let in_time = self.now.since(rests_on.at) <= LONGEST_BLINDNESS;
-            if violation.invariant == "S10" && judged.amnesia {
+            if violation.invariant == "S11" && judged.asked {
+                continue;
+            }
+            if matches!(violation.invariant, "S10" | "S11") && judged.amnesia {
                 // Nobody can remember what is lost.
-                self.broken("S10 with the journal lost", violation.what, true);
+                let promise = format!("{} with the journal lost", violation.invariant);
+                self.broken(&promise, violation.what, true);
                 continue;
             }
             if violation.invariant == "S13" && self.now.since(judged.other_clock_at) <= self.drain {
@@ -151,9 +163,10 @@ impl Stage {
         let leaders = self.leaders();
         let [leader] = leaders.as_slice() else { return false };
         let Some(status) = leader.status().await else { return false };
-        let view = status.state.services.into_iter().find(|view| view.service == self.schedule.key);
-        let closed = view.is_some_and(|view| view.deployment.is_none_or(|deployment| deployment.open_since.is_none()));
-        closed && self.enter().waiting() <= FEW
+        let closed = |view: &ServiceView| view.deployment.as_ref().is_none_or(|it| it.open_since.is_none());
+        let all = self.schedule.keys().all(|key| status.state.services.iter().any(|view| view.service == *key));
+        // Who waits for the answer to a call of before is not ready yet.
+        status.worker.ready && all && status.state.services.iter().all(closed) && self.enter().waiting() <= FEW
     }
 
     /// Liveness: some minutes after the faults have stopped.
@@ -176,23 +189,38 @@ impl Stage {
         if !status.worker.ready {
             self.broken("ready", status.worker.not_ready.join("; "));
         }
-        let Some(view) = status.state.services.into_iter().find(|view| view.service == self.schedule.key) else {
-            return self.broken("L2", "the service is not known at the end".to_owned());
-        };
-        let Some(deployment) = view.deployment else { return };
-        let called = self.enter().judged.called;
-        if let Some(since) = deployment.open_since
-            && deployment.phase != Phase::Escalated
-        {
-            let open = humane(self.now().since(since));
-            self.broken("L1", format!("open for {open}, in {}: {}", deployment.phase, deployment.why));
+        for key in self.schedule.keys() {
+            match status.state.services.iter().find(|view| view.service == *key) {
+                Some(view) => self.judge_service(view),
+                None => self.broken("L2", format!("{key} is not known at the end")),
+            }
         }
-        if deployment.phase == Phase::Escalated && !called {
+    }
+
+    fn judge_service(&self, view: &ServiceView) {
+        let Some(deployment) = &view.deployment else { return };
+        let DeploymentView { phase, why, .. } = deployment;
+        if let Some(since) = deployment.open_since
+            && *phase != Phase::Escalated
+        {
+            let open = self.now().since(since);
+            if open > FINISH + self.schedule.setup.drain {
+                self.broken("L1", format!("open for {}, in {phase}: {why}", humane(open)));
+            }
+        }
+        if *phase == Phase::Escalated && !self.was_called() {
             self.broken("L5", "escalated, and nobody was called".to_owned());
         }
-        if self.schedule.bad && deployment.phase == Phase::Watching && deployment.green_failures >= 6 {
-            let (failures, why) = (deployment.green_failures, deployment.why);
+        // A blue that fails as well may keep green from being blamed.
+        let bad = self.schedule.bad && self.schedule.setup.versions.len() == 1;
+        if bad && *phase == Phase::Watching && deployment.green_failures >= 6 {
+            let failures = deployment.green_failures;
             self.broken("L2", format!("{failures} failures, and nothing is decided: {why}"));
         }
+    }
+
+    fn was_called(&self) -> bool {
+        let state = self.enter();
+        state.judged.called || state.judged.amnesia
     }
 }

@@ -11,6 +11,7 @@
 //! alone, many times as fast; there, what waits and sends is told again, and here it is the real one.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tell why")]
 
+#[allow(dead_code, reason = "the other driver watches the clock itself")]
 #[path = "../simulation/driver/clock.rs"]
 mod clock;
 #[allow(dead_code, reason = "some faults are those of the other driver")]
@@ -21,6 +22,7 @@ mod judge;
 mod line;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod noise;
 mod play;
 mod process;
 #[path = "../simulation/schedule.rs"]

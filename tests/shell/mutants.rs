@@ -10,7 +10,7 @@ use crate::play::play;
 use crate::schedule::Schedule;
 
 /// Schedules that a mutant may survive.
-const BUDGET: u64 = 1_000;
+const BUDGET: u64 = 3_000;
 
 #[test]
 fn every_guard_of_the_shell_that_is_taken_out_is_missed() {

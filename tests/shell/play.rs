@@ -9,13 +9,10 @@ use taskset_guardian::model::humane;
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
-use crate::judge::Ended;
-use crate::process::{SWEEP, live};
+use crate::judge::{Ended, FINISH};
+use crate::process::live;
 use crate::schedule::Schedule;
 use crate::stage::Stage;
-
-/// L1: an open rollback is done or escalated this long after its decision, and after the faults have stopped.
-const FINISH: Duration = Duration::from_mins(5);
 
 /// How often it is asked whether all is over.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -51,10 +48,7 @@ fn plan(stage: &Arc<Stage>) {
             after,
             Box::new(move |stage| {
                 if !stage.is_calm() && who < stage.schedule.workers {
-                    let mut state = stage.enter();
-                    state.clocks[who].jump(by_ms);
-                    state.judged.other_clock_at = state.now;
-                    drop(state);
+                    stage.enter().clocks[who].jump(by_ms);
                     stage.tell("fault", || format!("[{who}] the wall clock jumps by {by_ms} ms"));
                 }
             }),
@@ -73,7 +67,6 @@ fn plan(stage: &Arc<Stage>) {
             let mut state = stage.enter();
             let now = state.now;
             state.clocks.iter_mut().for_each(|clock| clock.set_right(now));
-            state.judged.other_clock_at = now;
         }),
     );
 }
@@ -85,14 +78,9 @@ fn life(stage: &Stage, who: usize) -> Option<Arc<crate::process::Life>> {
 /// Until nothing is open any more, or until everything should long be over.
 async fn watch(stage: &Stage) {
     let Stage { schedule, .. } = stage;
-    // Time of the engine never goes back: it stands still until a clock that was ahead is behind it.
-    let ahead = schedule.faults.clocks.iter().map(|clock| clock.ahead_ms);
-    let jumped = schedule.faults.jumps.iter().map(|(_, _, by_ms)| *by_ms);
-    let ahead: u64 = ahead.chain(jumped).filter_map(|ms| u64::try_from(ms).ok()).sum();
-    let patience = FINISH + schedule.setup.drain + Duration::from_mins(1) + Duration::from_millis(ahead);
-    let end = schedule.calm_at + patience;
+    let end = schedule.calm_at + FINISH + schedule.setup.drain + Duration::from_mins(1);
     // Two sweeps after the calm a bad green is decided on; what is open by then has until the end.
-    let mut passed = schedule.calm_at + 3 * SWEEP;
+    let mut passed = schedule.calm_at + 3 * schedule.sweep;
     sleep(passed).await;
     while passed < end && !stage.is_over().await {
         sleep(LOOK_EVERY).await;

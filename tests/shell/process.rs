@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use taskset_guardian::engine;
-use taskset_guardian::model::{Timestamp, humane};
+use taskset_guardian::model::{ServiceKey, Timestamp, humane};
 use taskset_guardian::ports::{Clock, Lease as _};
 use taskset_guardian::runtime::lease::LENGTH;
 use taskset_guardian::runtime::{Handle, Observer, Ports, RuleLoader, Settings, Worker, WorkerError, decoder};
@@ -18,10 +18,9 @@ use tokio_util::sync::CancellationToken;
 use crate::hands::{Eyes, Hands, hook};
 use crate::judge::Seen;
 use crate::line::{QUEUE, Wire};
+use crate::schedule::BRAKE;
 use crate::stage::Stage;
 use crate::store::{Kept, TableLine};
-
-pub(crate) const SWEEP: Duration = Duration::from_secs(30);
 
 /// Who ends by itself is started again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -51,11 +50,13 @@ pub(crate) struct Facts {
     /// Until when it may act; `None` without a lease.
     pub(crate) may_act_until: Option<Instant>,
     pub(crate) gave_back: bool,
-    /// The newest observation, the newest when the inputs in the newest commit were taken, and the one that the newest
-    /// write rests on.
-    pub(crate) answered: Seen,
-    pub(crate) stepped: Seen,
-    pub(crate) rests_on: Seen,
+    /// Of each service the newest observation, the newest when the inputs in the newest commit were taken, and the one
+    /// that the newest write rests on.
+    pub(crate) answered: BTreeMap<ServiceKey, Seen>,
+    pub(crate) stepped: BTreeMap<ServiceKey, Seen>,
+    pub(crate) rests_on: BTreeMap<ServiceKey, Seen>,
+    /// Whose a rule or a listener is, by its ARN.
+    pub(crate) rules: BTreeMap<String, ServiceKey>,
     /// A read showed what was so at this time.
     pub(crate) stale_since: Option<Timestamp>,
     /// A commit is being tried, perhaps not for the first time.
@@ -64,8 +65,8 @@ pub(crate) struct Facts {
     pub(crate) intents: usize,
     pub(crate) intended_at: Timestamp,
     pub(crate) sent: usize,
-    /// Writes that are not answered yet, by what they change.
-    pub(crate) in_flight: BTreeSet<String>,
+    /// What the writes that are not answered yet rest on, by what they change.
+    pub(crate) in_flight: BTreeMap<String, Seen>,
     /// Signals that its reports named, and messages with a signal that it deleted. Receipts of all that it received, and
     /// whether they hold a signal.
     pub(crate) heard: usize,
@@ -144,6 +145,10 @@ impl Clock for Wall {
         self.0.stage.wall(self.0.who)
     }
 
+    fn elapsed(&self) -> Duration {
+        self.0.stage.monotonic(self.0.who)
+    }
+
     async fn sleep(&self, duration: Duration) {
         sleep(duration).await;
     }
@@ -164,6 +169,7 @@ async fn ports(life: &Arc<Life>) -> Option<Ports> {
     let clock = Arc::new(Wall(Arc::clone(life)));
     let client = Arc::new(Client::new(Wire(Arc::clone(life)), QUEUE));
     let observer = Observer::new(client.clone(), client.clone(), client.clone(), clock.clone());
+    let hands = Arc::new(Hands(Arc::clone(life), Arc::clone(&client)));
     let kept = Arc::new(kept);
     if life.stage.trouble.owns_journal {
         // A worker that has no rivals takes its journal as it is, like one with a file.
@@ -176,7 +182,7 @@ async fn ports(life: &Arc<Life>) -> Option<Ports> {
         inbox: client.clone(),
         fleet: client.clone(),
         observer: Arc::new(Eyes(Arc::clone(life), observer)),
-        actuator: Some(Arc::new(Hands(Arc::clone(life), Arc::clone(&client)))),
+        actuator: if life.stage.schedule.dry_run { None } else { Some(hands) },
         announcer: Some(client),
         journal: kept.clone(),
         lease: if life.stage.trouble.owns_journal { None } else { Some(kept) },
@@ -229,7 +235,8 @@ async fn run(life: &Arc<Life>) -> bool {
         life.tell("fault", || "the process can't open its journal and exits".to_owned());
         return true;
     };
-    let engine = engine::Settings { dry_run: false, sweep: SWEEP, fleet_brake: 3 };
+    let schedule = &life.stage.schedule;
+    let engine = engine::Settings { dry_run: schedule.dry_run, sweep: schedule.sweep, fleet_brake: BRAKE };
     let settings = Settings { engine, receivers: life.stage.trouble.receivers };
     let worker = Worker::new(ports, settings, METRICS.with(Arc::clone), vec![hook(life)]);
     life.facts().handle = Some(worker.handle());

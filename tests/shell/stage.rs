@@ -102,6 +102,11 @@ impl Stage {
         self.state.lock().unwrap().clocks[who].wall(self.now())
     }
 
+    /// What has passed by a worker's own reckoning.
+    pub(crate) fn monotonic(&self, who: usize) -> Duration {
+        self.state.lock().unwrap().clocks[who].monotonic(self.now())
+    }
+
     /// Nothing goes wrong any more.
     pub(crate) fn is_calm(&self) -> bool {
         self.began.elapsed() >= self.schedule.calm_at

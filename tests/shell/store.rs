@@ -175,7 +175,7 @@ impl Journal for Kept {
             let mut facts = self.life.facts();
             if !facts.committing {
                 facts.committing = true;
-                facts.stepped = facts.answered;
+                facts.stepped = facts.answered.clone();
             }
         }
         let done = self.journal.append(entries, incidents).await;

@@ -47,7 +47,7 @@ impl Trouble {
         Self {
             receivers: rng.usize(1..=2),
             owns_journal: schedule.workers == 1 && rng.bool(),
-            unanswered: rate(&mut rng, 0.03),
+            unanswered: rate(&mut rng, 0.1),
             late: rate(&mut rng, 0.2),
             undeleted: rate(&mut rng, 0.5),
             poison: if rng.u8(0..3) == 0 { rng.u32(1..=5) } else { 0 },
