@@ -64,7 +64,7 @@ pub(super) fn lost(read: &[ElbAction], passed_over: Option<Arc<str>>) -> Option<
     }
     let odd = read.iter().find(|action| !actions::survives(action))?;
     let kind = odd.r#type().map_or("none", ActionTypeEnum::as_str);
-    Some(format!("an action of type {kind} of a shape").into())
+    Some(format!("a shape of the action {kind}").into())
 }
 
 /// What is no XML was refused by the SDK before.
@@ -126,4 +126,47 @@ fn is_known(path: &[String], name: &str) -> bool {
         _ => &[],
     };
     members.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(actions: &str) -> Option<String> {
+        let rules = format!("<Rules><member><RuleArn>r</RuleArn><Actions>{actions}</Actions></member></Rules>");
+        let body = format!("<R><DescribeRulesResult>{rules}</DescribeRulesResult><ResponseMetadata/></R>");
+        let found = unread(body.as_bytes());
+        assert_eq!(found.len(), 1, "one for each rule");
+        found[0].as_deref().map(str::to_owned)
+    }
+
+    #[test]
+    fn what_is_carried_is_known_at_every_depth() {
+        let forward = "<member><Type>forward</Type><Order>2</Order><ForwardConfig><TargetGroups><member>\
+             <TargetGroupArn>a</TargetGroupArn><Weight>1</Weight></member></TargetGroups><TargetGroupStickinessConfig>\
+             <Enabled>true</Enabled></TargetGroupStickinessConfig></ForwardConfig></member>";
+        let login = "<member><Type>authenticate-oidc</Type><AuthenticateOidcConfig><Issuer>i</Issuer>\
+             <AuthenticationRequestExtraParams><entry><key>k</key><value>v</value></entry></AuthenticationRequestExtraParams>\
+             <UseExistingClientSecret>true</UseExistingClientSecret></AuthenticateOidcConfig></member>";
+        let jwt = "<member><JwtValidationConfig><AdditionalClaims><member><Name>n</Name><Values><member>v</member></Values>\
+             </member></AdditionalClaims></JwtValidationConfig></member>";
+        assert_eq!(found(&[login, jwt, forward].concat()), None);
+    }
+
+    #[test]
+    fn what_is_not_is_told_by_its_path() {
+        for (actions, path) in [
+            ("<member><Later>1</Later></member>", "Later"),
+            ("<member><RedirectConfig><Host>h</Host><Later/></RedirectConfig></member>", "RedirectConfig.Later"),
+            (
+                "<member><ForwardConfig><TargetGroups><member><Later/></member></TargetGroups></ForwardConfig></member>",
+                "ForwardConfig.TargetGroups.member.Later",
+            ),
+        ] {
+            assert_eq!(found(actions).as_deref(), Some(path));
+        }
+        let listeners = "<R><Result><Listeners><member/><member><DefaultActions><member><Later/></member></DefaultActions>\
+             </member></Listeners></Result></R>";
+        assert_eq!(unread(listeners.as_bytes()), [None, Some("Later".into())]);
+    }
 }

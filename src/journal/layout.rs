@@ -323,3 +323,40 @@ pub(super) fn explain(error: &CallError) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_leftover_stands_in_for_no_piece_that_is_gone() {
+        let row = |sort: &str, of| {
+            let fields = [("data".to_owned(), Field::Bytes(b"x".to_vec())), ("pieces".to_owned(), Field::Number(of))];
+            (key(CHECKPOINT, sort), Fields::from(fields))
+        };
+        let stored = |rows: &[(&str, u64)]| by_name(rows.iter().map(|(sort, of)| row(sort, *of)).collect());
+        let name = numbered(1);
+        let sorts: Vec<String> = (0..3).map(|index| format!("{name}#{}", piece_number(index))).collect();
+        assert_eq!(whole(&stored(&[(&sorts[0], 2), (&sorts[1], 2), (&sorts[2], 3)])[&name]).unwrap(), b"xx");
+        assert_eq!(whole(&stored(&[(&sorts[1], 2), (&sorts[2], 3)])[&name]).unwrap_err(), "piece 0 of 2 is gone");
+        assert!(stored(&[("1", 1), ("1#0", 1), ("1#000000", 1), ("1#+0001", 1)]).is_empty(), "no piece of anything");
+    }
+
+    #[test]
+    fn a_head_that_no_journal_writes_is_damaged() {
+        let head = |head: Head| Head::read(&head.fields());
+        assert!(head(Head { first: 2, next: 2, ..Head::default() }).is_ok());
+        assert!(head(Head { first: 3, next: 2, ..Head::default() }).is_err());
+        assert!(head(Head { seal: u64::MAX, ..Head::default() }).is_err());
+    }
+
+    #[test]
+    fn only_numbers_as_they_are_written_are_numbers() {
+        assert_eq!(number_in(&numbered(7)), Some(7));
+        for other in ["7", "", "0000000000000000000x", "000000000000000000007", "+0000000000000000007"] {
+            assert_eq!(number_in(other), None, "{other}");
+        }
+    }
+}
