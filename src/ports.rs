@@ -21,7 +21,13 @@ pub trait Clock: Send + Sync {
 
     /// Since some moment, by a clock that nobody sets. A clock that nobody sets needs no other.
     fn elapsed(&self) -> Duration {
-        self.now().since(Timestamp::EPOCH)
+        self.at_once().1
+    }
+
+    /// [`Self::now`] and [`Self::elapsed`], of one moment.
+    fn at_once(&self) -> (Timestamp, Duration) {
+        let now = self.now();
+        (now, now.since(Timestamp::EPOCH))
     }
 
     /// Returns when `duration` has passed on this clock.

@@ -261,7 +261,8 @@ impl View<'_> {
         let promoted = self.rollback.accepted(&Purpose::Promote);
         let settled = promoted.is_none_or(|at| self.now.since(at) >= SETTLE);
         let ignored = without(Mutant::PromotionForcedThrough) || without(Mutant::NoPrimaryCheck);
-        if !green.is_some_and(is_primary) || !self.rollback.blue_was_primary || !settled || ignored {
+        let since_then = self.rollback.blue_was_primary || !self.rollback.promotes;
+        if !green.is_some_and(is_primary) || !since_then || !settled || ignored {
             return None;
         }
         let Some(again) = &self.seen.task_sets_again else { return Some(Next::LookTwice) };

@@ -6,7 +6,7 @@ use super::Settings;
 use super::partition::{Kept, Partition, Soft};
 use super::plan;
 use super::progress::{Purpose, Rollback};
-use crate::model::{Ask, ServiceKey, Standing, Timestamp};
+use crate::model::{Ask, ServiceKey, Standing, TaskSetId, Timestamp};
 
 /// Least span between two reads that events ask for. Bounds what forged or repeated events can cost, and is short
 /// against the seconds that a rollback takes.
@@ -35,7 +35,11 @@ pub(super) fn due(now: Timestamp, key: &ServiceKey, partition: &mut Partition, s
 
 fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) -> Ask {
     let live = kept.live();
-    let tasks = live.map(|_| kept.windows.values().flat_map(|window| window.claims()).take(BATCH).cloned().collect());
+    // Green's and blue's first: claims about strangers, which anybody may forge, must not push theirs out.
+    let ours = |id: &TaskSetId| live.is_some_and(|d| *id == d.green || *id == d.blue);
+    let (first, rest): (Vec<_>, Vec<_>) = kept.windows.iter().partition(|(id, _)| ours(id));
+    let windows = first.into_iter().chain(rest);
+    let tasks = live.map(|_| windows.flat_map(|(_, window)| window.claims()).take(BATCH).cloned().collect());
     // Once decided, alarms have had their say; a CloudWatch that hangs must not slow the plan down.
     let stale = |rollback: &Rollback| rollback.is_stale(now, kept.rule.watch.freshness);
     let judged = live.filter(|d| d.rollback.as_ref().is_none_or(stale));

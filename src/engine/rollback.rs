@@ -424,15 +424,15 @@ pub(super) fn enter(key: &ServiceKey, deployment: &mut Deployment, to: Phase, wh
     }
 }
 
-/// A process began: nobody will answer for what an earlier one sent. The next read tells.
-pub(super) fn forget_in_flight(partition: &mut Partition) -> bool {
+/// A process began: nobody will answer for what an earlier one sent, the next read tells. The earlier one may have run on
+/// another machine, by another clock, so the drain begins anew. True when that changed anything.
+pub(super) fn begin_anew(partition: &mut Partition) -> bool {
     let rollback = partition.kept.deployment.as_mut().and_then(|d| d.rollback.as_mut());
-    let lost = rollback.map(|rollback| {
-        let lost = std::mem::take(&mut rollback.in_flight);
-        rollback.unsure.extend(lost.values().map(|sent| (sent.purpose.clone(), sent.clone())));
-        lost
-    });
-    lost.is_some_and(|lost| !lost.is_empty())
+    let Some(rollback) = rollback.filter(|rollback| !rollback.closed) else { return false };
+    let lost = std::mem::take(&mut rollback.in_flight);
+    rollback.unsure.extend(lost.values().map(|sent| (sent.purpose.clone(), sent.clone())));
+    let timers = [rollback.safe_since.take(), rollback.retry_at.take()];
+    !lost.is_empty() || timers.iter().any(Option::is_some)
 }
 
 /// Keeps the record of an open incident when this step changed it. `close` keeps the last one.

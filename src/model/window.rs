@@ -11,7 +11,8 @@ use super::{Stop, StopClass, TaskArn, TaskReading, Timestamp};
 const MISSES: u8 = 3;
 
 /// How many ended tasks a window remembers. A breach needs a handful; the bound keeps a crash loop, or a forger, from
-/// growing the state. Those that do not speak against the version go first, then the oldest.
+/// growing the state. Those that ECS does not know go first, then those that do not speak against the version, then claims
+/// before what ECS confirmed, then the oldest: no flood of forged events pushes out what is true.
 const CAPACITY: usize = 128;
 
 /// Ended tasks of one task set, by event time. The same events in any order and multiplicity give the same window.
@@ -136,7 +137,14 @@ impl Window {
 
     fn evict(&mut self) {
         while self.tasks.len() > CAPACITY {
-            let worth = |record: &TaskRecord| (record.stop.class == StopClass::Version, record.stop.at);
+            let worth = |record: &TaskRecord| {
+                let standing = match record.standing {
+                    Standing::Unconfirmed => 0,
+                    Standing::Claimed => 1,
+                    Standing::Confirmed => 2,
+                };
+                (standing > 0, record.stop.class == StopClass::Version, standing, record.stop.at)
+            };
             let least = self.tasks.iter().min_by_key(|(task, record)| (worth(record), *task));
             match least.map(|(task, _)| task.clone()) {
                 Some(task) => self.tasks.remove(&task),

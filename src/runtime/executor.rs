@@ -5,6 +5,8 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc};
@@ -42,7 +44,18 @@ pub(crate) struct Executor {
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     announcements: Arc<Semaphore>,
+    /// Raised when the clock is set: nobody can tell how old a read is that was under way then.
+    clock_sets: Arc<AtomicU64>,
     tasks: TaskTracker,
+}
+
+/// When a step was made, on both clocks: an effect ages on either.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Born {
+    /// The time that the engine was given.
+    pub(crate) at: Timestamp,
+    /// [`Clock::elapsed`] then.
+    pub(crate) elapsed: Duration,
 }
 
 impl Executor {
@@ -64,15 +77,16 @@ impl Executor {
             reads: Arc::new(Semaphore::new(READS)),
             writes: Arc::new(Semaphore::new(WRITES)),
             announcements: Arc::new(Semaphore::new(ANNOUNCEMENTS)),
+            clock_sets: Arc::default(),
             tasks: TaskTracker::new(),
         }
     }
 
     /// Begins one effect. Records are none of its business: the journal took them with the inputs.
-    pub(crate) fn begin(&self, effect: Effect) {
+    pub(crate) fn begin(&self, effect: Effect, born: Born) {
         match effect {
             Effect::Observe(ask) => self.observe(ask),
-            Effect::Write { id, service: _, write, expires_at } => self.write(id, write, expires_at),
+            Effect::Write { id, service: _, write, expires_at } => self.write(id, write, expires_at, born),
             Effect::Announce(id, announcement) => self.announce(id, announcement),
             Effect::Keep(_) => {}
         }
@@ -81,6 +95,11 @@ impl Executor {
     /// What was begun and is not answered yet.
     pub(crate) fn begun(&self) -> TaskTracker {
         self.tasks.clone()
+    }
+
+    /// The clock was set: the reads under way are answered as failed.
+    pub(crate) fn void_reads(&self) {
+        self.clock_sets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// For waiting until all that was begun is answered.
@@ -92,19 +111,23 @@ impl Executor {
     fn observe(&self, ask: Ask) {
         let observer = Arc::clone(&self.observer);
         let service = ask.service.clone();
+        let (clock_sets, before) = (Arc::clone(&self.clock_sets), self.clock_sets.load(Ordering::Relaxed));
         let reading = in_turn(Arc::clone(&self.reads), async move { observer.observe(&ask).await });
         self.answer(async move {
             let result = survive("observe", reading).await.and_then(|result| result);
+            let result = if clock_sets.load(Ordering::Relaxed) == before { result } else { Err(of_unknown_age()) };
             Input::Observed(service, result.map(Box::new))
         });
     }
 
-    fn write(&self, id: EffectId, write: Write, expires_at: Timestamp) {
+    fn write(&self, id: EffectId, write: Write, expires_at: Timestamp, born: Born) {
         let (clock, actuator, term) = (Arc::clone(&self.clock), self.actuator.clone(), self.term.clone());
         let operation = write.operation();
         let sending = in_turn(Arc::clone(&self.writes), async move {
-            // Last thing before the call: the wait for room counts too.
-            let late = (clock.now() > expires_at && !without(Mutant::NoExpiry))
+            // Last thing before the call: the wait for room counts too, and so does that for the journal.
+            let age = clock.elapsed().saturating_sub(born.elapsed);
+            let old = clock.now() > expires_at || age > expires_at.since(born.at);
+            let late = (old && !without(Mutant::NoExpiry))
                 || !(term.has_room_for(WRITE_WITHIN) || without(Mutant::NoLeaseCheck));
             match actuator {
                 None => Outcome::Suppressed,
@@ -136,6 +159,16 @@ impl Executor {
             // The loop is gone: its successor begins with `Restarted`, which says that answers were lost.
             drop(answers.send(work.await).await);
         });
+    }
+}
+
+/// What becomes of a read during which the clock was set.
+pub(crate) fn of_unknown_age() -> CallError {
+    CallError {
+        class: ErrorClass::Transient,
+        operation: "observe".to_owned(),
+        code: None,
+        message: "the clock was set meanwhile, so nobody can tell how old the answer is".to_owned(),
     }
 }
 

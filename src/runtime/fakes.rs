@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use super::executor::Born;
 use super::machine::Machine;
 use super::{Decoded, Observe, Ports};
 use crate::engine::{Effect, Input, ServiceView, StatusView, Step};
@@ -191,6 +192,11 @@ pub(crate) fn name_of(input: &Input) -> Option<&str> {
         Input::Signal(Signal { fact: Fact::Service(action), .. }) => Some(&action.name),
         _ => None,
     }
+}
+
+/// Now, on both clocks.
+pub(crate) fn born(world: &World) -> Born {
+    Born { at: world.clock.now(), elapsed: world.clock.elapsed() }
 }
 
 pub(crate) fn delete_write(id: u64, service: &str, expires_at: Timestamp) -> Effect {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::executor::Executor;
-use super::fakes::{Scripted, World, delete_write, locked, name_of};
+use super::fakes::{Scripted, World, born, delete_write, locked, name_of};
 use super::health::{Health, Part};
 use super::leader::{Held, Watcher};
 use super::lease::{LENGTH, WRITE_WITHIN};
@@ -381,7 +381,7 @@ async fn a_write_that_does_not_fit_into_the_lease_is_not_sent_and_one_that_hangs
     *locked(&world.write_takes) = seconds(60);
     line.cut.store(true, Ordering::Relaxed);
     let begun = Instant::now();
-    executor.begin(delete_write(1, "checkout", far));
+    executor.begin(delete_write(1, "checkout", far), born(&world));
     let Some(Input::Done(_, Outcome::Failed(error))) = done.recv().await else { panic!("it was answered") };
     assert_eq!(
         (error.class, begun.elapsed()),
@@ -389,7 +389,7 @@ async fn a_write_that_does_not_fit_into_the_lease_is_not_sent_and_one_that_hangs
         "whether it was applied is unknown"
     );
     assert!(!held.term.is_lost(), "given up before the lease is over");
-    executor.begin(delete_write(2, "checkout", far));
+    executor.begin(delete_write(2, "checkout", far), born(&world));
     assert_eq!(done.recv().await, Some(Input::Done(EffectId(2), Outcome::Expired)));
     assert_eq!(world.logged(&["write"]), ["write 1 begins"]);
 }

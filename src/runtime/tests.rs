@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::fakes::{Scripted, World, delete_write, failure, locked, name_of, receipt, signal};
+use super::fakes::{Scripted, World, born, delete_write, failure, locked, name_of, receipt, signal};
 use super::leader::Term;
 use super::{Handle, Ports, Settings, Worker, WorkerError, entry};
 use crate::engine::{self, Input, Step};
@@ -364,7 +364,7 @@ async fn a_dry_run_has_nothing_to_write_with() {
     let (answers, mut done) = tokio::sync::mpsc::channel(8);
     let ports = world.ports();
     let executor = super::executor::Executor::new(ports.clock, ports.observer, None, None, answers, Term::endless());
-    executor.begin(delete_write(1, "a", far()));
+    executor.begin(delete_write(1, "a", far()), born(&world));
     executor.close().wait().await;
     assert_eq!(done.recv().await, Some(Input::Done(crate::model::EffectId(1), Outcome::Suppressed)));
     assert!(locked(&world.log).is_empty(), "{:?}", locked(&world.log));

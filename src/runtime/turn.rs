@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::WallClockWatch;
 use super::entry;
-use super::executor::Executor;
+use super::executor::{self, Born, Executor};
 use super::health::{Health, Part};
 use super::leader::Term;
+use super::lease::MARGIN;
 use super::machine::Machine;
 use super::mutants::{Mutant, without};
 use super::pump::Arrival;
@@ -77,7 +78,7 @@ type Batch = Vec<(Input, Option<Receipt>)>;
 struct Pending {
     entries: Vec<Vec<u8>>,
     incidents: Vec<Incident>,
-    effects: Vec<Effect>,
+    effects: Vec<(Effect, Born)>,
     finished: Vec<Receipt>,
     reports: Vec<(Report, Timestamp)>,
 }
@@ -126,9 +127,6 @@ impl<M: Machine> Turn<M> {
         self.process(first.into_iter().map(|input| (input, None)).collect(), true).await?;
         let mut ticked = None;
         loop {
-            if let Some(by_ms) = self.watch.look(self.clock.now(), self.clock.elapsed()) {
-                self.clock_set(by_ms).await?;
-            }
             self.health.turned(self.clock.now());
             // Before the wait, which prefers inputs: a flood of them must not leave people without an answer.
             while let Ok(question) = self.questions.try_recv() {
@@ -142,7 +140,8 @@ impl<M: Machine> Turn<M> {
                     self.process(batch, true).await?;
                 }
                 Woken::Asked(question) => answer(&self.machine, &*self.clock, question),
-                Woken::Idle => {}
+                // For the look at the clock.
+                Woken::Idle => self.process(Batch::new(), true).await?,
                 Woken::Drained => break,
                 Woken::Deposed => return Ok(()),
             }
@@ -158,17 +157,30 @@ impl<M: Machine> Turn<M> {
         Ok(())
     }
 
-    async fn clock_set(&mut self, by_ms: i64) -> Result<(), WorkerError> {
+    /// Whether the clock was set: then the machine is told first, and reads that are under way count as failed. `None`
+    /// when it is better to stand by.
+    fn look_at_clock(&mut self, mut batch: Batch) -> Option<Batch> {
+        let (wall, elapsed) = self.clock.at_once();
+        let Some(by_ms) = self.watch.look(wall, elapsed) else { return Some(batch) };
         let by = humane(Duration::from_millis(by_ms.unsigned_abs()));
-        if by_ms > 0 && !self.term.is_endless() {
+        let by_at_least_the_margin = u64::try_from(by_ms).is_ok_and(|by_ms| Duration::from_millis(by_ms) >= MARGIN);
+        if by_at_least_the_margin && !self.term.is_endless() {
             // Or the machine stood still, and with it the clock that the lease is measured by.
             tracing::error!(by_ms, "Standing by: the system's clock is {by} further than the time that has passed");
             self.term.lose();
-            return Ok(());
+            return None;
         }
         tracing::warn!(by_ms, "The system's clock was set by {by}");
         self.latest = self.latest.moved(by_ms.min(0));
-        self.process(vec![(Input::ClockSet { by_ms }, None)], true).await
+        self.executor.void_reads();
+        batch.extend(std::iter::from_fn(|| self.control.try_recv().ok()).map(|input| (input, None)));
+        for (input, _) in &mut batch {
+            if let Input::Observed(_, answer @ Ok(_)) = input {
+                *answer = Err(executor::of_unknown_age());
+            }
+        }
+        batch.insert(0, (Input::ClockSet { by_ms }, None));
+        Some(batch)
     }
 
     /// Waits for something to do, then takes all that is ready.
@@ -206,8 +218,10 @@ impl<M: Machine> Turn<M> {
     /// Steps, commits, and lets go. At shutdown nothing new begins: the successor's first step asks for it again.
     async fn process(&mut self, batch: Batch, begin_effects: bool) -> Result<(), WorkerError> {
         let mut pending = Pending::default();
+        let Some(batch) = self.look_at_clock(batch) else { return Ok(()) };
         for (input, receipt) in batch {
-            let at = self.clock.now().max(self.latest);
+            let (now, elapsed) = self.clock.at_once();
+            let at = now.max(self.latest);
             self.latest = at;
             let step = self.machine.step(at, &input);
             if step.changed {
@@ -216,7 +230,7 @@ impl<M: Machine> Turn<M> {
             for effect in step.effects {
                 match effect {
                     Effect::Keep(incident) => pending.incidents.push(incident),
-                    other => pending.effects.push(other),
+                    other => pending.effects.push((other, Born { at, elapsed })),
                 }
             }
             pending.finished.extend(receipt);
@@ -245,10 +259,10 @@ impl<M: Machine> Turn<M> {
         }
     }
 
-    fn begin(&self, effects: &mut Vec<Effect>, begin_effects: bool) {
-        for effect in effects.drain(..) {
+    fn begin(&self, effects: &mut Vec<(Effect, Born)>, begin_effects: bool) {
+        for (effect, born) in effects.drain(..) {
             if begin_effects && !self.term.is_lost() {
-                self.executor.begin(effect);
+                self.executor.begin(effect, born);
             }
         }
     }

@@ -415,7 +415,8 @@ impl Worker {
 
         parts.spawn(quiet("message custodian", Custodian::new(Arc::clone(&clock), inbox, told).run()));
 
-        let watch = WallClockWatch::new(clock.now(), clock.elapsed());
+        let (wall, elapsed) = clock.at_once();
+        let watch = WallClockWatch::new(wall, elapsed);
         let executor = Executor::new(Arc::clone(&clock), observer, actuator, announcer, control, term.clone());
         let begun = executor.begun();
         let turn = Turn {

@@ -67,6 +67,13 @@ impl World {
         }
     }
 
+    /// A healthy target is lost.
+    pub(super) fn note_sickness(&mut self, arn: &str) {
+        if self.task_set_of(arn).is_some_and(|set| set.label == "blue") {
+            self.sickened_at = Some(self.now);
+        }
+    }
+
     /// One health check of a task's target. ECS stops and replaces a task whose target is unhealthy.
     pub(super) fn check_target(&mut self, arn: &str) {
         let (timing, now) = (self.setup.timing, self.now);
@@ -82,11 +89,16 @@ impl World {
         let Some(target) = self.tasks.get_mut(arn).and_then(|task| task.target.as_mut()) else { return };
         let known = target.health == Health::Unhealthy;
         target.streak = if target.streak.0 == passes { (passes, target.streak.1 + 1) } else { (passes, 1) };
+        let was_healthy = target.health == Health::Healthy;
         if target.streak.1 >= timing.health_threshold {
             target.turn(if passes { Health::Healthy } else { Health::Unhealthy }, now);
         }
+        let since = target.since;
+        if was_healthy && target.health != Health::Healthy {
+            self.note_sickness(arn);
+        }
         // ECS looks at target health on its own beat, not the load balancer's.
-        if known && !passes && now.since(target.since) >= timing.unhealthy {
+        if known && !passes && now.since(since) >= timing.unhealthy {
             let reason = format!("Task failed ELB health checks in (target-group {group})");
             self.tell(arn, "failed its health checks");
             self.stop_task(arn, "ServiceSchedulerInitiated", &reason);

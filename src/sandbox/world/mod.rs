@@ -79,6 +79,7 @@ pub struct World {
     announcements: Vec<EventEntry>,
     story: Vec<Moment>,
     violations: Vec<Violation>,
+    sickened_at: Option<Timestamp>,
 }
 
 /// One thing that will happen.
@@ -136,6 +137,7 @@ impl World {
             announcements: Vec::new(),
             story: Vec::new(),
             violations: Vec::new(),
+            sickened_at: None,
             setup,
         };
         world.create_queues();
@@ -240,6 +242,11 @@ impl World {
     /// Every event that callers put on the bus and that was accepted, oldest first.
     pub fn announcements(&self) -> &[EventEntry] {
         &self.announcements
+    }
+
+    /// When a healthy target of blue's was last lost: the load balancer notices, and nobody is told.
+    pub fn last_sickness(&self) -> Option<Timestamp> {
+        self.sickened_at
     }
 
     /// What happened in the world, in plain words, since this was last asked.

@@ -366,6 +366,7 @@ impl World {
 
     fn deactivate(&mut self, arn: &str) {
         let mut drains = Duration::from_millis(300);
+        self.note_sickness(arn);
         if let Some(target) = self.tasks.get_mut(arn).and_then(|task| task.target.as_mut()) {
             target.turn(Health::Draining, self.now);
             drains = self.setup.timing.deregistration;
@@ -380,6 +381,10 @@ impl World {
     }
 
     fn end(&mut self, arn: &str) {
+        let healthy = |target: &Target| target.health == Health::Healthy;
+        if self.tasks.get(arn).and_then(|task| task.target.as_ref()).is_some_and(healthy) {
+            self.note_sickness(arn);
+        }
         if let Some(task) = self.tasks.get_mut(arn) {
             task.stopped_at = Some(self.now);
             task.target = None;

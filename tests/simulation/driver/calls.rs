@@ -12,11 +12,11 @@ use taskset_guardian::sandbox::direct;
 use taskset_guardian::sandbox::world::Act;
 
 use super::worker::Seen;
-use super::{Decided, LAG, Own, ShellMutant, Simulation, TIMEOUT, Todo};
+use super::{Asked, Decided, LAG, Own, ShellMutant, Simulation, TIMEOUT, Todo};
 use crate::schedule;
 
 impl Simulation {
-    fn fault(&mut self, who: usize, operation: &str, class: ErrorClass) -> CallError {
+    pub(super) fn fault(&mut self, who: usize, operation: &str, class: ErrorClass) -> CallError {
         self.tell_of(who, "fault", || format!("{operation}: {}", class.as_str()));
         CallError { class, operation: operation.to_owned(), code: None, message: "injected".to_owned() }
     }
@@ -64,8 +64,8 @@ impl Simulation {
             self.pause(who);
         }
         let latency = self.latency();
-        let after = self.judged.happened;
-        self.plan_own(who, latency, Own::Answer(key, answer, shows, after));
+        let asked = Asked { shows, after: self.judged.happened, clock_sets: self.workers[who].clock_sets };
+        self.plan_own(who, latency, Own::Answer(key, answer, asked));
     }
 
     pub(super) fn answered(
@@ -73,9 +73,15 @@ impl Simulation {
         who: usize,
         key: ServiceKey,
         answer: Result<Box<Observation>, CallError>,
-        read_at: Timestamp,
-        read_after: u64,
+        asked: Asked,
     ) {
+        let Asked { shows: read_at, after: read_after, clock_sets } = asked;
+        self.look_at_clock(who);
+        if !self.workers[who].acting {
+            return;
+        }
+        let known_age = self.workers[who].clock_sets == clock_sets;
+        let answer = if known_age { answer } else { Err(self.fault(who, "observe", ErrorClass::Transient)) };
         if let Ok(seen) = &answer {
             let living = seen.service.task_sets.iter().filter(|set| set.is_living());
             let primary = seen.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary);
@@ -110,8 +116,9 @@ impl Simulation {
 
     /// The executor's last look before a write leaves.
     pub(super) fn send(&mut self, who: usize, decided: Decided, expires_at: Timestamp) {
-        let old = self.workers[who].clock.wall(self.now) > expires_at && self.without != Some(ShellMutant::NoExpiry);
-        if old || !self.has_room(who, decided.epoch) {
+        let clock = self.workers[who].clock;
+        let old = clock.wall(self.now) > expires_at || clock.monotonic(self.now) > decided.until;
+        if (old && self.without != Some(ShellMutant::NoExpiry)) || !self.has_room(who, decided.epoch) {
             return self.plan_own(who, Duration::ZERO, Own::Done(decided.id, Outcome::Expired));
         }
         if self.chance(self.schedule.faults.meddling) {
@@ -130,7 +137,7 @@ impl Simulation {
     }
 
     pub(super) fn apply(&mut self, who: usize, decided: Decided, sent_at: Timestamp) {
-        let Decided { id, service: _, write, read_at, read_after, green_was_dead, epoch } = decided;
+        let Decided { id, service: _, write, read_at, read_after, green_was_dead, epoch, until: _ } = decided;
         (self.judged.rests_on, self.judged.rests_after) = (read_at, read_after);
         self.judged.green_was_dead = green_was_dead;
         let operation = write.operation();

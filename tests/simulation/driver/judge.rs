@@ -180,7 +180,11 @@ impl Simulation {
         for key in self.schedule.keys().cloned().collect::<Vec<_>>() {
             let view = self.workers[who].engine.service(&key, self.now).and_then(|view| view.deployment);
             let open = view.and_then(|deployment| deployment.incident.zip(deployment.open_since));
-            self.judged.open.extend(open.map(|(incident, since)| (incident, (key, since))));
+            if let Some((incident, since)) = open {
+                // Whether green was PRIMARY at the decision nobody has heard.
+                self.judged.promotes.insert(key.clone());
+                self.judged.open.insert(incident, (key, since));
+            }
         }
     }
 
@@ -218,6 +222,8 @@ impl Simulation {
         if self.world.violations().len() == self.judged.violations {
             return;
         }
+        let sickened = self.world.last_sickness().unwrap_or(self.began);
+        self.judged.disturbed_at = self.judged.disturbed_at.max(sickened);
         let found: Vec<_> = self.world.violations()[self.judged.violations..].to_vec();
         self.judged.violations += found.len();
         for violation in found {

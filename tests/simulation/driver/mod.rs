@@ -87,8 +87,7 @@ enum Own {
     Commit,
     /// The reads of an observation are made.
     Read(Ask, Timestamp),
-    /// With the time of what it shows, and the event after which it was made.
-    Answer(ServiceKey, Result<Box<Observation>, CallError>, Timestamp, u64),
+    Answer(ServiceKey, Result<Box<Observation>, CallError>, Asked),
     /// A write has room: the last check before it is sent.
     Send(Decided, Timestamp),
     Done(EffectId, Outcome),
@@ -96,6 +95,17 @@ enum Own {
     Receive,
     Tick,
     Sweep,
+}
+
+/// A read that was made.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// The time of what it shows.
+    shows: Timestamp,
+    /// The event after which it was made.
+    after: u64,
+    /// How often the worker's clock had been set by then.
+    clock_sets: u32,
 }
 
 /// A write, and the newest read that it rests on: when, and after which event.
@@ -111,6 +121,8 @@ struct Decided {
     green_was_dead: bool,
     /// Of the lease under which it was decided.
     epoch: u64,
+    /// By the worker's monotonic clock: not to be sent after this.
+    until: Duration,
 }
 
 /// An announcement that somebody is to get.
@@ -375,7 +387,7 @@ impl Simulation {
             Own::Keep => self.keep(who),
             Own::Commit => self.commit(who),
             Own::Read(ask, read_at) => self.read(who, &ask, read_at),
-            Own::Answer(key, answer, shows, after) => self.answered(who, key, answer, shows, after),
+            Own::Answer(key, answer, asked) => self.answered(who, key, answer, asked),
             Own::Send(decided, expires_at) => self.send(who, decided, expires_at),
             Own::Done(id, outcome) => self.returned(who, id, outcome),
             Own::Announce(id, announcement) => self.announce(who, id, &announcement),

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use taskset_guardian::engine::{Effect, Input};
-use taskset_guardian::model::Incident;
+use taskset_guardian::model::{ErrorClass, Incident, Timestamp};
 use taskset_guardian::ports::{Journal as _, JournalError};
 use taskset_guardian::runtime::entry;
+use taskset_guardian::runtime::lease::MARGIN;
 use taskset_guardian::sandbox::api::{Backend as _, Call};
 
 use super::judge::Heard;
@@ -30,7 +31,8 @@ const TICK_PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Pending {
     pub(super) entries: Vec<Vec<u8>>,
     incidents: Vec<Incident>,
-    effects: Vec<Effect>,
+    /// With the monotonic time of the step.
+    effects: Vec<(Effect, Timestamp, Duration)>,
     receipts: Vec<String>,
     heard: Vec<Heard>,
     /// Its messages are deleted already, which they must not be.
@@ -75,7 +77,7 @@ impl Simulation {
             for effect in step.effects {
                 match effect {
                     Effect::Keep(incident) => pending.incidents.push(incident),
-                    other => pending.effects.push(other),
+                    other => pending.effects.push((other, at, self.workers[who].clock.monotonic(self.now))),
                 }
             }
             pending.receipts.extend(receipt);
@@ -98,17 +100,24 @@ impl Simulation {
     }
 
     /// What the loop of the worker does each time it turns.
-    fn look_at_clock(&mut self, who: usize) {
+    pub(super) fn look_at_clock(&mut self, who: usize) {
         let now = self.now;
         let worker = &mut self.workers[who];
         let (wall, elapsed) = (worker.clock.wall(now), worker.clock.monotonic(now));
         let leased = worker.span.is_some();
         if let Some(by_ms) = worker.watch.look(wall, elapsed) {
-            if by_ms > 0 && leased {
+            if leased && u64::try_from(by_ms).is_ok_and(|by_ms| Duration::from_millis(by_ms) >= MARGIN) {
                 return self.step_down(who, "its clock is further than the time that has passed");
             }
+            worker.clock_sets += 1;
             worker.latest = worker.latest.moved(by_ms.min(0));
             worker.inbox.push_front((Input::ClockSet { by_ms }, None));
+            let unknown = self.fault(who, "observe", ErrorClass::Transient);
+            for (input, _) in &mut self.workers[who].inbox {
+                if let Input::Observed(_, answer @ Ok(_)) = input {
+                    *answer = Err(unknown.clone());
+                }
+            }
         }
     }
 
@@ -155,11 +164,11 @@ impl Simulation {
             }
         }
         self.delete(done);
-        for effect in pending.effects {
+        for (effect, at, elapsed) in pending.effects {
             if let Effect::Announce(_, announcement) = &effect {
                 self.owe(announcement);
             }
-            self.start_effect(who, effect);
+            self.start_effect(who, effect, at, elapsed);
         }
         if self.workers[who].entries >= CHECKPOINT_EVERY {
             self.checkpoint(who);
@@ -186,7 +195,8 @@ impl Simulation {
         }
     }
 
-    fn start_effect(&mut self, who: usize, effect: Effect) {
+    /// An effect of the step that was given the time `at`, when so much time had passed.
+    fn start_effect(&mut self, who: usize, effect: Effect, at: Timestamp, elapsed: Duration) {
         match effect {
             Effect::Observe(ask) => {
                 let (latency, read_at) = (self.latency(), self.workers[who].clock.wall(self.now));
@@ -206,6 +216,7 @@ impl Simulation {
                     read_after: seen.read_after,
                     green_was_dead: seen.green_was_dead,
                     epoch: worker.epoch(),
+                    until: elapsed + expires_at.since(at),
                 };
                 self.plan_own(who, wait, Own::Send(decided, expires_at));
             }

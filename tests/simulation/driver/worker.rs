@@ -27,6 +27,8 @@ const LONG_POLL: Duration = Duration::from_secs(20);
 pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) watch: WallClockWatch,
+    /// How often the wall clock was set.
+    pub(super) clock_sets: u32,
     pub(super) alive: bool,
     /// Raised when the process dies.
     pub(super) process: u64,
@@ -69,6 +71,7 @@ impl Worker {
         Self {
             clock,
             watch: clock.watch(began),
+            clock_sets: 0,
             alive: false,
             process: 0,
             paused_until: began,
@@ -188,7 +191,8 @@ impl Simulation {
         }
         (worker.engine, worker.entries) = (engine, recovered.entries.len());
         self.judged.terms += 1;
-        if std::mem::take(&mut self.judged.unsure) {
+        let others = self.workers.iter().any(|worker| worker.pending.as_ref().is_some_and(|pending| pending.unsure));
+        if std::mem::take(&mut self.judged.unsure) || others {
             self.believe_open(who);
         } else {
             self.check_open(who);

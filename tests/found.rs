@@ -1,0 +1,131 @@
+//! What the simulation found in the engine, each told as the shortest story that shows it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+mod support;
+
+use support::*;
+use taskset_guardian::engine::{Input, Note};
+use taskset_guardian::model::*;
+use taskset_guardian::rules::Rule;
+
+fn breached(aws: Aws, rule: Rule) -> Driver {
+    let mut it = Driver::new(aws, rule);
+    for task in ["a", "b", "c"] {
+        it.run(secs(1));
+        it.crash(task);
+    }
+    it
+}
+
+/// The wall clock is set by so many milliseconds.
+fn set_clock(it: &mut Driver, by_ms: i64) {
+    it.now = it.now.moved(by_ms);
+    it.feed(Input::ClockSet { by_ms });
+}
+
+fn decisions(it: &Driver) -> usize {
+    it.notes.iter().filter(|(_, note)| matches!(note, Note::Decided { held: false, .. })).count()
+}
+
+#[test]
+fn a_rollback_that_a_person_wants_while_a_hold_lasts_is_decided_once() {
+    let mut aws = Aws::blue_and_green();
+    aws.service.tags.insert(tags::HOLD_UNTIL.to_owned(), start().plus(secs(600)).to_string());
+    let mut it = breached(aws, rule());
+    it.run(secs(20));
+    assert_eq!((it.phase().as_str(), it.aws.calls().len()), ("breached", 0), "held");
+    it.aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
+    it.run(secs(150));
+    assert_eq!((it.phase().as_str(), it.aws.calls()), ("rolled_back", vec!["ModifyRule", "DeleteTaskSet"]));
+    assert_eq!(decisions(&it), 1, "it was decided anew at every read, and began anew each time");
+}
+
+#[test]
+fn a_clock_that_is_set_forward_does_not_shorten_the_drain() {
+    let mut it = breached(Aws::blue_and_green(), rule());
+    it.run(secs(10));
+    assert_eq!(it.phase(), "rolling_back (Drain)");
+    set_clock(&mut it, 300_000);
+    it.run(secs(40));
+    assert_eq!(it.aws.deletes(), [], "50 s of the minute have passed, whatever the clock says");
+    it.run(secs(20));
+    assert_eq!(it.aws.deletes().len(), 1);
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_stop_the_rollback() {
+    let mut it = breached(Aws::blue_and_green(), rule());
+    it.run(secs(10));
+    set_clock(&mut it, -300_000);
+    it.run(secs(40));
+    assert_eq!(it.aws.deletes(), []);
+    it.run(secs(20));
+    assert_eq!(it.aws.deletes().len(), 1, "a minute after the shift, not six");
+}
+
+#[test]
+fn after_a_restart_the_drain_begins_anew_for_the_clock_may_be_another_machines() {
+    let mut it = breached(Aws::blue_and_green(), rule());
+    it.run(secs(50));
+    it.feed(Input::Restarted);
+    it.run(secs(50));
+    assert_eq!(it.aws.deletes(), []);
+    it.run(secs(20));
+    assert_eq!(it.aws.deletes().len(), 1);
+}
+
+#[test]
+fn tasks_that_blue_is_about_to_lose_can_not_carry_the_traffic() {
+    let mut aws = Aws::blue_and_green();
+    // Somebody scales blue down: its tasks still run, and ECS will stop three of them within a second.
+    aws.set(BLUE).computed_desired = 1;
+    aws.obeys = false;
+    let mut it = breached(aws, rule());
+    assert_eq!(it.aws.calls(), ["UpdateTaskSet"], "first blue gets back what it needs");
+    it.aws.obeys = true;
+    it.aws.set(BLUE).computed_desired = 4;
+    it.run(secs(5));
+    assert_eq!(it.aws.calls(), ["UpdateTaskSet", "ModifyRule"]);
+}
+
+#[test]
+fn where_two_reads_disagree_about_blue_the_smaller_one_counts() {
+    let mut it = breached(Aws::blue_and_green(), rule());
+    it.run(secs(59));
+    // Somebody gives green the traffic back and scales blue to nothing; DescribeServices lags behind, and for the delete
+    // DescribeTaskSets is asked too.
+    it.aws.rules = vec![weighted("main", &[("blue", 0), ("green", 100)])];
+    let mut sets = it.aws.service.task_sets.clone();
+    (sets[0].running, sets[0].computed_desired) = (0, 0);
+    it.aws.second_opinion = Some(sets);
+    it.run(secs(1));
+    assert_eq!(it.aws.calls(), ["ModifyRule"], "nothing is shifted onto a blue that may be gone");
+    it.aws.second_opinion = None;
+    it.run(secs(90));
+    assert_eq!(it.aws.calls(), ["ModifyRule", "ModifyRule", "DeleteTaskSet"]);
+}
+
+#[test]
+fn a_green_promoted_after_a_decision_at_which_nobody_was_primary_is_left_alone() {
+    let mut aws = Aws::blue_and_green();
+    aws.set(BLUE).status = TaskSetStatus::Active;
+    let mut it = breached(aws, rule());
+    it.run(secs(20));
+    assert_eq!((it.phase().as_str(), it.aws.calls().len()), ("escalated", 0), "whose deployment is it?");
+    it.aws.set(GREEN).status = TaskSetStatus::Primary;
+    it.run(secs(60));
+    assert_eq!((it.phase().as_str(), it.aws.calls().len()), ("superseded", 0), "a person wants it");
+}
+
+#[test]
+fn forged_claims_about_strangers_do_not_push_greens_own_out_of_the_read() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    for stranger in 0..150 {
+        it.signal(Fact::Task(stopped("ecs-svc/0001", &format!("forged-{stranger}"), it.now)));
+    }
+    for task in ["a", "b", "c"] {
+        it.run(secs(1));
+        it.crash(task);
+    }
+    assert_eq!(it.phase(), "rolling_back (Drain)", "the three are asked for at once, not at the next sweep");
+}
