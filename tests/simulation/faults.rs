@@ -106,6 +106,12 @@ fn seconds(rng: &mut Rng, most: u64) -> Duration {
 }
 
 impl Faults {
+    /// Nobody acts between our read and our write on purpose, reads do not lag, calls are quick, and the process does not
+    /// stand still: what is left is chance within a fraction of a second.
+    pub(crate) fn leave_reads_fresh(&self) -> bool {
+        [self.meddling, self.stale_read, self.slow, self.crowd, self.pause].iter().all(|rate| *rate <= 0.0)
+    }
+
     /// Draws, for so many workers.
     pub(crate) fn draw(rng: &mut Rng, workers: usize) -> Self {
         // Two schedules in three have any one kind of fault not at all.

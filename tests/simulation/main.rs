@@ -49,7 +49,7 @@ fn no_schedule_breaks_a_promise() {
     let count = number("SIM_SEEDS").unwrap_or(if cfg!(debug_assertions) { FEW } else { MANY });
     let start = number("SIM_START").unwrap_or(0);
     let (next, failed, races) = (AtomicU64::new(start), Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
-    let tally = [const { AtomicU64::new(0) }; 5];
+    let (writes, tally) = (AtomicU64::new(0), [const { AtomicU64::new(0) }; 5]);
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
@@ -59,7 +59,10 @@ fn no_schedule_breaks_a_promise() {
                     if seed >= start + count {
                         return;
                     }
-                    let ended = play(seed);
+                    let schedule = Schedule::draw(seed);
+                    let undisturbed = schedule.faults.leave_reads_fresh();
+                    let ended = Simulation::new(schedule, false).run().0;
+                    writes.fetch_add(u64::from(ended.writes), Ordering::Relaxed);
                     // A hundredth is played twice: the same seed is the same schedule.
                     if seed % 100 == 0 {
                         assert_eq!(play(seed).trace, ended.trace, "seed {seed} is not deterministic");
@@ -75,7 +78,8 @@ fn no_schedule_breaks_a_promise() {
                     }
                     for broken in ended.broken {
                         let into = if broken.race { &races } else { &failed };
-                        into.lock().unwrap().entry(broken.invariant).or_insert_with(Vec::new).push((seed, broken.what));
+                        let found = (seed, broken.what, undisturbed);
+                        into.lock().unwrap().entry(broken.invariant).or_insert_with(Vec::new).push(found);
                     }
                 }
             });
@@ -84,17 +88,20 @@ fn no_schedule_breaks_a_promise() {
     let took = began.elapsed();
     let [decided, completed, escalated, crashed, taken_over] = tally.map(AtomicU64::into_inner);
     eprintln!(
-        "{count} schedules in {:.1} s, {:.0} a second; {decided} decided, {completed} completed, {escalated} escalated, {crashed} \
+        "{count} schedules in {:.1} s, {:.0} a second; {} writes, {decided} decided, {completed} completed, {escalated} escalated, {crashed} \
          crashed, {taken_over} taken over",
         took.as_secs_f64(),
         f64::from(u32::try_from(count).unwrap()) / took.as_secs_f64(),
+        writes.into_inner(),
     );
     for (invariant, found) in races.into_inner().unwrap() {
-        eprintln!("races, {invariant}: {} as in seed {} ({})", found.len(), found[0].0, found[0].1);
+        let undisturbed = found.iter().filter(|(_, _, undisturbed)| *undisturbed).count();
+        let (seed, what, _) = &found[0];
+        eprintln!("races, {invariant}: {}, undisturbed {undisturbed}, as in seed {seed} ({what})", found.len());
     }
     let failed = failed.into_inner().unwrap();
     for (invariant, found) in &failed {
-        let seeds: Vec<_> = found.iter().take(8).map(|(seed, _)| seed).collect();
+        let seeds: Vec<_> = found.iter().take(8).map(|(seed, ..)| seed).collect();
         eprintln!("BROKEN {invariant}: {} times, seeds {seeds:?}: {}", found.len(), found[0].1);
     }
     assert!(failed.is_empty(), "replay one with SIM_SEED=n");
