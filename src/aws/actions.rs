@@ -55,8 +55,12 @@ fn forward_from_elb(action: &ElbAction) -> Option<Forward> {
     let tuples = action.forward_config().map(ForwardActionConfig::target_groups).unwrap_or_default();
     let groups = match tuples {
         [] => vec![WeightedGroup { target_group: TargetGroupArn::new(action.target_group_arn()?), weight: None }],
-        tuples => tuples.iter().map(group).collect::<Option<_>>()?,
+        // One that is named otherwise is passed over; the rest must be seen, though the rule can't be written.
+        tuples => tuples.iter().filter_map(group).collect(),
     };
+    if groups.is_empty() {
+        return None;
+    }
     let stickiness = action.forward_config().and_then(ForwardActionConfig::target_group_stickiness_config);
     let stickiness =
         stickiness.map(|sticky| Stickiness { enabled: sticky.enabled(), duration_seconds: sticky.duration_seconds() });
@@ -452,6 +456,11 @@ mod tests {
             let Value::Object(config) = config else { panic!("not an object") };
             vec![Action { order: None, kind: ActionKind::Kept(KeptAction { kind: kind.into(), config }) }]
         };
+        let nameless = TargetGroupTuple::builder().weight(1).build();
+        let config = ForwardActionConfig::builder().target_groups(nameless).target_groups(tuple(GREEN, 1)).build();
+        let half = ElbAction::builder().r#type(ActionTypeEnum::Forward).forward_config(config).build();
+        let ActionKind::Forward(forward) = &from_elb(std::slice::from_ref(&half))[0].kind else { panic!("unseen") };
+        assert!(forward.names(&TargetGroupArn::new(GREEN)) && !survives(&half));
         let refused = [
             from_elb(&[ElbAction::builder().r#type(ActionTypeEnum::from("teleport")).build()]),
             from_elb(&[ElbAction::builder().r#type(ActionTypeEnum::Redirect).build()]),
