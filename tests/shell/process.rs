@@ -145,8 +145,8 @@ impl Clock for Wall {
         self.0.stage.wall(self.0.who)
     }
 
-    fn elapsed(&self) -> Duration {
-        self.0.stage.monotonic(self.0.who)
+    fn at_once(&self) -> (Timestamp, Duration) {
+        (self.now(), self.0.stage.monotonic(self.0.who))
     }
 
     async fn sleep(&self, duration: Duration) {
