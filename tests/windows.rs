@@ -42,7 +42,7 @@ proptest! {
             let repeated = prop::sample::subsequence(events.clone(), 0..=events.len());
             let all = repeated.prop_map({
                 let events = events.clone();
-                move |repeated| events.iter().cloned().chain(repeated).collect::<Vec<_>>()
+                move |repeated| events.iter().copied().chain(repeated).collect::<Vec<_>>()
             });
             (Just(events), all.prop_shuffle())
         })

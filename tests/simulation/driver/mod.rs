@@ -332,9 +332,13 @@ impl Simulation {
         (self.ended, self.story.unwrap_or_default())
     }
 
-    /// Nothing is open, and nothing is wrong.
+    /// Nothing is open, all is said, and whoever acts has had the time to look.
     fn is_over(&mut self) -> bool {
         let Some(who) = self.leader() else { return false };
+        let looked = self.workers[who].able_since.plus(3 * self.schedule.sweep) < self.now;
+        if !looked || self.judged.owed.values().any(|owed| owed.times == 0) {
+            return false;
+        }
         let closed = |key| {
             let view = self.workers[who].engine.service(key, self.now);
             view.is_some_and(|view| view.deployment.is_none_or(|deployment| deployment.open_since.is_none()))
