@@ -54,8 +54,8 @@ const READINGS: usize = 8;
 /// 5 s apart, and the two clocks are not read at the very same moment.
 const SET: u64 = 100;
 
-/// Compares the wall clock with the time that has passed. Both stand still while the process does; only the wall clock
-/// goes on while a virtual machine is paused, and only it is set.
+/// Compares the wall clock with the time that has passed. Both go on while the process stands still; only the wall clock goes
+/// on while the machine is suspended, and only it is set.
 #[derive(Clone, Copy, Debug)]
 pub struct WallClockWatch {
     wall: Timestamp,
