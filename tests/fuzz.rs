@@ -67,5 +67,5 @@ fn every_corpus_has_its_target_and_stays_small() {
     names.sort_unstable();
     assert_eq!(folders, names);
     let sizes = files(&root).into_iter().map(|path| fs::metadata(path).unwrap().len());
-    assert!(sizes.sum::<u64>() < 400 * 1024, "minimize the corpora, as in docs/fuzzing.md");
+    assert!(sizes.sum::<u64>() < 200 * 1024, "minimize the corpora, as in docs/fuzzing.md");
 }

@@ -98,15 +98,38 @@ fn described(action: &Value) -> Option<Action> {
         None => None,
         Some(order) => Some(i32::try_from(order.as_i64()?).ok()?),
     };
-    if !speakable(&Value::Object(config.clone()), DEEPEST) {
+    if !speakable(&Value::Object(config.clone()), DEEPEST) || !config.iter().all(is_complete) {
         return None;
     }
     Some(Action { order, kind: ActionKind::Kept(KeptAction { kind, config }) })
 }
 
+/// Whether the members are there that AWS always gives: the SDK makes up those that are not.
+fn is_complete((name, config): (&String, &Value)) -> bool {
+    let has = |config: &Value, members: &[&str]| members.iter().all(|member| config.get(member).is_some());
+    let claims = config.get("AdditionalClaims").and_then(Value::as_array).into_iter().flatten();
+    let required: &[&str] = match name.as_str() {
+        "AuthenticateOidcConfig" => {
+            &["Issuer", "AuthorizationEndpoint", "TokenEndpoint", "UserInfoEndpoint", "ClientId"]
+        }
+        "AuthenticateCognitoConfig" => &["UserPoolArn", "UserPoolClientId", "UserPoolDomain"],
+        "RedirectConfig" | "FixedResponseConfig" => &["StatusCode"],
+        "JwtValidationConfig" => &["JwksEndpoint", "Issuer"],
+        _ => &[],
+    };
+    has(config, required) && claims.into_iter().all(|claim| has(claim, &["Format", "Name", "Values"]))
+}
+
 /// Whether XML can carry it.
 fn speakable(value: &Value, depth: usize) -> bool {
     let text = |text: &str| !text.contains(|c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'));
+    let all = |value: &Value, fits: fn(&Value) -> bool| value.as_array().is_some_and(|items| items.iter().all(fits));
+    // Text where a structure or a list belongs is nothing that AWS says.
+    let fits = |(name, value): (&String, &Value)| match name.as_str() {
+        "TargetGroups" | "AdditionalClaims" => all(value, Value::is_object),
+        "Values" => all(value, Value::is_string),
+        name => value.is_object() || !(name.ends_with("Config") || name == MAP),
+    };
     let member = |(name, value): (&String, &Value)| match value {
         // The entries of a map have any text as a key.
         Value::Object(entries) if name == MAP => {
@@ -117,7 +140,7 @@ fn speakable(value: &Value, depth: usize) -> bool {
     match value {
         Value::String(said) => text(said),
         Value::Array(items) => depth > 0 && items.iter().all(|item| speakable(item, depth - 1)),
-        Value::Object(members) => depth > 0 && members.iter().all(member),
+        Value::Object(members) => depth > 0 && members.iter().all(fits) && members.iter().all(member),
         Value::Bool(_) | Value::Number(_) => true,
         Value::Null => false,
     }
