@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use taskset_guardian::engine::Settings;
+use taskset_guardian::engine::{DeploymentView, Settings};
 use taskset_guardian::model::{
-    Announcement, AnnouncementKind, Ask, CallError, EffectId, IncidentId, Observation, Outcome, ServiceKey,
+    Announcement, AnnouncementKind, Ask, CallError, EffectId, IncidentId, Observation, Outcome, Phase, ServiceKey,
     ServiceReading, TaskSetId, Timestamp, Write,
 };
 use taskset_guardian::sandbox::world::{Act, World};
@@ -52,6 +52,9 @@ const ENDLESS: u64 = 1_000_000;
 
 /// L1: an open rollback is done or escalated this long after its decision, and after the faults have stopped.
 const FINISH: Duration = Duration::from_mins(5);
+
+/// How long an escalated rollback is watched once nothing disturbs it any more.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -302,7 +305,7 @@ impl Simulation {
         let drain = self.schedule.setup.drain;
         let end = self.began.plus(self.schedule.calm_at + FINISH + drain + Duration::from_mins(1));
         // Two sweeps after the calm a bad green is decided on; what is open by then has until the end.
-        let quiet = self.began.plus(self.schedule.calm_at + 3 * self.schedule.sweep);
+        let quiet = self.quiet();
         while let Some(((at, _), todo)) = self.agenda.pop_first() {
             if at > end || (at > quiet && todo.is_sweep() && self.is_over()) {
                 break;
@@ -339,9 +342,14 @@ impl Simulation {
         if !looked || self.judged.owed.values().any(|owed| owed.times == 0) {
             return false;
         }
+        // Who has called a person goes on trying, in the same way each time: a few of those tries are enough.
+        let is_patient = self.quiet().plus(PATIENCE) < self.now;
+        let ended = |deployment: DeploymentView| {
+            deployment.open_since.is_none() || (is_patient && deployment.phase == Phase::Escalated)
+        };
         let closed = |key| {
             let view = self.workers[who].engine.service(key, self.now);
-            view.is_some_and(|view| view.deployment.is_none_or(|deployment| deployment.open_since.is_none()))
+            view.is_some_and(|view| view.deployment.is_none_or(ended))
         };
         self.schedule.keys().all(closed) && self.waiting() <= FEW
     }
@@ -426,6 +434,11 @@ impl Simulation {
                 story.push(format!("{at:>8.3} aws       {}", moment.what));
             }
         }
+    }
+
+    /// From here on a schedule may be over.
+    fn quiet(&self) -> Timestamp {
+        self.began.plus(self.schedule.calm_at + 3 * self.schedule.sweep)
     }
 
     fn calm(&self) -> bool {
