@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::{
-    AlarmName, AlarmReading, Announcement, CallError, Incident, ServiceKey, ServiceReading, TargetCounts,
+    AlarmName, AlarmReading, Announcement, CallError, Incident, ServiceKey, ServiceReading, Tags, TargetCounts,
     TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, Timestamp, TrafficRule, Write,
 };
 
@@ -90,6 +90,26 @@ pub trait Fleet: Send + Sync {
         asked: &[TaskArn],
         find_stopped: bool,
     ) -> Result<Vec<TaskReading>, CallError>;
+}
+
+/// Registration by tag, reading.
+#[async_trait]
+pub trait Registrations: Send + Sync {
+    /// All services with the tag [`RULE`], and the rule that it names. The index behind it lags by minutes at worst, so
+    /// what is absent may still be registered.
+    ///
+    /// [`RULE`]: crate::model::tags::RULE
+    async fn registered(&self) -> Result<BTreeMap<ServiceKey, Arc<str>>, CallError>;
+}
+
+/// Tags of services, writing. For people at the command line; the worker has none.
+#[async_trait]
+pub trait Tagger: Send + Sync {
+    /// Adds these tags, or replaces their values.
+    async fn tag(&self, service: &ServiceKey, tags: &Tags) -> Result<(), CallError>;
+
+    /// Removes these tags. Those that are not there are no error.
+    async fn untag(&self, service: &ServiceKey, keys: &[&str]) -> Result<(), CallError>;
 }
 
 /// Elastic Load Balancing, reading.

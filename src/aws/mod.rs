@@ -14,6 +14,7 @@ mod elb;
 mod errors;
 mod eventbridge;
 mod sqs;
+mod tagging;
 mod unread;
 #[cfg(test)]
 mod wire_tests;
@@ -34,6 +35,7 @@ pub use self::ecs::Ecs;
 pub use self::elb::Elb;
 pub use self::eventbridge::Bus;
 pub use self::sqs::Queue;
+pub use self::tagging::Tagging;
 use crate::model::{CallError, ErrorClass, Timestamp};
 use crate::ports::Recorder;
 
@@ -122,6 +124,11 @@ impl Aws {
     /// CloudWatch alarms, reading.
     pub fn alarms(&self) -> CloudWatch {
         CloudWatch::new(&self.config, self.calls.clone())
+    }
+
+    /// The tags that register services, and those by which people speak to the worker.
+    pub fn tagging(&self) -> Tagging {
+        Tagging::new(&self.config, self.ecs.clone(), self.calls.clone())
     }
 
     /// The only one that changes anything. Not to be asked for in a dry run.

@@ -31,6 +31,7 @@ pub(super) fn ports(aws: &Aws, wiring: Wiring) -> Ports {
         clock,
         inbox: Arc::new(aws.inbox(&queue_url, wait)),
         fleet,
+        registrations: Arc::new(aws.tagging()),
         observer: Arc::new(observer),
         actuator: (!dry_run).then(actuator),
         announcer: Some(Arc::new(aws.announcer(Some(&event_bus)))),

@@ -128,6 +128,13 @@ impl ServiceKey {
     pub fn new(cluster: impl AsRef<str>, service: impl AsRef<str>) -> Self {
         Self { cluster: Arc::from(cluster.as_ref()), service: Arc::from(service.as_ref()) }
     }
+
+    /// From an ECS service's ARN. `None` for any other, and for the old, short form, which names no cluster.
+    pub fn of_arn(text: &str) -> Option<Self> {
+        let arn = Arn::parse(text).filter(|arn| arn.service == "ecs")?;
+        let (cluster, service) = arn.resource.strip_prefix("service/")?.split_once('/')?;
+        (!service.contains('/')).then(|| Self::new(cluster, service))
+    }
 }
 
 impl fmt::Display for ServiceKey {

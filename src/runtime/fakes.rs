@@ -16,7 +16,9 @@ use crate::model::{
     Announcement, Ask, CallError, EffectId, ErrorClass, Fact, Incident, Observation, Scope, ServiceAction, ServiceKey,
     ServiceReading, Signal, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, Timestamp, Write,
 };
-use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Message, Receipt, Recovered};
+use crate::ports::{
+    Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Message, Receipt, Recovered, Registrations,
+};
 use crate::rules::RuleSet;
 
 /// A long poll that finds nothing takes this long.
@@ -103,6 +105,8 @@ pub(crate) struct World {
     pub(crate) write_panics: AtomicBool,
     pub(crate) fleet: Mutex<BTreeMap<Arc<str>, Listed>>,
     pub(crate) clusters_fail: AtomicBool,
+    /// Services that have the tag.
+    pub(crate) tagged: Mutex<Result<BTreeMap<ServiceKey, Arc<str>>, CallError>>,
     pub(crate) rules: Mutex<Result<RuleSet, String>>,
 }
 
@@ -123,6 +127,7 @@ impl Default for World {
             write_panics: AtomicBool::new(false),
             fleet: Mutex::default(),
             clusters_fail: AtomicBool::new(false),
+            tagged: Mutex::new(Ok(BTreeMap::new())),
             rules: Mutex::new(Ok(RuleSet::default())),
         }
     }
@@ -157,6 +162,7 @@ impl World {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             inbox: Arc::clone(self) as Arc<dyn Inbox>,
             fleet: Arc::clone(self) as Arc<dyn Fleet>,
+            registrations: Arc::clone(self) as Arc<dyn Registrations>,
             observer: Arc::clone(self) as Arc<dyn Observe>,
             actuator: Some(Arc::clone(self) as Arc<dyn Actuator>),
             announcer: Some(Arc::clone(self) as Arc<dyn Announcer>),
@@ -312,6 +318,13 @@ impl Observe for World {
     async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
         self.say(format!("observe {}", ask.service));
         Err(failure(ErrorClass::NotFound))
+    }
+}
+
+#[async_trait]
+impl Registrations for World {
+    async fn registered(&self) -> Result<BTreeMap<ServiceKey, Arc<str>>, CallError> {
+        locked(&self.tagged).clone()
     }
 }
 

@@ -1,9 +1,10 @@
-//! The sweep: which services exist that a rule protects? Level-triggered, so that a lost event costs a sweep at most.
+//! The sweep: which services exist that a rule protects, by its globs or by their tag? Level-triggered, so that a lost
+//! event costs a sweep at most.
 //!
 //! Names without globs need no listing. A listing that fails never takes a service out of protection: what was known of
 //! that cluster stays.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::{Health, Part};
 use crate::engine::Input;
-use crate::model::{CallError, ServiceKey};
-use crate::ports::{Clock, Fleet};
+use crate::model::{CallError, ErrorClass, ServiceKey, tags};
+use crate::ports::{Clock, Fleet, Registrations};
 use crate::rules::{Protect, RuleSet};
 use crate::telemetry::Metrics;
 
@@ -21,6 +22,9 @@ use crate::telemetry::Metrics;
 pub(crate) struct Sweep {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) fleet: Arc<dyn Fleet>,
+    pub(crate) registrations: Arc<dyn Registrations>,
+    /// Tags may not be searched, which was said.
+    pub(crate) denied: bool,
     pub(crate) control: mpsc::Sender<Input>,
     pub(crate) in_force: watch::Receiver<Arc<RuleSet>>,
     pub(crate) metrics: Arc<Metrics>,
@@ -43,13 +47,16 @@ impl Sweep {
         loop {
             let rules = Arc::clone(&self.in_force.borrow_and_update());
             let begun = self.clock.now();
-            let listing = tokio::select! {
+            let (mut listing, registered) = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                listing = self.list(&rules) => listing,
+                found = async { tokio::join!(self.list(&rules), self.registrations.registered()) } => found,
             };
+            let registered = self.registered(registered, &mut listing.errors);
             self.known.clone_from(&listing.found);
-            if self.control.send(Input::Swept(listing.found)).await.is_err() {
+            if self.control.send(Input::Swept(listing.found)).await.is_err()
+                || self.control.send(Input::Registered(registered)).await.is_err()
+            {
                 return;
             }
             self.metrics.sweep(self.clock.now().since(begun));
@@ -62,6 +69,26 @@ impl Sweep {
                 () = self.clock.sleep(self.every) => {}
             }
         }
+    }
+
+    /// What the tags say. Who protects by rule files alone need not allow the search: that is said once and is no fault.
+    fn registered(
+        &mut self,
+        found: Result<BTreeMap<ServiceKey, Arc<str>>, CallError>,
+        errors: &mut Vec<CallError>,
+    ) -> BTreeMap<ServiceKey, Arc<str>> {
+        let denied = matches!(&found, Err(error) if error.class == ErrorClass::Denied);
+        let is_news = std::mem::replace(&mut self.denied, denied) != denied;
+        match found {
+            Ok(found) => return found,
+            Err(error) if denied && is_news => {
+                let tag = tags::RULE;
+                tracing::warn!("Services with the tag {tag} are not found: allow tag:GetResources ({error})");
+            }
+            Err(_) if denied => {}
+            Err(error) => errors.push(error),
+        }
+        BTreeMap::new()
     }
 
     fn say(&self, errors: &[CallError]) {

@@ -24,7 +24,7 @@ use super::sweep::Sweep;
 use super::turn::{Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
 use crate::model::{Timestamp, humane};
-use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Lease};
+use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Lease, Registrations};
 use crate::rules::RuleSet;
 use crate::telemetry::Metrics;
 
@@ -53,6 +53,8 @@ pub struct Ports {
     pub inbox: Arc<dyn Inbox>,
     /// Lists services.
     pub fleet: Arc<dyn Fleet>,
+    /// Finds services by their tag.
+    pub registrations: Arc<dyn Registrations>,
     /// Reads a service.
     pub observer: Arc<dyn Observe>,
     /// `None`: a dry run, which has nothing to write with.
@@ -361,8 +363,19 @@ impl Worker {
         term: Term,
         shutdown: &CancellationToken,
     ) -> Result<(), WorkerError> {
-        let Ports { clock, inbox, fleet, observer, actuator, announcer, journal, lease: _, decode, rules: loader } =
-            self.ports.clone();
+        let Ports {
+            clock,
+            inbox,
+            fleet,
+            registrations,
+            observer,
+            actuator,
+            announcer,
+            journal,
+            lease: _,
+            decode,
+            rules: loader,
+        } = self.ports.clone();
         let (metrics, health) = (Arc::clone(&self.metrics), Arc::clone(&self.health));
         let questions = Arc::clone(&self.questions).lock_owned().await;
         let Recalled { machine, entries, latest } = recalled;
@@ -378,6 +391,8 @@ impl Worker {
         let sweep = Sweep {
             clock: Arc::clone(&clock),
             fleet,
+            registrations,
+            denied: false,
             control: control.clone(),
             in_force: rules_seen,
             metrics: Arc::clone(&metrics),

@@ -81,6 +81,27 @@ pub enum Call {
         /// One to 100 ids or ARNs.
         tasks: Vec<String>,
     },
+    /// ecs:TagResource. Of services only.
+    TagResource {
+        /// ARN.
+        resource: String,
+        /// Replace those of the same keys.
+        tags: BTreeMap<String, String>,
+    },
+    /// ecs:UntagResource. Of services only.
+    UntagResource {
+        /// ARN.
+        resource: String,
+        /// Keys; those that are not there are no error.
+        keys: Vec<String>,
+    },
+    /// tag:GetResources: the ECS services that have a tag.
+    GetResources {
+        /// The tag's key.
+        key: String,
+        /// One of these values; any when empty.
+        values: Vec<String>,
+    },
     /// elasticloadbalancing:DescribeTargetGroups. All when empty.
     DescribeTargetGroups {
         /// ARNs.
@@ -174,7 +195,7 @@ pub enum Call {
 /// A successful answer. Each variant answers the calls that its doc names.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// To calls that answer nothing.
+    /// TagResource, UntagResource.
     Empty,
     /// ListClusters, ListServices, ListTasks: ARNs.
     Arns(Vec<String>),
@@ -199,6 +220,8 @@ pub enum Reply {
         /// ARNs of those not found.
         missing: Vec<String>,
     },
+    /// GetResources: tags by ARN.
+    Resources(BTreeMap<String, BTreeMap<String, String>>),
     /// DescribeTargetGroups.
     TargetGroups(Vec<TargetGroupView>),
     /// DescribeListeners, ModifyListener.

@@ -13,10 +13,10 @@ use super::api::{ApiError, Call, Reply};
 use super::readings::{self, unfit};
 
 use crate::model::{
-    AlarmName, AlarmReading, Announcement, CallError, ListenerArn, ServiceKey, ServiceReading, TargetCounts,
-    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, TrafficRule, Write,
+    AlarmName, AlarmReading, Announcement, CallError, ListenerArn, ServiceKey, ServiceReading, Tags, TargetCounts,
+    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, TrafficRule, Write, tags,
 };
-use crate::ports::{Actuator, Alarms, Announcer, Fleet, Inbox, LoadBalancers, Message, Receipt};
+use crate::ports::{Actuator, Alarms, Announcer, Fleet, Inbox, LoadBalancers, Message, Receipt, Registrations};
 
 pub use super::readings::refused;
 
@@ -251,6 +251,21 @@ impl<L: Line> Announcer for Client<L> {
                 None => Ok(()),
             },
             _ => Err(misfit(operation)),
+        }
+    }
+}
+
+#[async_trait]
+impl<L: Line> Registrations for Client<L> {
+    async fn registered(&self) -> Result<BTreeMap<ServiceKey, Arc<str>>, CallError> {
+        let call = Call::GetResources { key: tags::RULE.to_owned(), values: Vec::new() };
+        match self.line.carry("GetResources", call).await? {
+            Reply::Resources(found) => {
+                let registration =
+                    |(arn, said): (&String, &Tags)| Some((ServiceKey::of_arn(arn)?, Arc::from(tags::rule(said)?)));
+                Ok(found.iter().filter_map(registration).collect())
+            }
+            _ => Err(misfit("GetResources")),
         }
     }
 }

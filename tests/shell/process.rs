@@ -181,6 +181,7 @@ async fn ports(life: &Arc<Life>) -> Option<Ports> {
         clock,
         inbox: client.clone(),
         fleet: client.clone(),
+        registrations: client.clone(),
         observer: Arc::new(Eyes(Arc::clone(life), observer)),
         actuator: if life.stage.schedule.dry_run { None } else { Some(hands) },
         announcer: Some(client),

@@ -94,7 +94,29 @@ pub(super) fn answer(
                 _ => Err(misfit(operation)),
             }
         }
+        "TagResource" => {
+            let resource = input.text("resourceArn")?;
+            let mut tags = BTreeMap::new();
+            for mut tag in input.structures("tags")? {
+                tags.insert(tag.text("key")?, tag.text_if_any("value")?.unwrap_or_default());
+                tag.done()?;
+            }
+            input.done()?;
+            empty(operation, call(Call::TagResource { resource, tags })?)
+        }
+        "UntagResource" => {
+            let (resource, keys) = (input.text("resourceArn")?, input.texts("tagKeys")?);
+            input.done()?;
+            empty(operation, call(Call::UntagResource { resource, keys })?)
+        }
         _ => Err(unknown_operation(operation)),
+    }
+}
+
+fn empty(operation: &str, reply: Reply) -> Result<Value, ApiError> {
+    match reply {
+        Reply::Empty => Ok(json!({})),
+        _ => Err(misfit(operation)),
     }
 }
 

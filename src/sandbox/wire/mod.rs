@@ -1,10 +1,10 @@
 //! The wire: any backend behind the real AWS protocols on loopback, so that unmodified AWS clients talk to it.
 //!
-//! One port serves all five services; what a request carries tells them apart, as on AWS:
+//! One port serves all services; what a request carries tells them apart, as on AWS:
 //!
 //! | service | protocol | told by |
 //! |---|---|---|
-//! | ECS, EventBridge | awsJson 1.1 | `X-Amz-Target` |
+//! | ECS, EventBridge, Resource Groups Tagging | awsJson 1.1 | `X-Amz-Target` |
 //! | SQS | awsJson 1.0 | `X-Amz-Target` |
 //! | ELBv2 | query and XML | a form body with `Action` |
 //! | CloudWatch | Smithy RPC v2 CBOR | the path `/service/…/operation/…` |
@@ -26,6 +26,7 @@ mod input;
 mod route;
 mod shared;
 mod sqs;
+mod tagging;
 #[cfg(test)]
 mod tests;
 mod xml;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::input::Members;
 use super::shared::Shared;
-use super::{Timed, cloudwatch, ecs, elb, events, form, sqs, unknown_operation};
+use super::{Timed, cloudwatch, ecs, elb, events, form, sqs, tagging, unknown_operation};
 use crate::sandbox::api::ApiError;
 
 /// A request's service and operation, by protocol.
@@ -75,6 +75,7 @@ async fn json<B: Timed>(target: &str, body: Result<Bytes, ApiError>, request_id:
     let call = |call| shared.call(call);
     let result = match service {
         ecs::TARGET => read(ecs::DIALECT).and_then(|input| ecs::answer(operation, input, call)),
+        tagging::TARGET => read(tagging::DIALECT).and_then(|input| tagging::answer(operation, input, call)),
         events::TARGET => read(events::DIALECT).and_then(|input| events::answer(operation, input, request_id, call)),
         sqs::TARGET => match read(sqs::DIALECT) {
             Ok(input) => sqs::answer(operation, input, shared).await,

@@ -138,6 +138,9 @@ fn stirs(call: &Call) -> bool {
         | Call::DescribeTaskSets { .. }
         | Call::ListTasks { .. }
         | Call::DescribeTasks { .. }
+        | Call::TagResource { .. }
+        | Call::UntagResource { .. }
+        | Call::GetResources { .. }
         | Call::DescribeTargetGroups { .. }
         | Call::DescribeListeners { .. }
         | Call::DescribeRules { .. }

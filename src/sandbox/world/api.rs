@@ -74,6 +74,9 @@ impl World {
                 self.list_tasks(&cluster, service.as_deref(), started_by.as_deref(), stopped)
             }
             Call::DescribeTasks { cluster, tasks } => self.describe_tasks(&cluster, &tasks),
+            Call::TagResource { resource, tags } => self.tag_resource(&resource, tags),
+            Call::UntagResource { resource, keys } => self.untag_resource(&resource, &keys),
+            Call::GetResources { key, values } => Ok(self.get_resources(&key, &values)),
             Call::DescribeTargetGroups { arns } => self.balancer.describe_target_groups(&arns),
             Call::DescribeListeners { load_balancer, arns } => {
                 self.balancer.describe_listeners(load_balancer.as_deref(), &arns)
@@ -144,6 +147,9 @@ fn operation(call: &Call) -> &'static str {
         Call::DeleteTaskSet { .. } => "DeleteTaskSet",
         Call::ListTasks { .. } => "ListTasks",
         Call::DescribeTasks { .. } => "DescribeTasks",
+        Call::TagResource { .. } => "TagResource",
+        Call::UntagResource { .. } => "UntagResource",
+        Call::GetResources { .. } => "GetResources",
         Call::DescribeTargetGroups { .. } => "DescribeTargetGroups",
         Call::DescribeListeners { .. } => "DescribeListeners",
         Call::DescribeRules { .. } => "DescribeRules",

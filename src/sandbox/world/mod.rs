@@ -19,6 +19,7 @@ mod routes;
 mod script;
 mod setup;
 mod sqs;
+mod tags;
 mod tasks;
 #[cfg(test)]
 mod tests;
