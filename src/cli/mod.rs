@@ -2,8 +2,12 @@
 //!
 //! Exit codes: 0 fine, 1 the gate says no (bad rules, a breach), 2 usage or internal error.
 
+mod account;
 pub mod check;
 mod demo;
+mod doctor;
+mod orders;
+mod plan;
 mod run;
 mod wiring;
 
@@ -16,6 +20,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::telemetry::LogFormat;
 
 pub use demo::DemoArgs;
+pub use doctor::DoctorArgs;
+pub use orders::{HoldArgs, RegisterArgs, ReleaseArgs, RollbackArgs, UnregisterArgs};
 pub use run::RunArgs;
 
 /// Rolls ECS task sets back when green goes bad.
@@ -58,6 +64,18 @@ pub enum Verb {
         #[arg(value_name = "DIR", default_value = "rules")]
         rules: PathBuf,
     },
+    /// Could a service be rolled back right now? What is in the way, and the cure
+    Doctor(DoctorArgs),
+    /// Protect a service, by a tag on it
+    Register(RegisterArgs),
+    /// Take a service out of protection by tag
+    Unregister(UnregisterArgs),
+    /// Change nothing of a service for a while
+    Hold(HoldArgs),
+    /// End a hold, or let a version come back that was rolled back
+    Release(ReleaseArgs),
+    /// Roll the newest task set back, by the worker's plan and with its checks
+    Rollback(RollbackArgs),
 }
 
 /// Parses, begins to log, runs the verb.
@@ -68,6 +86,12 @@ pub fn main() -> ExitCode {
         crate::telemetry::init(cli.log_format, quiet).map_err(anyhow::Error::from).and_then(|()| match cli.verb {
             Verb::Run(args) => run::run(&args),
             Verb::Demo(args) => demo::demo(&args, cli.output),
+            Verb::Doctor(args) => doctor::doctor(&args, cli.output),
+            Verb::Register(args) => orders::block_on(orders::register(&args, cli.output)),
+            Verb::Unregister(args) => orders::block_on(orders::unregister(&args, cli.output)),
+            Verb::Hold(args) => orders::block_on(orders::hold(&args, cli.output)),
+            Verb::Release(args) => orders::block_on(orders::release(&args, cli.output)),
+            Verb::Rollback(args) => orders::block_on(orders::rollback(&args, cli.output)),
             Verb::Check { rules } => {
                 let json = cli.output == Output::Json;
                 check::check(&rules, json, &mut anstream::stdout(), &mut anstream::stderr()).map(ExitCode::from)

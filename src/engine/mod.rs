@@ -5,6 +5,7 @@
 //! gates, then, once breached, the plan (`roles`, `gates`, `plan`, `rollback`).
 
 mod brakes;
+mod doctor;
 mod gates;
 mod hold;
 mod index;
@@ -18,6 +19,7 @@ mod plan;
 mod progress;
 mod quarantine;
 mod reads;
+mod rehearsal;
 mod report;
 mod roles;
 mod rollback;
@@ -30,7 +32,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use doctor::{Check, CheckVerdict, examine};
 pub use input::{Effect, Input, Settings, Step};
+pub use rehearsal::{Rehearsal, rehearse};
 pub use report::{Finding, GateState, Note, Report, Stage, Use};
 pub use status::{DeploymentView, GateView, QuarantineView, ServiceView, StatusView};
 

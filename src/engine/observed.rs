@@ -8,8 +8,7 @@ use super::out::Out;
 use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy};
 use super::roles::{Roles, roles};
 use super::signals::BOUND_ALARMS;
-use super::traffic::NotUnderstood;
-use super::{Finding, Note, hold, orders, plan, quarantine, rollback, traffic};
+use super::{Finding, Note, doctor, hold, orders, plan, quarantine, rollback};
 use crate::model::{
     CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability,
     TargetGroupArn, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
@@ -318,21 +317,7 @@ fn not_ready(kept: &Kept, seen: &Observation) -> Option<String> {
     if let Some(deployment) = kept.live() {
         return plan::obstacle(deployment, seen, false);
     }
-    if seen.service.controller != Controller::External {
-        return Some(format!("its deployment controller is {}, not EXTERNAL", seen.service.controller));
-    }
-    if seen.service.status != ServiceStatus::Active {
-        return Some("the service is being deleted".to_owned());
-    }
-    let Some(primary) = seen.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary) else {
-        return Some("no task set is PRIMARY".to_owned());
-    };
-    let group = primary.target_group.as_ref()?;
-    let mut named = seen.traffic.rules().iter().filter(|rule| rule.names(group)).peekable();
-    if named.peek().is_none() {
-        return Some(format!("no listener rule forwards to {}, the PRIMARY's target group", group.name()));
-    }
-    named.find_map(|rule| traffic::understood(rule).err()).map(|NotUnderstood(why)| why)
+    doctor::obstacle(seen).map(|blocked| blocked.what)
 }
 
 /// The service could not be read.

@@ -47,4 +47,5 @@ pub use machine::Machine;
 pub use observe::Observer;
 pub use pump::{Decoded, Decoder, decoder};
 pub use reload::{LoadedRules, RuleLoader, blocking_loader};
+pub use sweep::{Listing, list};
 pub use worker::{Handle, Hook, Ports, Settings, StatusReply, Worker, WorkerError, WorkerView};

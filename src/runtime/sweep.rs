@@ -36,9 +36,11 @@ pub(crate) struct Sweep {
 
 /// What a listing found, and what it could not.
 #[derive(Debug, Default)]
-struct Listing {
-    found: BTreeSet<ServiceKey>,
-    errors: Vec<CallError>,
+pub struct Listing {
+    /// Those that exist, as far as could be listed.
+    pub found: BTreeSet<ServiceKey>,
+    /// What could not be listed.
+    pub errors: Vec<CallError>,
 }
 
 impl Sweep {
@@ -50,7 +52,9 @@ impl Sweep {
             let (mut listing, registered) = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                found = async { tokio::join!(self.list(&rules), self.registrations.registered()) } => found,
+                found = async {
+                    tokio::join!(list(&*self.fleet, &rules, &self.known), self.registrations.registered())
+                } => found,
             };
             let registered = self.registered(registered, &mut listing.errors);
             self.known.clone_from(&listing.found);
@@ -102,51 +106,52 @@ impl Sweep {
             tracing::warn!(count = errors.len(), "Services could not be listed, those known stay protected: {first}");
         }
     }
+}
 
-    async fn list(&self, rules: &RuleSet) -> Listing {
-        let mut listing = Listing::default();
-        let entries: Vec<&Protect> = rules.rules.iter().flat_map(|rule| &rule.protect).collect();
-        let mut clusters: BTreeSet<Arc<str>> = BTreeSet::new();
-        for entry in &entries {
-            match (is_glob(&entry.cluster), is_glob(&entry.service)) {
-                (false, false) => {
-                    listing.found.insert(ServiceKey::new(&entry.cluster, &entry.service));
-                }
-                (false, true) => {
-                    clusters.insert(Arc::clone(&entry.cluster));
-                }
-                (true, _) => {}
+/// The services that the rules' globs match. `known` are those of before: they stay where a listing fails.
+pub async fn list(fleet: &dyn Fleet, rules: &RuleSet, known: &BTreeSet<ServiceKey>) -> Listing {
+    let mut listing = Listing::default();
+    let entries: Vec<&Protect> = rules.rules.iter().flat_map(|rule| &rule.protect).collect();
+    let mut clusters: BTreeSet<Arc<str>> = BTreeSet::new();
+    for entry in &entries {
+        match (is_glob(&entry.cluster), is_glob(&entry.service)) {
+            (false, false) => {
+                listing.found.insert(ServiceKey::new(&entry.cluster, &entry.service));
             }
-        }
-        if entries.iter().any(|entry| is_glob(&entry.cluster)) {
-            let wanted = |cluster: &str| entries.iter().any(|entry| matches(&entry.cluster, cluster));
-            match self.fleet.clusters().await {
-                Ok(all) => clusters.extend(all.into_iter().filter(|cluster| wanted(cluster))),
-                Err(error) => {
-                    // The clusters that were known are listed still; only new ones are missed.
-                    clusters.extend(self.known.iter().map(|key| Arc::clone(&key.cluster)).filter(|name| wanted(name)));
-                    listing.errors.push(error);
-                }
+            (false, true) => {
+                clusters.insert(Arc::clone(&entry.cluster));
             }
+            (true, _) => {}
         }
-        let protects = |key: &ServiceKey| {
-            entries.iter().any(|entry| matches(&entry.cluster, &key.cluster) && matches(&entry.service, &key.service))
-        };
-        for cluster in clusters {
-            match self.fleet.services(&cluster).await {
-                Ok(services) => {
-                    let keys = services.iter().map(|service| ServiceKey::new(&cluster, service));
-                    listing.found.extend(keys.filter(protects));
-                }
-                Err(error) => {
-                    let kept = self.known.iter().filter(|key| key.cluster == cluster && protects(key));
-                    listing.found.extend(kept.cloned());
-                    listing.errors.push(error);
-                }
-            }
-        }
-        listing
     }
+    if entries.iter().any(|entry| is_glob(&entry.cluster)) {
+        let wanted = |cluster: &str| entries.iter().any(|entry| matches(&entry.cluster, cluster));
+        match fleet.clusters().await {
+            Ok(all) => clusters.extend(all.into_iter().filter(|cluster| wanted(cluster))),
+            Err(error) => {
+                // The clusters that were known are listed still; only new ones are missed.
+                clusters.extend(known.iter().map(|key| Arc::clone(&key.cluster)).filter(|name| wanted(name)));
+                listing.errors.push(error);
+            }
+        }
+    }
+    let protects = |key: &ServiceKey| {
+        entries.iter().any(|entry| matches(&entry.cluster, &key.cluster) && matches(&entry.service, &key.service))
+    };
+    for cluster in clusters {
+        match fleet.services(&cluster).await {
+            Ok(services) => {
+                let keys = services.iter().map(|service| ServiceKey::new(&cluster, service));
+                listing.found.extend(keys.filter(protects));
+            }
+            Err(error) => {
+                let kept = known.iter().filter(|key| key.cluster == cluster && protects(key));
+                listing.found.extend(kept.cloned());
+                listing.errors.push(error);
+            }
+        }
+    }
+    listing
 }
 
 fn is_glob(pattern: &str) -> bool {

@@ -1,0 +1,132 @@
+//! What the verbs that speak to AWS share: the connection, the service that is meant, the rules to go by.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::aws::{Aws, Endpoint};
+use crate::model::{Ask, CallError, Observation, ServiceKey, tags};
+use crate::ports::Recorder;
+use crate::rules::{self, Rule, RuleSet};
+use crate::runtime::rule_files::read_rule_files;
+use crate::runtime::{Observer, SystemClock};
+
+/// The service that a verb is about.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ServiceArg {
+    /// CLUSTER/SERVICE, or CLUSTER SERVICE, or the service's ARN
+    #[arg(value_name = "SERVICE", num_args = 1..=2, required = true)]
+    names: Vec<String>,
+}
+
+impl ServiceArg {
+    /// From the words of a command line.
+    pub(super) fn of(names: &[String]) -> Self {
+        Self { names: names.to_vec() }
+    }
+
+    /// The service that is meant.
+    ///
+    /// # Errors
+    /// When it is not one service of one cluster.
+    pub(super) fn key(&self) -> anyhow::Result<ServiceKey> {
+        let key = match self.names.as_slice() {
+            [arn] if arn.starts_with("arn:") => {
+                let no_service =
+                    "no ARN of an ECS service in a cluster, as in arn:aws:ecs:REGION:ACCOUNT:service/CLUSTER/SERVICE";
+                return ServiceKey::of_arn(arn).with_context(|| format!("{arn} is {no_service}"));
+            }
+            [both] => match both.split_once('/') {
+                Some((cluster, service)) => ServiceKey::new(cluster, service),
+                None => bail!("which cluster is {both:?} in? Write CLUSTER/{both}"),
+            },
+            [cluster, service] => ServiceKey::new(cluster, service),
+            _ => bail!("name one service, as CLUSTER/SERVICE"),
+        };
+        let is_name = |name: &str| {
+            (1..=255).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        };
+        if is_name(&key.cluster) && is_name(&key.service) {
+            Ok(key)
+        } else {
+            bail!("{key} is no service: names have letters, digits, hyphens and underscores; write CLUSTER/SERVICE")
+        }
+    }
+}
+
+/// Nobody counts what a person at a terminal does.
+struct Uncounted;
+
+impl Recorder for Uncounted {
+    fn call(&self, _: &'static str, _: &'static str, _: &'static str, _: Duration) {}
+}
+
+/// As the usual AWS environment says.
+pub(super) async fn connect() -> Result<Aws, CallError> {
+    Aws::connect(&Endpoint::Environment, Arc::new(Uncounted)).await
+}
+
+/// Everything that the guardian would read of a service before it acts, and all alarms.
+pub(super) async fn observe(aws: &Aws, service: &ServiceKey) -> Result<Observation, CallError> {
+    let (fleet, balancers) = (Arc::new(aws.fleet()), Arc::new(aws.load_balancers()));
+    let observer = Observer::new(fleet, balancers, Arc::new(aws.alarms()), Arc::new(SystemClock));
+    let ask = Ask {
+        service: service.clone(),
+        tasks: Vec::new(),
+        find_stopped: false,
+        alarms: std::collections::BTreeSet::new(),
+        find_alarms: true,
+        twice: true,
+    };
+    observer.observe(&ask).await
+}
+
+/// The rules of a directory. Absent, there are none; bad, that is said and the exit code is 1.
+pub(super) fn rules_in(directory: &Path) -> anyhow::Result<RuleSet> {
+    if !directory.exists() {
+        return Ok(RuleSet::default());
+    }
+    let files = read_rule_files(directory)?;
+    rules::compile(&files).map_err(|errors| anyhow::anyhow!("the rules in {} are bad:\n{errors}", directory.display()))
+}
+
+/// The rule that protects a service with these tags. One whose tag names no rule that is known here is only observed, as
+/// the worker would.
+pub(super) fn rule_for(rules: &RuleSet, service: &ServiceKey, said: &tags::Tags) -> Option<Arc<Rule>> {
+    let named = tags::rule(said);
+    let tagged = named.and_then(|name| rules.named(name));
+    let found = tagged.or_else(|| rules.rule_for(service)).cloned();
+    found.or_else(|| named.map(|name| Arc::new(Rule::observing(name))))
+}
+
+/// A line of the narration. Nobody may read it; the result says it too.
+pub(super) fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn key(names: &[&str]) -> anyhow::Result<ServiceKey> {
+        ServiceArg { names: names.iter().map(|name| (*name).to_owned()).collect() }.key()
+    }
+
+    #[test]
+    fn a_service_can_be_named_in_three_ways() {
+        let web = ServiceKey::new("prod", "web");
+        for names in [&["prod/web"][..], &["prod", "web"], &["arn:aws:ecs:eu-west-1:1:service/prod/web"]] {
+            assert_eq!(key(names).unwrap(), web);
+        }
+        assert!(key(&["web"]).unwrap_err().to_string().contains("CLUSTER/web"));
+        for wrong in [&["prod/web/1"][..], &["prod/"], &["arn:aws:ecs:eu-west-1:1:cluster/prod"], &["prod", "w*b"]] {
+            assert!(key(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
