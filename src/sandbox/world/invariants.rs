@@ -262,8 +262,14 @@ fn check_ownership(rule: &Rule, service: Option<&Service>, new: &[Action]) -> Ve
     };
     // A third task set that has outlived the others is the deployment's green.
     let newest = service.and_then(|service| service.living().next_back()?.group.as_deref());
+    // Where a group was still draining when the next task set was made, blue is on the spare one.
+    let serves = |group: &TargetGroupArn| {
+        let is_it = |set: &TaskSet| set.status == SetStatus::Primary && set.group.as_deref() == Some(group.as_str());
+        service.is_some_and(|service| service.task_sets.iter().any(is_it))
+    };
     let deployed = |group: &TargetGroupArn| {
         newest == Some(group.as_str())
+            || serves(group)
             || service.is_some_and(|service| service.pair().any(|ours| ours == group.as_str()))
     };
     let (before, after) = (shares(&rule.actions), shares(new));

@@ -187,6 +187,7 @@ impl Simulation {
     fn check_epoch(&mut self, write: &Write, epoch: u64, late: bool) {
         let operation = write.operation();
         if self.deposed(epoch) {
+            self.judged.stray_at = Some(self.now);
             self.broken_or_race("S6", format!("{operation} of a deposed worker is applied"), late);
         }
         if let Write::DeleteTaskSet { task_set, .. } = write

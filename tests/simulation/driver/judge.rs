@@ -234,6 +234,12 @@ impl Simulation {
             let revived = violation.invariant == "S3" && judged.green_was_dead;
             let disturbed = judged.disturbed_at > judged.rests_on || judged.disturbed_after > judged.rests_after;
             let unseen = disturbed || revived;
+            let drain = self.schedule.setup.drain;
+            let stray = |at: Timestamp| violation.invariant == "S13" && self.now.since(at) < drain;
+            if self.judged.stray_at.is_some_and(stray) {
+                self.broken_or_race(violation.invariant, violation.what, true);
+                continue;
+            }
             let race = unseen && self.now.since(judged.rests_on) <= LONGEST_BLINDNESS;
             if matches!(violation.invariant, "S10" | "S11") && judged.amnesia {
                 // Nobody can remember what is lost.

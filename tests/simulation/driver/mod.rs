@@ -227,6 +227,8 @@ struct Judged {
     unsure: bool,
     /// Something was opened or ended since the engine's word on that was last checked.
     news: bool,
+    /// When a write was last applied whose sender had been deposed: it counts as a shift, which nobody knows of.
+    stray_at: Option<Timestamp>,
     /// Under which epoch a task set was deleted.
     deleted: BTreeMap<String, u64>,
     /// The journal was lost, and with it how often a rule was asserted.
@@ -259,6 +261,7 @@ impl Simulation {
             terms: 0,
             unsure: false,
             news: false,
+            stray_at: None,
             deleted: BTreeMap::new(),
             amnesia: false,
             leaderless_since: began,
@@ -339,7 +342,8 @@ impl Simulation {
     fn is_over(&mut self) -> bool {
         let Some(who) = self.leader() else { return false };
         let looked = self.workers[who].able_since.plus(3 * self.schedule.sweep) < self.now;
-        if !looked || self.judged.owed.values().any(|owed| owed.times == 0) {
+        let unwritten = self.workers[who].pending.is_some();
+        if !looked || unwritten || self.judged.owed.values().any(|owed| owed.times == 0) {
             return false;
         }
         // Who has called a person goes on trying, in the same way each time: a few of those tries are enough.
