@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -60,7 +61,7 @@ pub(super) fn doctor(args: &DoctorArgs, output: Output) -> anyhow::Result<ExitCo
         );
         let mut examined = Vec::new();
         for service in &services {
-            examined.push(one(&aws, &rules, service).await);
+            examined.push(one(&aws, &rules, service, None).await);
         }
         let out = &mut anstream::stdout().lock();
         match output {
@@ -90,8 +91,8 @@ async fn protected(aws: &Aws, rules: &RuleSet) -> Result<BTreeSet<ServiceKey>, C
     Ok(found)
 }
 
-/// One service.
-pub(super) async fn one(aws: &Aws, rules: &RuleSet, service: &ServiceKey) -> Examined {
+/// One service, by the rule that protects it, or by the one that is to.
+pub(super) async fn one(aws: &Aws, rules: &RuleSet, service: &ServiceKey, by: Option<Arc<Rule>>) -> Examined {
     let failed = |error: &CallError| {
         let cure = match error.class {
             ErrorClass::Denied => Some("grant it; infra/iam-policy.json has all that the guardian needs".to_owned()),
@@ -103,8 +104,8 @@ pub(super) async fn one(aws: &Aws, rules: &RuleSet, service: &ServiceKey) -> Exa
     let (checks, rule, rollback) = match observe(aws, service).await {
         Err(error) => (vec![failed(&error)], None, None),
         Ok(seen) => {
-            let rule = rule_for(rules, service, &seen.service.tags);
-            let judged = rule.clone().unwrap_or_else(|| std::sync::Arc::new(Rule::observing("none")));
+            let rule = by.or_else(|| rule_for(rules, service, &seen.service.tags));
+            let judged = rule.clone().unwrap_or_else(|| Arc::new(Rule::observing("none")));
             let mut checks = examine(&judged, &seen, SystemClock.now());
             if rule.is_none() {
                 let what = "no rule protects it".to_owned();

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -17,6 +18,7 @@ use crate::aws::Aws;
 use crate::engine::{Rehearsal, rehearse};
 use crate::model::{Observation, ServiceKey, TaskSetId, humane, tags};
 use crate::ports::{Clock as _, Tagger as _};
+use crate::rules::Rule;
 use crate::runtime::SystemClock;
 
 /// A hold is for an hour or a night; what is to last longer is unregistered.
@@ -196,7 +198,8 @@ pub(super) async fn register(args: &RegisterArgs, output: Output) -> anyhow::Res
         ));
     }
     let aws = connect().await?;
-    let examined = doctor::one(&aws, &rules, &service).await;
+    let by = rules.named(rule).cloned().unwrap_or_else(|| Arc::new(Rule::observing(rule)));
+    let examined = doctor::one(&aws, &rules, &service, Some(by)).await;
     doctor::write(&examined, &mut anstream::stderr())?;
     if !examined.ready && !force {
         say("error: not registered, because a rollback would not work now; --force registers it all the same");

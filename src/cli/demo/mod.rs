@@ -2,11 +2,12 @@
 
 mod guardian;
 mod play;
+mod practice;
 mod render;
 mod telling;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -25,6 +26,12 @@ const SPEED_OF_ALL: f64 = 15.0;
 
 /// Scenarios that run at a time: two small processors carry so many at that speed without falling behind.
 const AT_A_TIME: usize = 6;
+
+/// Where the worker listens, as with `run`.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+/// Where an AWS to practise on listens, as others of its kind do.
+const PRACTICE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4566);
 
 /// Flags of `demo`.
 #[derive(Debug, Args)]
@@ -53,9 +60,13 @@ pub struct DemoArgs {
     #[arg(long)]
     pub serve: bool,
 
-    /// Where --serve listens
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
-    pub listen: SocketAddr,
+    /// Only the simulated AWS, in real time, for you to practise on: deploy, register, hold, roll back
+    #[arg(long, conflicts_with_all = ["all", "list", "serve", "speed"])]
+    pub practice: bool,
+
+    /// Where --serve listens, or the AWS of --practice [default: 127.0.0.1:9464, of --practice 127.0.0.1:4566]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
 }
 
 fn speed(text: &str) -> Result<f64, String> {
@@ -72,6 +83,9 @@ pub(super) fn demo(args: &DemoArgs, output: Output) -> anyhow::Result<ExitCode> 
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("begin the runtime")?;
+    if args.practice {
+        return runtime.block_on(practice::practice(args.listen.unwrap_or(PRACTICE), args.seed, out));
+    }
     let ended = if args.all {
         runtime.block_on(all(args, output, out))?
     } else {
@@ -94,12 +108,13 @@ async fn one(
 ) -> anyhow::Result<Ended> {
     let speed = args.speed.unwrap_or(SPEED);
     let text = output == Output::Text;
+    let listen = args.listen.unwrap_or(LISTEN);
     if text {
         render::title(scenario, args.seed, speed, out)?;
     }
-    let mut play = Play::begin(scenario, args.seed, speed, args.serve.then_some(args.listen)).await?;
+    let mut play = Play::begin(scenario, args.seed, speed, args.serve.then_some(listen)).await?;
     if args.serve {
-        render::note(&format!("metrics and status: http://{}/", args.listen), &mut anstream::stderr())?;
+        render::note(&format!("metrics and status: http://{listen}/"), &mut anstream::stderr())?;
     }
     let mut told = Ok(());
     let ended = play
