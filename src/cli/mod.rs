@@ -5,6 +5,7 @@
 pub mod check;
 mod demo;
 mod run;
+pub mod schema;
 mod wiring;
 
 use std::io::{self, Write as _};
@@ -58,6 +59,11 @@ pub enum Verb {
         #[arg(value_name = "DIR", default_value = "rules")]
         rules: PathBuf,
     },
+    /// Print the JSON Schema of a file, for editors
+    Schema {
+        /// Which file
+        what: schema::Described,
+    },
 }
 
 /// Parses, begins to log, runs the verb.
@@ -71,6 +77,10 @@ pub fn main() -> ExitCode {
             Verb::Check { rules } => {
                 let json = cli.output == Output::Json;
                 check::check(&rules, json, &mut anstream::stdout(), &mut anstream::stderr()).map(ExitCode::from)
+            }
+            Verb::Schema { what } => {
+                schema::schema(what, &mut anstream::stdout())?;
+                Ok(ExitCode::SUCCESS)
             }
         });
     result.unwrap_or_else(|error| {

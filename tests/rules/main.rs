@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod gallery;
+mod schema;
 
 use std::fmt::Write;
 use std::fs;
