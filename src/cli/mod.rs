@@ -9,6 +9,7 @@ mod doctor;
 mod orders;
 mod plan;
 mod run;
+pub mod schema;
 mod wiring;
 
 use std::io::{self, Write as _};
@@ -76,6 +77,11 @@ pub enum Verb {
     Release(ReleaseArgs),
     /// Roll the newest task set back, by the worker's plan and with its checks
     Rollback(RollbackArgs),
+    /// Print the JSON Schema of a file, for editors
+    Schema {
+        /// Which file
+        what: schema::Described,
+    },
 }
 
 /// Parses, begins to log, runs the verb.
@@ -95,6 +101,10 @@ pub fn main() -> ExitCode {
             Verb::Check { rules } => {
                 let json = cli.output == Output::Json;
                 check::check(&rules, json, &mut anstream::stdout(), &mut anstream::stderr()).map(ExitCode::from)
+            }
+            Verb::Schema { what } => {
+                schema::schema(what, &mut anstream::stdout())?;
+                Ok(ExitCode::SUCCESS)
             }
         });
     result.unwrap_or_else(|error| {

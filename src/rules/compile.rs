@@ -35,16 +35,16 @@ pub fn compile(files: &[RuleFile]) -> Result<RuleSet, Diagnostics> {
     let mut errors = Vec::new();
     let mut drafts = Vec::new();
     for (index, file) in files.iter().enumerate() {
-        let source = Source::new(&file.path, if index < MOST_FILES { &file.text } else { "" });
+        // Some editors begin a file with a byte order mark. Nobody sees it, so it takes no column.
+        let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
+        let source = Source::new(&file.path, if index < MOST_FILES { text } else { "" });
         if index >= MOST_FILES {
             let said = format!("more than {MOST_FILES} rule files");
-            errors.push(
-                Diagnostic::new(Code::TooLarge, source.place(0..0), said).help("let globs cover several services"),
-            );
+            errors.push(Diagnostic::new(Code::TooLarge, source.place(0..0), said, "let globs cover several services"));
             break;
         }
         let mut walk = Walk::new(source);
-        drafts.push(draft(&mut walk, &file.text));
+        drafts.push(draft(&mut walk, text));
         walk.errors.sort_by_key(|error| (error.place.line, error.place.column));
         errors.append(&mut walk.errors);
     }
@@ -62,9 +62,10 @@ fn duplicate_names(drafts: &[Draft], errors: &mut Vec<Diagnostic>) {
     let mut known: BTreeMap<&str, &Place> = BTreeMap::new();
     for (name, place) in drafts.iter().filter_map(|draft| draft.name.as_ref()) {
         if let Some(first) = known.get(&**name) {
-            let error =
-                Diagnostic::new(Code::DuplicateName, place.clone(), format!("another rule is called {name:?} too"));
-            errors.push(error.help("names are unique over all files").related((*first).clone(), "the first one"));
+            let said = format!("another rule is called {name:?} too");
+            let help = "give one of them another name: names are unique over all files";
+            let error = Diagnostic::new(Code::DuplicateName, place.clone(), said, help);
+            errors.push(error.related((*first).clone(), "the first one"));
         } else {
             known.insert(name, place);
         }
@@ -88,7 +89,7 @@ fn overlaps(drafts: &[Draft], errors: &mut Vec<Diagnostic>) {
     if let Some(beyond) = entries.get(MOST_ENTRIES_OVERALL) {
         let said = format!("{} [[protect]] entries in all rules together", entries.len());
         let help = format!("there may be {MOST_ENTRIES_OVERALL}; use globs");
-        errors.push(Diagnostic::new(Code::TooLarge, beyond.place.clone(), said).help(help));
+        errors.push(Diagnostic::new(Code::TooLarge, beyond.place.clone(), said, help));
         return;
     }
     for (index, entry) in entries.iter().enumerate() {
@@ -96,11 +97,12 @@ fn overlaps(drafts: &[Draft], errors: &mut Vec<Diagnostic>) {
             entry.rule != other.rule && entry.specificity == other.specificity && entry.protect.overlaps(other.protect)
         };
         if let Some(first) = entries.iter().take(index).find(ties) {
-            let said = "two rules protect the same services, neither more specifically than the other";
-            let help = "make one of them more specific: of two patterns a name without wildcards wins, then the one with \
-                        more letters; the cluster decides first";
+            let Protect { cluster, service } = entry.protect;
+            let said = format!("{cluster}/{service} can match a service of another rule, and neither is more specific");
+            let help =
+                "make one more specific: a name beats a pattern, more letters beat fewer; the cluster comes first";
             let there = format!("{}/{} here", first.protect.cluster, first.protect.service);
-            let error = Diagnostic::new(Code::Overlap, entry.place.clone(), said).help(help);
+            let error = Diagnostic::new(Code::Overlap, entry.place.clone(), said, help);
             errors.push(error.related(first.place.clone(), there));
         }
     }

@@ -33,6 +33,20 @@ pub enum Code {
 }
 
 impl Code {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Self; 10] = [
+        Self::Syntax,
+        Self::UnknownKey,
+        Self::WrongType,
+        Self::WrongValue,
+        Self::OutOfRange,
+        Self::Contradiction,
+        Self::Missing,
+        Self::DuplicateName,
+        Self::Overlap,
+        Self::TooLarge,
+    ];
+
     /// As in `R001`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -131,7 +145,7 @@ pub struct Diagnostic {
     /// What is wrong.
     pub message: String,
     /// How to cure it.
-    pub help: Option<String>,
+    pub help: String,
     /// The other place that it is about, and what is there.
     pub related: Option<Related>,
 }
@@ -147,14 +161,8 @@ pub struct Related {
 }
 
 impl Diagnostic {
-    pub(super) fn new(code: Code, place: Place, message: impl Into<String>) -> Self {
-        Self { code, place, message: message.into(), help: None, related: None }
-    }
-
-    #[must_use]
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
+    pub(super) fn new(code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { code, place, message: message.into(), help: help.into(), related: None }
     }
 
     #[must_use]
@@ -172,9 +180,7 @@ impl Diagnostic {
         if let Some(Related { place, message }) = related {
             group = group.element(place.excerpt(AnnotationKind::Context, Some(message)));
         }
-        if let Some(help) = help {
-            group = group.element(Level::HELP.message(help.as_str()));
-        }
+        group = group.element(Level::HELP.message(help.as_str()));
         renderer.render(&[group])
     }
 }
@@ -186,10 +192,7 @@ impl fmt::Display for Diagnostic {
         if let Some(Related { place: Place { file, line, column, .. }, message }) = related {
             write!(f, " ({file}:{line}:{column}: {message})")?;
         }
-        if let Some(help) = help {
-            write!(f, "; {help}")?;
-        }
-        Ok(())
+        write!(f, "; {help}")
     }
 }
 

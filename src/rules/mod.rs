@@ -10,7 +10,10 @@ mod diagnostic;
 mod duration;
 mod file;
 mod glob;
+mod keys;
 mod rule;
+mod schema;
+mod syntax;
 mod value;
 
 pub use compile::{LARGEST_FILE, MOST_FILES, RuleFile, compile};
@@ -19,3 +22,4 @@ pub use rule::{
     AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, OnReturn, Protect, Quarantine,
     RollbackPolicy, Rule, RuleSet, StabilityGates, Watch,
 };
+pub use schema::schema;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::glob::{self, Specificity};
+use super::keys;
 use crate::model::{AlarmName, ServiceKey};
 
 /// All rules in force.
@@ -165,7 +166,7 @@ pub struct Quarantine {
 
 impl Default for Quarantine {
     fn default() -> Self {
-        Self { on_return: OnReturn::default(), ttl: Duration::from_hours(7 * 24) }
+        Self { on_return: OnReturn::default(), ttl: keys::TTL.holds.default }
     }
 }
 
@@ -205,27 +206,26 @@ impl RuleSet {
 impl Rule {
     /// A rule of this name with every default, that only observes: for a service whose tag names a rule that does not exist.
     pub fn observing(name: &str) -> Self {
-        let minutes = Duration::from_mins;
         Self {
             name: name.into(),
             mode: Mode::Observe,
             protect: Vec::new(),
-            watch: Watch { bake: minutes(15), freshness: minutes(10) },
+            watch: Watch { bake: keys::BAKE.holds.default, freshness: keys::FRESHNESS.holds.default },
             stability: StabilityGates {
-                window: minutes(5),
-                task_failures: Some(3),
-                steady_within: Some(minutes(10)),
-                unhealthy_targets: Some(0.5),
+                window: keys::WINDOW.holds.default,
+                task_failures: Some(keys::TASK_FAILURES.holds.0.default),
+                steady_within: Some(keys::STEADY_WITHIN.holds.0.default),
+                unhealthy_targets: Some(keys::UNHEALTHY_TARGETS.holds.0.default),
             },
-            errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },
-            compare: Compare { against_blue: true },
+            errors: ErrorGates { alarms: Vec::new(), alarm_for: keys::ALARM_FOR.holds.default },
+            compare: Compare { against_blue: keys::AGAINST_BLUE.holds.default },
             rollback: RollbackPolicy {
-                drain: minutes(1),
+                drain: keys::DRAIN.holds.default,
                 blue_capacity: BlueCapacity::default(),
                 after_promotion: AfterPromotion::default(),
                 delete: DeletePolicy::default(),
             },
-            limits: Limits { rollbacks_per_day: 3 },
+            limits: Limits { rollbacks_per_day: keys::ROLLBACKS_PER_DAY.holds.default },
             quarantine: Quarantine::default(),
         }
     }

@@ -3,7 +3,7 @@
 //! Every getter gives `None` for a value that is wrong, after having said so; the rule is put together at the end, when
 //! all of them have been asked.
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Code, Diagnostic, Source};
-use super::duration;
+use super::duration::{self, written};
+use super::keys::{Choice, Count, FILE, Flag, Key, OFF, OrOff, PROTECT, Share, Span, TABLES, Table, Word};
 
 /// A value, and where it is written; nowhere when it is the default.
 #[derive(Clone, Debug)]
@@ -20,33 +21,31 @@ pub(super) struct Setting<T> {
     pub(super) span: Option<Range<usize>>,
 }
 
-/// Bounds of a duration, both included.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) least: Duration,
-    pub(super) most: Duration,
-}
-
-/// One table, under the name by which errors speak of it; empty for the file itself.
-#[derive(Clone, Copy, Debug)]
+/// One table of the file, or the file itself.
+#[derive(Clone, Copy)]
 pub(super) struct Section<'t> {
-    name: &'static str,
-    table: Option<&'t DeTable<'t>>,
+    known: &'static Table,
+    found: Option<&'t DeTable<'t>>,
 }
 
 impl<'t> Section<'t> {
-    pub(super) fn of(name: &'static str, table: &'t DeTable<'t>) -> Self {
-        Self { name, table: Some(table) }
-    }
-
     pub(super) fn get(&self, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
-        self.table?.get(key)
+        self.found?.get(key)
     }
 
     /// As in `watch.bake`.
     pub(super) fn path(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+        path(self.known, key)
     }
+}
+
+fn path(table: &Table, key: &str) -> String {
+    if table.name.is_empty() { key.to_owned() } else { format!("{}.{key}", table.name) }
+}
+
+/// As it stands above its keys.
+fn header(table: &Table) -> String {
+    if table.name == PROTECT.name { format!("[[{}]]", table.name) } else { format!("[{}]", table.name) }
 }
 
 /// One file, and what was found wrong in it.
@@ -69,230 +68,307 @@ impl Walk {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.errors.push(Diagnostic::new(code, self.source.place(span), message).help(help));
+        self.errors.push(Diagnostic::new(code, self.source.place(span), message, help));
     }
 
-    /// The table under a key. Absent means empty, and so does what is no table, once that is said.
-    pub(super) fn section<'t>(&mut self, root: &Section<'t>, name: &'static str) -> Section<'t> {
-        let table = root.get(name).and_then(|value| match value.get_ref() {
-            DeValue::Table(table) => Some(table),
-            other => {
-                let said = format!("`{name}` is a table, not {}", type_of(other));
-                self.error(Code::WrongType, value.span(), said, format!("write [{name}] on a line of its own"));
-                None
-            }
-        });
-        Section { name, table }
+    /// A table that was found. Complains about every key of it that no rule has.
+    pub(super) fn entered<'t>(&mut self, known: &'static Table, found: &'t DeTable<'t>) -> Section<'t> {
+        for (key, value) in found.iter().filter(|(key, _)| !names(known).any(|name| name == key.get_ref())) {
+            let written: &str = key.get_ref();
+            let kind = if known.name == FILE.name && value.get_ref().is_table() { "table" } else { "key" };
+            let said = format!("no rule has a {kind} `{}`", path(known, &shortened(written)));
+            self.error(Code::UnknownKey, key.span(), said, suggestion(written, known));
+        }
+        Section { known, found: Some(found) }
     }
 
-    /// Text, if the key is there.
-    pub(super) fn text<'t>(&mut self, section: &Section<'t>, key: &str) -> Option<(&'t str, Range<usize>)> {
-        let value = section.get(key)?;
+    /// The table of this name. Absent means empty, and so does what is no table, once that is said.
+    pub(super) fn section<'t>(&mut self, root: &Section<'t>, known: &'static Table) -> Section<'t> {
+        let nothing = Section { known, found: None };
+        let Some(value) = root.get(known.name) else { return nothing };
+        if let DeValue::Table(found) = value.get_ref() {
+            return self.entered(known, found);
+        }
+        let said = format!("`{}` is a table, not {}", known.name, type_of(value.get_ref()));
+        let help = format!("write {} on a line of its own, and its keys below it", header(known));
+        self.error(Code::WrongType, value.span(), said, help);
+        nothing
+    }
+
+    /// What a key is set to, or its default.
+    pub(super) fn setting<K: Read>(&mut self, section: &Section<'_>, key: &Key<K>) -> Option<Setting<K::Value>> {
+        let Some(value) = section.get(key.name) else {
+            return Some(Setting { value: key.holds.without(), span: None });
+        };
+        let found = Found { path: section.path(key.name), name: key.name, value, has_off: false };
+        let read = key.holds.read(self, &found)?;
+        Some(Setting { value: read, span: Some(value.span()) })
+    }
+
+    /// The text of a key without a default, if it is there.
+    pub(super) fn text<'t>(&mut self, section: &Section<'t>, key: &Key<Word>) -> Option<(&'t str, Range<usize>)> {
+        let value = section.get(key.name)?;
         match value.get_ref() {
             DeValue::String(text) => Some((text, value.span())),
             other => {
-                let said = format!("`{}` is a string, not {}", section.path(key), type_of(other));
-                self.error(Code::WrongType, value.span(), said, format!("as in {key} = \"…\""));
+                let said = format!("`{}` is a string, not {}", section.path(key.name), type_of(other));
+                self.error(Code::WrongType, value.span(), said, format!("as in {} = \"…\"", key.name));
                 None
             }
         }
     }
+}
 
-    /// One of a few words.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        section: &Section<'_>,
-        key: &str,
-        words: &[(&str, T)],
-        default: T,
-    ) -> Option<T> {
-        if section.get(key).is_none() {
-            return Some(default);
-        }
-        let (text, span) = self.text(section, key)?;
-        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-        if found.is_none() {
-            let all: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-            let said = format!("`{}` can't be {:?}", section.path(key), shortened(text));
-            self.error(Code::WrongValue, span, said, format!("write {}", all.join(" or ")));
-        }
-        found
+/// A key that is there, and what is written behind it.
+pub(super) struct Found<'t> {
+    pub(super) path: String,
+    name: &'static str,
+    pub(super) value: &'t Spanned<DeValue<'t>>,
+    /// Whether "off" could be written instead.
+    has_off: bool,
+}
+
+impl Found<'_> {
+    fn wrong(&self, walk: &mut Walk, code: Code, said: impl Into<String>, help: impl Into<String>) {
+        walk.error(code, self.value.span(), said, help);
     }
 
-    /// A duration within bounds.
-    pub(super) fn duration(
-        &mut self,
-        section: &Section<'_>,
-        key: &str,
-        bounds: Bounds,
-        default: Duration,
-    ) -> Option<Setting<Duration>> {
-        let Some(value) = section.get(key) else { return Some(Setting { value: default, span: None }) };
-        let (span, path) = (value.span(), section.path(key));
-        let text = match value.get_ref() {
+    fn wrong_type(&self, walk: &mut Walk, wanted: &str, help: impl Into<String>) {
+        let said = format!("`{}` is {wanted}, not {}", self.path, type_of(self.value.get_ref()));
+        self.wrong(walk, Code::WrongType, said, help);
+    }
+
+    /// A cure, and whether the gate can be switched off when somebody may have wanted that.
+    fn or_off(&self, cure: &str) -> String {
+        let wanted_off = match self.value.get_ref() {
+            DeValue::Boolean(on) => !on,
+            DeValue::String(text) => text == OFF,
+            _ => false,
+        };
+        if self.has_off && wanted_off {
+            format!("write {} = \"{OFF}\" to switch the gate off", self.name)
+        } else if self.has_off {
+            format!("{cure}; {} = \"{OFF}\" switches the gate off", self.name)
+        } else if wanted_off {
+            format!("{cure}; it can't be switched off")
+        } else {
+            cure.to_owned()
+        }
+    }
+}
+
+/// A kind of key that has a default.
+pub(super) trait Read {
+    /// What a rule keeps of it.
+    type Value;
+
+    /// The default.
+    fn without(&self) -> Self::Value;
+
+    /// What is written, if it is right.
+    fn read(&self, walk: &mut Walk, found: &Found<'_>) -> Option<Self::Value>;
+}
+
+impl<T: Copy + Default> Read for Choice<T> {
+    type Value = T;
+
+    fn without(&self) -> T {
+        T::default()
+    }
+
+    fn read(&self, walk: &mut Walk, found: &Found<'_>) -> Option<T> {
+        let all: Vec<_> = self.words.iter().map(|(word, _, _)| format!("\"{word}\"")).collect();
+        let DeValue::String(text) = found.value.get_ref() else {
+            found.wrong_type(walk, "a string", format!("write {}", all.join(" or ")));
+            return None;
+        };
+        let word = self.words.iter().find(|(word, _, _)| word == text).map(|(_, value, _)| *value);
+        if word.is_none() {
+            let said = format!("`{}` can't be {:?}", found.path, shortened(text));
+            let meant = nearest(&text.to_lowercase(), self.words.iter().map(|(word, _, _)| *word));
+            let help = match meant {
+                Some(word) => format!("did you mean \"{word}\"? It is {}", all.join(" or ")),
+                None => format!("write {}", all.join(" or ")),
+            };
+            found.wrong(walk, Code::WrongValue, said, help);
+        }
+        word
+    }
+}
+
+impl Read for Span {
+    type Value = Duration;
+
+    fn without(&self) -> Duration {
+        self.default
+    }
+
+    fn read(&self, walk: &mut Walk, found: &Found<'_>) -> Option<Duration> {
+        let text = match found.value.get_ref() {
             DeValue::String(text) => text,
-            DeValue::Integer(number) if number.radix() == 10 => {
-                let help = duration::with_units(&shortened(number.as_str()));
-                self.error(Code::WrongType, span, format!("`{path}` is a duration, not a bare number"), help);
+            DeValue::Integer(number) if number.radix() == 10 && !number.as_str().starts_with('-') => {
+                let said = format!("`{}` is a duration, not a bare number", found.path);
+                found.wrong(walk, Code::WrongType, said, duration::with_units(&shortened(number.as_str())));
                 return None;
             }
-            other => {
-                let said = format!("`{path}` is a duration in quotes, not {}", type_of(other));
-                self.error(Code::WrongType, span, said, format!("as in {key} = \"{}\"", duration::written(default)));
+            _ => {
+                let help = format!("as in {} = \"{}\"", found.name, written(self.default));
+                found.wrong_type(walk, "a duration in quotes", found.or_off(&help));
                 return None;
             }
         };
         match duration::parse(text) {
             Err((what, help)) => {
-                self.error(Code::WrongValue, span, format!("`{path}`: {what}"), help);
+                let said = format!("`{}`: {what}", found.path);
+                found.wrong(walk, Code::WrongValue, said, found.or_off(&help));
                 None
             }
-            Ok(value) if value < bounds.least || value > bounds.most => {
-                let help =
-                    format!("it goes from {} to {}", duration::written(bounds.least), duration::written(bounds.most));
-                self.error(Code::OutOfRange, span, format!("`{path}` is out of range"), help);
+            Ok(value) if value < self.least || value > self.most => {
+                let help = format!("it goes from \"{}\" to \"{}\"", written(self.least), written(self.most));
+                let said = format!("`{}` is out of range", found.path);
+                found.wrong(walk, Code::OutOfRange, said, found.or_off(&help));
                 None
             }
-            Ok(value) => Some(Setting { value, span: Some(span) }),
+            Ok(value) => Some(value),
         }
     }
+}
 
-    /// A duration within bounds, or `"off"`.
-    pub(super) fn duration_or_off(
-        &mut self,
-        section: &Section<'_>,
-        key: &str,
-        bounds: Bounds,
-        default: Duration,
-    ) -> Option<Setting<Option<Duration>>> {
-        if let Some(off) = off(section, key) {
-            return Some(off);
-        }
-        self.duration(section, key, bounds, default).map(|Setting { value, span }| Setting { value: Some(value), span })
+impl Read for Count {
+    type Value = u32;
+
+    fn without(&self) -> u32 {
+        self.default
     }
 
-    /// A whole number within bounds, or `"off"`.
-    pub(super) fn count_or_off(
-        &mut self,
-        section: &Section<'_>,
-        key: &str,
-        bounds: RangeInclusive<u32>,
-        default: u32,
-    ) -> Option<Setting<Option<u32>>> {
-        if let Some(off) = off(section, key) {
-            return Some(off);
-        }
-        let or_off = format!("; {key} = \"off\" switches the gate off");
-        self.number(section, key, bounds, default, &or_off)
-            .map(|Setting { value, span }| Setting { value: Some(value), span })
-    }
-
-    /// A whole number within bounds.
-    pub(super) fn count(
-        &mut self,
-        section: &Section<'_>,
-        key: &str,
-        bounds: RangeInclusive<u32>,
-        default: u32,
-    ) -> Option<Setting<u32>> {
-        self.number(section, key, bounds, default, "")
-    }
-
-    fn number(
-        &mut self,
-        section: &Section<'_>,
-        key: &str,
-        bounds: RangeInclusive<u32>,
-        default: u32,
-        instead: &str,
-    ) -> Option<Setting<u32>> {
-        let Some(value) = section.get(key) else { return Some(Setting { value: default, span: None }) };
-        let (span, path) = (value.span(), section.path(key));
-        let DeValue::Integer(number) = value.get_ref() else {
-            let said = format!("`{path}` is a whole number, not {}", type_of(value.get_ref()));
-            self.error(Code::WrongType, span, said, format!("as in {key} = {default}{instead}"));
-            return None;
-        };
-        match u32::from_str_radix(number.as_str(), number.radix()) {
-            Ok(count) if bounds.contains(&count) => Some(Setting { value: count, span: Some(span) }),
+    fn read(&self, walk: &mut Walk, found: &Found<'_>) -> Option<u32> {
+        let number = match found.value.get_ref() {
+            DeValue::Integer(number) => number,
+            DeValue::String(text) if text.parse::<u32>().is_ok() => {
+                found.wrong_type(walk, "a whole number", format!("write {} = {text}, without quotes", found.name));
+                return None;
+            }
             _ => {
-                let (least, most) = bounds.into_inner();
-                let help = format!("it goes from {least} to {most}{instead}");
-                self.error(Code::OutOfRange, span, format!("`{path}` is out of range"), help);
-                None
+                let help = found.or_off(&format!("as in {} = {}", found.name, self.default));
+                found.wrong_type(walk, "a whole number", help);
+                return None;
             }
+        };
+        let count = u32::from_str_radix(number.as_str(), number.radix()).ok();
+        let count = count.filter(|count| (self.least..=self.most).contains(count));
+        if count.is_none() {
+            let help = found.or_off(&format!("it goes from {} to {}", self.least, self.most));
+            found.wrong(walk, Code::OutOfRange, format!("`{}` is out of range", found.path), help);
         }
+        count
+    }
+}
+
+impl Read for Share {
+    type Value = f64;
+
+    fn without(&self) -> f64 {
+        self.default
     }
 
-    /// A share of the whole that something can be above of, or `"off"`.
-    pub(super) fn share_or_off(
-        &mut self,
-        section: &Section<'_>,
-        key: &str,
-        default: f64,
-    ) -> Option<Setting<Option<f64>>> {
-        let Some(value) = section.get(key) else { return Some(Setting { value: Some(default), span: None }) };
-        if let Some(off) = off(section, key) {
-            return Some(off);
-        }
-        let (span, path) = (value.span(), section.path(key));
-        let number = match value.get_ref() {
+    fn read(&self, walk: &mut Walk, found: &Found<'_>) -> Option<f64> {
+        let number = match found.value.get_ref() {
             DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
             DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
             other => {
-                let said = format!("`{path}` is a share from 0 to 1, not {}", type_of(other));
-                self.error(Code::WrongType, span, said, format!("as in {key} = {default}, or {key} = \"off\""));
+                let percent = other.as_str().and_then(|text| text.trim().strip_suffix('%')?.trim_end().parse().ok());
+                let help = percent
+                    .and_then(of_a_hundred)
+                    .unwrap_or_else(|| format!("as in {} = {}", found.name, self.default));
+                found.wrong_type(walk, "a share from 0 to 1", found.or_off(&help));
                 return None;
             }
         };
         let share = number.filter(|share| (0.0..1.0).contains(share));
         if share.is_none() {
-            let help =
-                format!("it goes from 0 to less than 1, as in 0.5 for a half; {key} = \"off\" switches the gate off");
-            self.error(Code::OutOfRange, span.clone(), format!("`{path}` is out of range"), help);
+            let range = "it goes from 0 to less than 1".to_owned();
+            let help = match number.and_then(of_a_hundred) {
+                Some(cure) => format!("{range}: {cure}"),
+                None => range,
+            };
+            found.wrong(walk, Code::OutOfRange, format!("`{}` is out of range", found.path), found.or_off(&help));
         }
-        share.map(|share| Setting { value: Some(share), span: Some(span) })
+        share
+    }
+}
+
+/// For somebody who thought in percent.
+pub(super) fn of_a_hundred(percent: f64) -> Option<String> {
+    (1.0 < percent && percent < 100.0).then(|| format!("{percent} % is {}", percent / 100.0))
+}
+
+impl Read for Flag {
+    type Value = bool;
+
+    fn without(&self) -> bool {
+        self.default
     }
 
-    /// True or false.
-    pub(super) fn flag(&mut self, section: &Section<'_>, key: &str, default: bool) -> Option<bool> {
-        let Some(value) = section.get(key) else { return Some(default) };
-        let DeValue::Boolean(flag) = value.get_ref() else {
-            let said = format!("`{}` is true or false, not {}", section.path(key), type_of(value.get_ref()));
-            self.error(Code::WrongType, value.span(), said, format!("write {key} = {default}, without quotes"));
-            return None;
+    fn read(&self, walk: &mut Walk, found: &Found<'_>) -> Option<bool> {
+        let flag = found.value.get_ref().as_bool();
+        if flag.is_none() {
+            let help = format!("write {0} = true or {0} = false, without quotes", found.name);
+            found.wrong_type(walk, "true or false", help);
+        }
+        flag
+    }
+}
+
+impl<K: Read> Read for OrOff<K> {
+    type Value = Option<K::Value>;
+
+    fn without(&self) -> Self::Value {
+        Some(self.0.without())
+    }
+
+    fn read(&self, walk: &mut Walk, found: &Found<'_>) -> Option<Self::Value> {
+        if found.value.get_ref().as_str() == Some(OFF) {
+            return Some(None);
+        }
+        let found = Found { path: found.path.clone(), has_off: true, ..*found };
+        self.0.read(walk, &found).map(Some)
+    }
+}
+
+/// What may stand in a table; for the file also the tables.
+fn names(table: &'static Table) -> impl Iterator<Item = &'static str> {
+    let tables: &[&Table] = if table.name == FILE.name { &TABLES } else { &[] };
+    table.keys.iter().map(|key| key.name()).chain(tables.iter().map(|table| table.name))
+}
+
+/// The cure for a key that its table does not have.
+fn suggestion(written: &str, here: &'static Table) -> String {
+    let tables = || TABLES.into_iter().chain([&FILE]).filter(|table| table.name != here.name);
+    if let Some(table) = tables().find(|table| table.keys.iter().any(|key| key.name() == written)) {
+        return match table.name {
+            "" => format!("`{written}` belongs to the top of the file, above every [table]"),
+            _ => format!("`{written}` belongs into {}", header(table)),
         };
-        Some(*flag)
     }
-
-    /// Complains about every key of the section that is not `known`. `elsewhere` are all paths that there are.
-    pub(super) fn unknown_keys(&mut self, section: &Section<'_>, known: &[&str], elsewhere: &[&str]) {
-        let keys = section.table.into_iter().flat_map(|table| table.iter().map(|(key, _)| key));
-        for key in keys.filter(|key| !known.contains(&key.get_ref().as_ref())) {
-            let written: &str = key.get_ref();
-            let said = format!("no rule has a key `{}`", section.path(&shortened(written)));
-            let help = suggestion(written, section, known, elsewhere);
-            self.error(Code::UnknownKey, key.span(), said, help);
-        }
+    if let Some(table) = TABLES.into_iter().find(|table| table.name == written) {
+        return format!("write {} on a line of its own, and its keys below it", header(table));
     }
+    if let Some(name) = nearest(written, names(here)) {
+        return format!("did you mean `{}`?", path(here, name));
+    }
+    let elsewhere = || tables().flat_map(|table| table.keys.iter().map(move |key| (key.name(), table)));
+    if let Some(near) = nearest(written, elsewhere().map(|(name, _)| name))
+        && let Some((name, table)) = elsewhere().find(|(name, _)| *name == near)
+    {
+        return format!("did you mean `{}`?", path(table, name));
+    }
+    format!("the keys here are {}", names(here).collect::<Vec<_>>().join(", "))
 }
 
-/// A gate that is switched off.
-fn off<T>(section: &Section<'_>, key: &str) -> Option<Setting<Option<T>>> {
-    let value = section.get(key).filter(|value| value.get_ref().as_str() == Some("off"))?;
-    Some(Setting { value: None, span: Some(value.span()) })
-}
-
-fn suggestion(written: &str, section: &Section<'_>, known: &[&str], elsewhere: &[&str]) -> String {
-    let leaf = |path: &&&str| path.rsplit('.').next() == Some(written);
-    if let Some((table, key)) = elsewhere.iter().find(leaf).and_then(|path| path.rsplit_once('.')) {
-        return format!("`{key}` belongs into [{table}]");
-    }
-    // A third of the letters may be wrong: more is another word.
-    match known.iter().map(|name| (distance(written, name), *name)).min() {
-        Some((wrong, name)) if wrong <= name.len().div_ceil(3) => format!("did you mean `{}`?", section.path(name)),
-        _ => format!("the keys here are {}", known.join(", ")),
-    }
+/// The name that was probably meant. A third of the letters may be wrong: more is another word.
+fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let (wrong, name) = names.map(|name| (distance(written, name), name)).min()?;
+    (wrong <= name.len().div_ceil(3)).then_some(name)
 }
 
 /// How many letters must be changed, added or left out to make one word of the other.
