@@ -6,7 +6,7 @@ use std::path::Path;
 use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 
-use crate::model::{AlarmName, humane};
+use crate::model::{AlarmName, humane, tags};
 use crate::rules::{AfterPromotion, BlueCapacity, Diagnostics, OnReturn, Protect, Rule, RuleSet, compile};
 use crate::runtime::rule_files::read_rule_files;
 
@@ -77,6 +77,9 @@ fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "\n{name} ({})", mode.as_str())?;
         for Protect { cluster, service } in protect {
             writeln!(out, "  protects {cluster}/{service}")?;
+        }
+        if protect.is_empty() {
+            writeln!(out, "  protects the services whose tag {} is {name}", tags::RULE)?;
         }
         if let Some(failures) = stability.task_failures {
             writeln!(out, "  breach at {failures} failed tasks in {}", humane(stability.window))?;

@@ -88,10 +88,8 @@ fn name(walk: &mut Walk, root: &Section<'_>) -> Option<(Arc<str>, Place)> {
 
 fn protect(walk: &mut Walk, root: &Section<'_>) -> Vec<(Protect, Place)> {
     let help = "add [[protect]] with cluster = \"…\" and service = \"…\"";
-    let Some(value) = root.get(keys::PROTECT.name) else {
-        walk.error(Code::Missing, 0..0, "the rule protects nothing", help);
-        return Vec::new();
-    };
+    // Without any, it protects those services whose tag names it.
+    let Some(value) = root.get(keys::PROTECT.name) else { return Vec::new() };
     let entries = match value.get_ref() {
         DeValue::Array(entries) if entries.is_empty() => {
             walk.error(Code::Missing, value.span(), "the rule protects nothing", help);

@@ -110,10 +110,10 @@ pub(super) static MODE: Key<Choice<Mode>> = Key {
 pub(super) static TABLES: [&Table; 8] =
     [&PROTECT, &WATCH, &STABILITY, &ERRORS, &COMPARE, &ROLLBACK, &LIMITS, &QUARANTINE];
 
-/// The only one of which there may be several, and must be one.
+/// The only one of which there may be several.
 pub(super) static PROTECT: Table = Table {
     name: "protect",
-    about: "Which services. When several rules match one, the most specific entry decides.",
+    about: "Which services, besides those whose tag taskset-guardian:rule names the rule. When several rules match one, the most specific entry decides.",
     keys: &[&CLUSTER, &SERVICE],
 };
 

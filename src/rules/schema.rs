@@ -70,9 +70,6 @@ pub fn schema() -> Value {
         };
         file["properties"][each.name] = shown;
     }
-    if let Some(required) = file["required"].as_array_mut() {
-        required.push(PROTECT.name.into());
-    }
     file["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     file["title"] = "Rule of taskset-guardian".into();
     file
