@@ -320,6 +320,7 @@ fn some_rule() -> impl Strategy<Value = Rule> {
 /// A bad or good rule file with a few characters changed.
 fn damaged() -> impl Strategy<Value = String> {
     let mut files = files_of("tests/fixtures/rules/bad");
+    files.extend(gallery::cases().iter().flat_map(|case| files_of(&gallery::folder(case))));
     files.extend(files_of("rules"));
     files.extend(files_of("rules/examples"));
     let texts: Vec<String> = files.into_iter().map(|file| file.text).filter(|text| !text.is_empty()).collect();
