@@ -10,6 +10,8 @@ mod orders;
 mod plan;
 mod run;
 pub mod schema;
+mod server;
+mod verdict;
 mod wiring;
 
 use std::io::{self, Write as _};
@@ -24,6 +26,7 @@ pub use demo::DemoArgs;
 pub use doctor::DoctorArgs;
 pub use orders::{HoldArgs, RegisterArgs, ReleaseArgs, RollbackArgs, UnregisterArgs};
 pub use run::RunArgs;
+pub use verdict::{QuarantinedArgs, VerdictArgs};
 
 /// Rolls ECS task sets back when green goes bad.
 #[derive(Debug, Parser)]
@@ -77,6 +80,10 @@ pub enum Verb {
     Release(ReleaseArgs),
     /// Roll the newest task set back, by the worker's plan and with its checks
     Rollback(RollbackArgs),
+    /// What became of a deployment, as an exit code: 0 graduated, 1 it did not, 2 no verdict (yet)
+    Verdict(VerdictArgs),
+    /// Whether a version was rolled back lately, as an exit code: 0 no, 1 yes
+    Quarantined(QuarantinedArgs),
     /// Print the JSON Schema of a file, for editors
     Schema {
         /// Which file
@@ -98,6 +105,8 @@ pub fn main() -> ExitCode {
             Verb::Hold(args) => orders::block_on(orders::hold(&args, cli.output)),
             Verb::Release(args) => orders::block_on(orders::release(&args, cli.output)),
             Verb::Rollback(args) => orders::block_on(orders::rollback(&args, cli.output)),
+            Verb::Verdict(args) => orders::block_on(verdict::verdict(&args, cli.output)),
+            Verb::Quarantined(args) => orders::block_on(verdict::quarantined(&args, cli.output)),
             Verb::Check { rules } => {
                 let json = cli.output == Output::Json;
                 check::check(&rules, json, &mut anstream::stdout(), &mut anstream::stderr()).map(ExitCode::from)

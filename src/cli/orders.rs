@@ -121,7 +121,7 @@ struct Ordered<'a> {
     tags: &'a [(&'a str, Option<String>)],
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}; write for example 30m or 2h"))?;
     Duration::try_from(parsed).map_err(|_| "it is negative".to_owned())
 }

@@ -213,10 +213,11 @@ impl Observe for Observer {
 
 /// What the service's task sets have to be asked about. Nothing when it is not ours to act on.
 fn found(service: &ServiceReading) -> Known {
-    let groups = match service.controller {
-        Controller::External => service.task_sets.iter().filter_map(|task_set| task_set.target_group.clone()).collect(),
-        _ => BTreeSet::new(),
-    };
+    if service.controller != Controller::External {
+        // ECS refuses to describe task sets that it manages itself.
+        return Known::default();
+    }
+    let groups = service.task_sets.iter().filter_map(|task_set| task_set.target_group.clone()).collect();
     Known { groups, ids: service.task_sets.iter().map(|task_set| task_set.id.clone()).collect() }
 }
 

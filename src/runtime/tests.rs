@@ -1,6 +1,6 @@
 //! The worker's promises, over a fake world and paused time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -518,6 +518,25 @@ async fn the_sweep_lists_what_globs_match_and_a_failing_list_drops_nobody() {
     world.clusters_fail.store(false, Ordering::Relaxed);
     running.after(seconds(30)).await;
     assert_eq!(running.swept().last(), Some(&keys(&[all[1], all[2], all[3]])), "gone is gone, once AWS says so");
+    running.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sweep_finds_what_is_registered_by_tag_and_does_without_when_that_is_denied() {
+    let world = Arc::new(World::default());
+    let web: BTreeMap<_, Arc<str>> = BTreeMap::from([(ServiceKey::new("prod", "web"), Arc::from("strict"))]);
+    *locked(&world.tagged) = Ok(web.clone());
+    world.deliver(&[]);
+    let running = begin(&world);
+    running.after(seconds(1)).await;
+    assert!(locked(&running.inputs).contains(&Input::Registered(web)));
+
+    *locked(&world.tagged) = Err(failure(ErrorClass::Throttled));
+    running.after(seconds(30)).await;
+    assert!(running.handle.health().missing().iter().any(|(part, _)| part.as_str() == "sweep"), "that is a fault");
+    *locked(&world.tagged) = Err(failure(ErrorClass::Denied));
+    running.after(seconds(30)).await;
+    assert_eq!(running.handle.health().missing(), [], "who protects by files alone need not allow it");
     running.end().await.unwrap();
 }
 

@@ -1,0 +1,183 @@
+//! The verbs by which people speak to the worker: the real binary, against the sandbox.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+#[path = "support/process.rs"]
+mod process;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use taskset_guardian::model::ServiceKey;
+use taskset_guardian::ports::Clock as _;
+use taskset_guardian::runtime::SystemClock;
+use taskset_guardian::sandbox::api::{ApiError, Backend as _, Call, Reply};
+use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
+use taskset_guardian::sandbox::world::{Act, Crash, Delivery, ServiceSetup, Setup, Timing, Version, World};
+
+use process::{Process, eventually, free_address, guardian};
+
+const QUEUE: &str = "http://sandbox/queue/taskset-guardian";
+
+const RULES: &str = "name = \"web\"\n\n[stability]\ntask_failures = 2\n\n[rollback]\ndrain = \"1s\"\n";
+
+struct Stage {
+    sandbox: Sandbox<World>,
+    directory: tempfile::TempDir,
+    address: String,
+}
+
+/// What a verb said, and how it ended.
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let crash = Crash { after: Duration::from_secs(1), exit_code: 1, out_of_memory: false };
+        let bad = Version { start_delay: Duration::from_secs(1), crash: Some(crash), ..Version::default() };
+        let service = |name: &str, controller: &str| ServiceSetup {
+            key: ServiceKey::new("prod", name),
+            controller: controller.to_owned(),
+            requests_per_second: 0,
+            ..ServiceSetup::default()
+        };
+        let setup = Setup {
+            services: vec![service("checkout", "EXTERNAL"), service("rolling", "ECS")],
+            versions: BTreeMap::from([("checkout:88".to_owned(), bad)]),
+            timing: Timing { deregistration: Duration::from_secs(1), ..Timing::default() },
+            delivery: Delivery {
+                delay: (Duration::from_millis(20), Duration::from_millis(100)),
+                ..Delivery::default()
+            },
+            drain: Duration::ZERO,
+            ..Setup::default()
+        };
+        let world = World::new(7, SystemClock.now(), setup);
+        let sandbox = Sandbox::start(world, Arc::new(SystemClock), WireSettings::default()).await.unwrap();
+        let stage = Self { sandbox, directory: tempfile::tempdir().unwrap(), address: free_address() };
+        std::fs::create_dir(stage.directory.path().join("rules")).unwrap();
+        std::fs::write(stage.directory.path().join("rules/web.toml"), RULES).unwrap();
+        stage
+    }
+
+    fn worker(&self) -> Process {
+        let mut command = guardian(self.directory.path(), &self.sandbox.endpoint());
+        command.args(["run", "--queue-url", QUEUE, "--sweep", "1s", "--listen", &self.address]);
+        Process::start("worker", command, self.directory.path())
+    }
+
+    /// One verb. Off the runtime's threads: the sandbox has to answer it meanwhile.
+    async fn verb(&self, line: &str) -> Said {
+        let mut command = guardian(self.directory.path(), &self.sandbox.endpoint());
+        command.args(line.split(' ')).env("TASKSET_GUARDIAN_SERVER", format!("http://{}", self.address));
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    fn tags(&self, service: &str) -> BTreeMap<String, String> {
+        let ask = Call::DescribeServices { cluster: "prod".to_owned(), services: vec![service.to_owned()] };
+        let Reply::Services { services, .. } = self.sandbox.with(|world| world.call(ask)).unwrap() else { panic!() };
+        services[0].tags.clone()
+    }
+
+    fn deploy(&self, version: &str) -> String {
+        let key = ServiceKey::new("prod", "checkout");
+        let act = Act::CreateTaskSet { version: version.to_owned(), scale: 100.0 };
+        self.sandbox.with(|world| world.person(&key, &act));
+        let ask = Call::DescribeServices { cluster: "prod".to_owned(), services: vec!["checkout".to_owned()] };
+        let Reply::Services { services, .. } = self.sandbox.with(|world| world.call(ask)).unwrap() else { panic!() };
+        services[0].task_sets.last().unwrap().id.clone()
+    }
+
+    async fn protected(&self) {
+        eventually("the worker has found it", async || {
+            let status = process::get(&self.address, "/status")?.1;
+            status.contains("\"service\":\"checkout\"").then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_could_not_be_rolled_back_is_not_registered() {
+    let stage = Stage::new().await;
+    let refused = stage.verb("register prod/rolling --rule web").await;
+    assert_eq!((refused.code, refused.out.as_str()), (1, ""), "{refused:?}");
+    assert!(refused.err.contains("its deployment controller is ECS, not EXTERNAL"), "{refused:?}");
+    assert!(stage.tags("rolling").is_empty());
+
+    let misspelt = stage.verb("register prod checkout --rule wbe").await;
+    assert!(misspelt.code == 1 && misspelt.err.contains("there are: web"), "{misspelt:?}");
+    assert!(stage.tags("checkout").is_empty());
+
+    assert_eq!(stage.verb("register prod/rolling --rule web --force").await.code, 0);
+    assert_eq!(stage.tags("rolling")["taskset-guardian:rule"], "web");
+    assert_eq!(stage.verb("unregister prod/rolling").await.code, 0);
+    assert!(stage.tags("rolling").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_what_is_in_the_way() {
+    let stage = Stage::new().await;
+    let nobody = stage.verb("doctor prod/nobody").await;
+    assert!(nobody.code == 1 && nobody.out.contains("correct cluster and service"), "{nobody:?}");
+    let bare = stage.verb("doctor checkout").await;
+    assert!(bare.code == 2 && bare.err.contains("CLUSTER/checkout"), "{bare:?}");
+    let none = stage.verb("doctor").await;
+    assert!(none.code == 2 && none.err.contains("no service is protected"), "{none:?}");
+
+    assert_eq!(stage.verb("register prod/checkout --rule web").await.code, 0);
+    let all = stage.verb("doctor --output json").await;
+    let document: serde_json::Value = serde_json::from_str(&all.out).unwrap();
+    assert_eq!((all.code, document[0]["ready"].as_bool(), document[0]["rule"].as_str()), (0, Some(true), Some("web")));
+
+    let denied = ApiError::client("AccessDeniedException", "not allowed");
+    stage.sandbox.with(|world| world.fail_next("DescribeServices", &denied, 1));
+    let refused = stage.verb("doctor prod/checkout").await;
+    assert!(refused.code == 1 && refused.out.contains("grant it"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_learns_what_became_of_its_deployment() {
+    let stage = Stage::new().await;
+    let early = stage.verb("verdict prod/checkout --task-set ecs-svc/1").await;
+    assert!(early.code == 2 && early.err.contains("--server names another one"), "{early:?}");
+
+    assert_eq!(stage.verb("register prod/checkout --rule web").await.code, 0);
+    let _worker = stage.worker();
+    stage.protected().await;
+    let nothing = stage.verb("rollback prod/checkout --reason none").await;
+    assert!(nothing.code == 1 && nothing.err.contains("nothing to go back to"), "{nothing:?}");
+
+    let green = stage.deploy("checkout:88");
+    let bad = stage.verb(&format!("verdict prod/checkout --task-set {green} --wait 60s")).await;
+    assert!(bad.code == 1 && bad.out.contains("rolled_back"), "{bad:?}");
+    let known = stage.verb("quarantined prod/checkout --task-definition checkout:88").await;
+    assert!(known.code == 1 && known.out.contains("is in quarantine"), "{known:?}");
+    assert_eq!(stage.verb("quarantined prod/checkout --task-definition checkout:87").await.code, 0);
+
+    let released = stage.verb("release prod/checkout --version checkout:88 --wait 4s").await;
+    assert_eq!(released.code, 0, "{released:?}");
+    assert_eq!(stage.verb("quarantined prod/checkout --task-definition checkout:88").await.code, 0);
+    assert!(!stage.tags("checkout").contains_key("taskset-guardian:release"), "it would lift every later one");
+    assert_eq!(stage.verb("release prod/checkout --version latest").await.code, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_is_written_with_its_reason_and_its_end() {
+    let stage = Stage::new().await;
+    let held = stage.verb("hold prod checkout --for 30m --reason migration#7").await;
+    assert_eq!(held.code, 0, "{held:?}");
+    let tags = stage.tags("checkout");
+    assert_eq!(tags["taskset-guardian:hold-reason"], "migration 7", "as AWS takes it");
+    let until = taskset_guardian::model::Timestamp::parse(&tags["taskset-guardian:hold-until"]).unwrap();
+    let left = until.since(SystemClock.now());
+    assert!(left > Duration::from_mins(29) && left <= Duration::from_mins(30), "{left:?}");
+    assert_eq!(stage.verb("release prod checkout").await.code, 0);
+    assert!(stage.tags("checkout").is_empty());
+}
