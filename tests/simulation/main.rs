@@ -33,6 +33,8 @@ const MANY: u64 = 100_000;
 const FOUND: &[(u64, &str)] = &[
     (267_203, "a schedule ended between an escalation and its commit"),
     (503_106, "blue is PRIMARY on the spare target group, and its share is the deployment's"),
+    (908_270, "a late delete of a deposed worker, and then its successor's"),
+    (1_270_332, "a write of a process that had died came between its successor's read and write"),
     (510_689, "a late write of a deposed worker counted as the shift from which the drain is measured"),
 ];
 

@@ -144,9 +144,10 @@ impl Simulation {
         let late = self.now.since(sent_at) > TIMEOUT;
         let refused = self.refusal(who, operation, self.schedule.faults.writes_denied);
         let outcome = refused.map_or_else(|| self.carry_out(who, &write, epoch, late), Outcome::Failed);
-        // A deposed worker listens to nobody any more.
+        // A deposed worker listens to nobody any more, and what it sent is news to its successor.
         let worker = &self.workers[who];
         if !worker.acting || worker.epoch() != epoch {
+            (self.judged.disturbed_at, self.judged.disturbed_after) = (self.now, self.judged.happened);
             return;
         }
         if self.chance(self.schedule.faults.crash_after_apply) {
@@ -186,16 +187,18 @@ impl Simulation {
     /// S6, when a call is applied.
     fn check_epoch(&mut self, write: &Write, epoch: u64, late: bool) {
         let operation = write.operation();
-        if self.deposed(epoch) {
+        let stray = self.deposed(epoch);
+        if stray {
             self.judged.stray_at = Some(self.now);
             self.broken_or_race("S6", format!("{operation} of a deposed worker is applied"), late);
         }
         if let Write::DeleteTaskSet { task_set, .. } = write
             && self.workers.len() > 1
-            && let Some(other) = self.judged.deleted.insert(task_set.to_string(), epoch)
+            && let Some((other, was_stray)) = self.judged.deleted.insert(task_set.to_string(), (epoch, stray))
             && other != epoch
         {
-            self.broken_or_race("S6", format!("{task_set} is deleted by two workers"), late);
+            // What a deposed worker sends late, its successor can't know of.
+            self.broken_or_race("S6", format!("{task_set} is deleted by two workers"), late || was_stray);
         }
     }
 

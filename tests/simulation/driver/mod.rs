@@ -229,8 +229,8 @@ struct Judged {
     news: bool,
     /// When a write was last applied whose sender had been deposed: it counts as a shift, which nobody knows of.
     stray_at: Option<Timestamp>,
-    /// Under which epoch a task set was deleted.
-    deleted: BTreeMap<String, u64>,
+    /// Under which epoch a task set was deleted, and whether by a deposed worker.
+    deleted: BTreeMap<String, (u64, bool)>,
     /// The journal was lost, and with it how often a rule was asserted.
     amnesia: bool,
     /// Since when no worker acts.
