@@ -27,6 +27,7 @@ mod receipts;
 mod reload;
 pub mod rule_files;
 mod sweep;
+mod together;
 mod turn;
 mod worker;
 

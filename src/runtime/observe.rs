@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 
 use super::executor::Observe;
+use super::together::Together;
 use crate::model::{
     AlarmReading, Ask, CallError, Controller, ErrorClass, Observation, ServiceKey, ServiceReading, TargetCounts,
     TargetGroupArn, TaskReading, TaskSet, TaskSetId, Traffic, TrafficRule, humane,
@@ -29,6 +30,7 @@ const ALARMS_LIMIT: Duration = Duration::from_secs(3);
 /// Reads services.
 pub struct Observer {
     fleet: Arc<dyn Fleet>,
+    services: Together,
     balancers: Arc<dyn LoadBalancers>,
     alarms: Arc<dyn Alarms>,
     clock: Arc<dyn Clock>,
@@ -58,8 +60,8 @@ impl Observer {
         alarms: Arc<dyn Alarms>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let known = Mutex::default();
-        Self { fleet, balancers, alarms, clock, known, limit: LIMIT, alarms_limit: ALARMS_LIMIT }
+        let (known, services) = (Mutex::default(), Together::new(fleet.clone()));
+        Self { fleet, services, balancers, alarms, clock, known, limit: LIMIT, alarms_limit: ALARMS_LIMIT }
     }
 
     /// Reads what was asked for. Always ends.
@@ -110,8 +112,10 @@ impl Observer {
     }
 
     async fn service(&self, key: &ServiceKey) -> Result<ServiceReading, CallError> {
-        let mut readings = self.fleet.describe(&key.cluster, std::slice::from_ref(&key.service)).await?;
-        readings.remove(key).ok_or_else(|| failure(ErrorClass::NotFound, format!("there is no service {key}")))
+        self.services
+            .describe(key)
+            .await?
+            .ok_or_else(|| failure(ErrorClass::NotFound, format!("there is no service {key}")))
     }
 
     async fn tasks(&self, ask: &Ask) -> Result<Vec<TaskReading>, CallError> {
