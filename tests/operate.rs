@@ -169,6 +169,23 @@ async fn a_pipeline_learns_what_became_of_its_deployment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn check_finds_patterns_that_match_nothing_when_aws_can_be_asked() {
+    let stage = Stage::new().await;
+    let protects =
+        |cluster: &str, service: &str| format!("[[protect]]\ncluster = \"{cluster}\"\nservice = \"{service}\"\n");
+    let entries =
+        [("prod", "check*"), ("prod", "rolling"), ("prod", "chekout"), ("prod", "pay-*"), ("prd", "checkout")];
+    let text = entries.iter().map(|(cluster, service)| protects(cluster, service)).collect::<String>();
+    std::fs::write(stage.directory.path().join("rules/web.toml"), format!("name = \"web\"\n{text}")).unwrap();
+    let alone = stage.verb("check rules").await;
+    assert_eq!(alone.code, 0, "{alone:?}");
+    let asked = stage.verb("check rules --aws").await;
+    assert_eq!(asked.code, 1, "{asked:?}");
+    let wrong: Vec<_> = asked.err.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(wrong, ["prod/chekout", "prod/pay-*", "prd/checkout"], "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hold_is_written_with_its_reason_and_its_end() {
     let stage = Stage::new().await;
     let held = stage.verb("hold prod checkout --for 30m --reason migration#7").await;

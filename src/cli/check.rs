@@ -1,13 +1,17 @@
 //! `check`: all that is wrong with the rule files, or what they protect.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 
-use crate::model::{AlarmName, humane, tags};
+use crate::model::{AlarmName, ErrorClass, humane, tags};
+use crate::ports::Fleet;
 use crate::rules::{AfterPromotion, BlueCapacity, Diagnostics, OnReturn, Protect, Rule, RuleSet, compile};
+use crate::runtime::list;
 use crate::runtime::rule_files::read_rule_files;
 
 /// All rules are right.
@@ -26,15 +30,41 @@ const COLUMNS: usize = 100;
 /// # Errors
 /// When the result can't be written.
 pub fn check(dir: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
+    check_against(dir, json, |_| Ok(Vec::new()), out, err)
+}
+
+/// The same, and what `match_nothing` says of rules without errors: patterns that no service fits are wrong too.
+///
+/// # Errors
+/// When the result can't be written, or `match_nothing` fails.
+pub(super) fn check_against(
+    dir: &Path,
+    json: bool,
+    match_nothing: impl FnOnce(&RuleSet) -> anyhow::Result<Vec<Unmatched>>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> anyhow::Result<u8> {
     let colored = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
-    let (result, code) = examine(dir);
+    let (mut result, mut code) = examine(dir);
+    if let Examined::Fine { rules, unmatched } = &mut result {
+        *unmatched = match_nothing(rules)?;
+        code = if unmatched.is_empty() { code } else { WRONG };
+    }
     if json {
         serde_json::to_writer_pretty(&mut *out, &result)?;
         writeln!(out)?;
         return Ok(code);
     }
     match &result {
-        Examined::Fine { rules } => write_summary(rules, out)?,
+        Examined::Fine { rules, unmatched } => {
+            write_summary(rules, out)?;
+            for Unmatched { rule, cluster, service } in unmatched {
+                writeln!(
+                    err,
+                    "error: {cluster}/{service} of the rule {rule:?} matches no service in this account and Region"
+                )?;
+            }
+        }
         Examined::Wrong { diagnostics } => {
             writeln!(out, "{}", diagnostics.render(colored, COLUMNS))?;
             let count = diagnostics.0.len();
@@ -45,13 +75,55 @@ pub fn check(dir: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -
     Ok(code)
 }
 
+/// A `[[protect]]` that protects nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Unmatched {
+    rule: String,
+    cluster: String,
+    service: String,
+}
+
+/// Every `[[protect]]` that no service of the account and Region fits.
+pub(super) async fn unmatched(fleet: &dyn Fleet, rules: &RuleSet) -> anyhow::Result<Vec<Unmatched>> {
+    let listing = list(fleet, rules, &BTreeSet::new()).await;
+    if let Some(error) = listing.errors.into_iter().find(|error| error.class != ErrorClass::NotFound) {
+        return Err(error.into());
+    }
+    // Names without globs are not listed but taken for true.
+    let mut found = BTreeSet::new();
+    for key in listing.found {
+        match fleet.describe(&key.cluster, std::slice::from_ref(&key.service)).await {
+            Ok(readings) => found.extend(readings.into_keys()),
+            Err(error) if error.class == ErrorClass::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let entries = rules.rules.iter().flat_map(|rule| rule.protect.iter().map(move |protect| (rule, protect)));
+    let fits_none = entries.filter(|(_, protect)| !found.iter().any(|key| protect.matches(key)));
+    let unmatched = |(rule, protect): (&Arc<Rule>, &Protect)| Unmatched {
+        rule: rule.name.to_string(),
+        cluster: protect.cluster.to_string(),
+        service: protect.service.to_string(),
+    };
+    Ok(fits_none.map(unmatched).collect())
+}
+
 /// The JSON document.
 #[derive(Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 enum Examined {
-    Fine { rules: RuleSet },
-    Wrong { diagnostics: Diagnostics },
-    Impossible { error: String },
+    Fine {
+        rules: RuleSet,
+        /// Only when AWS was asked.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        unmatched: Vec<Unmatched>,
+    },
+    Wrong {
+        diagnostics: Diagnostics,
+    },
+    Impossible {
+        error: String,
+    },
 }
 
 fn examine(dir: &Path) -> (Examined, u8) {
@@ -64,7 +136,7 @@ fn examine(dir: &Path) -> (Examined, u8) {
         return (Examined::Impossible { error: format!("no *.toml in {}", dir.display()) }, WRONG);
     }
     match compile(&files) {
-        Ok(rules) => (Examined::Fine { rules }, FINE),
+        Ok(rules) => (Examined::Fine { rules, unmatched: Vec::new() }, FINE),
         Err(diagnostics) => (Examined::Wrong { diagnostics }, WRONG),
     }
 }

@@ -67,6 +67,10 @@ pub enum Verb {
         /// Directory of rule files, or one file
         #[arg(value_name = "DIR", default_value = "rules")]
         rules: PathBuf,
+
+        /// Ask AWS too, whether every [[protect]] matches a service
+        #[arg(long)]
+        aws: bool,
     },
     /// Could a service be rolled back right now? What is in the way, and the cure
     Doctor(DoctorArgs),
@@ -107,9 +111,17 @@ pub fn main() -> ExitCode {
             Verb::Rollback(args) => orders::block_on(orders::rollback(&args, cli.output)),
             Verb::Verdict(args) => orders::block_on(verdict::verdict(&args, cli.output)),
             Verb::Quarantined(args) => orders::block_on(verdict::quarantined(&args, cli.output)),
-            Verb::Check { rules } => {
-                let json = cli.output == Output::Json;
-                check::check(&rules, json, &mut anstream::stdout(), &mut anstream::stderr()).map(ExitCode::from)
+            Verb::Check { rules, aws } => {
+                let (json, out, err) = (cli.output == Output::Json, &mut anstream::stdout(), &mut anstream::stderr());
+                let ask = |rules: &crate::rules::RuleSet| {
+                    orders::block_on(async { check::unmatched(&account::connect().await?.fleet(), rules).await })
+                };
+                let code = if aws {
+                    check::check_against(&rules, json, ask, out, err)
+                } else {
+                    check::check(&rules, json, out, err)
+                };
+                code.map(ExitCode::from)
             }
             Verb::Schema { what } => {
                 schema::schema(what, &mut anstream::stdout())?;

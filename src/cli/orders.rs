@@ -137,7 +137,7 @@ fn hold_for(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs one verb to its end.
-pub(super) fn block_on(verb: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+pub(super) fn block_on<T>(verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Runtime::new().context("begin the runtime")?.block_on(verb)
 }
 
