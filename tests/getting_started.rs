@@ -1,5 +1,5 @@
 //! `docs/getting-started.md`, typed word for word: the real binary in three terminals.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tell why")]
 
 #[path = "support/process.rs"]
 mod process;

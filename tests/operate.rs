@@ -1,5 +1,5 @@
 //! The verbs by which people speak to the worker: the real binary, against the sandbox.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tell why")]
 
 #[path = "support/process.rs"]
 mod process;

@@ -155,7 +155,7 @@ pub(super) async fn quarantined(args: &QuarantinedArgs, output: Output) -> anyho
     let out = &mut anstream::stdout().lock();
     match (output, found) {
         (Output::Json, found) => {
-            writeln!(out, "{}", serde_json::json!({ "quarantined": found.is_some(), "record": found }))?
+            writeln!(out, "{}", serde_json::json!({ "quarantined": found.is_some(), "record": found }))?;
         }
         (Output::Text, None) => writeln!(out, "{wanted} is not in quarantine for {key}")?,
         (Output::Text, Some(one)) => {

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::roles::{Roles, roles};
 use super::traffic::{self, NotUnderstood};
 use crate::model::{
-    AlarmReading, Controller, Observation, ServiceStatus, Stability, TargetGroupArn, TaskSet, TaskSetStatus, Timestamp,
-    TrafficRule, humane, tags,
+    AlarmName, AlarmReading, Controller, Observation, ServiceStatus, Stability, TargetGroupArn, TaskSet, TaskSetStatus,
+    Timestamp, TrafficRule, humane, tags,
 };
 use crate::rules::{Mode, Rule};
 
@@ -186,8 +186,8 @@ fn alarms(rule: &Rule, seen: &Observation) -> Vec<Check> {
         return vec![Check::new("alarms", CheckVerdict::Warning, what).cure(cure)];
     };
     let mut checks = Vec::new();
-    let known = |name: &&crate::model::AlarmName| all.iter().any(|alarm| alarm.name == **name);
-    let absent: Vec<_> = rule.errors.alarms.iter().filter(|name| !known(name)).map(|name| name.as_str()).collect();
+    let known = |name: &&AlarmName| all.iter().any(|alarm| alarm.name == **name);
+    let absent: Vec<_> = rule.errors.alarms.iter().filter(|name| !known(name)).map(AlarmName::as_str).collect();
     if !absent.is_empty() {
         let what = format!("the rule names alarms that do not exist: {}", absent.join(", "));
         checks.push(Check::new("alarms", CheckVerdict::Warning, what).cure("create them, or correct errors.alarms"));

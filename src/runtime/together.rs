@@ -217,7 +217,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_hangs_holds_nobody_up_for_long() {
-        let fleet = Arc::new(Slow { takes: Duration::from_secs(3600), ..Slow::default() });
+        let fleet = Arc::new(Slow { takes: Duration::from_hours(1), ..Slow::default() });
         let together = Arc::new(Together::new(fleet.clone()));
         for name in ["a", "b", "c"] {
             let (together, key) = (together.clone(), ServiceKey::new("prod", name));

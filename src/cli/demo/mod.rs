@@ -35,6 +35,7 @@ const PRACTICE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 45
 
 /// Flags of `demo`.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "flags, which exclude each other by clap's word")]
 pub struct DemoArgs {
     /// Which deployment; see --list
     #[arg(long, value_name = "NAME", default_value = "crash-at-start", conflicts_with_all = ["all", "list"])]

@@ -102,18 +102,18 @@ pub(super) fn answer(
                 tag.done()?;
             }
             input.done()?;
-            empty(operation, call(Call::TagResource { resource, tags })?)
+            empty(operation, &call(Call::TagResource { resource, tags })?)
         }
         "UntagResource" => {
             let (resource, keys) = (input.text("resourceArn")?, input.texts("tagKeys")?);
             input.done()?;
-            empty(operation, call(Call::UntagResource { resource, keys })?)
+            empty(operation, &call(Call::UntagResource { resource, keys })?)
         }
         _ => Err(unknown_operation(operation)),
     }
 }
 
-fn empty(operation: &str, reply: Reply) -> Result<Value, ApiError> {
+fn empty(operation: &str, reply: &Reply) -> Result<Value, ApiError> {
     match reply {
         Reply::Empty => Ok(json!({})),
         _ => Err(misfit(operation)),
