@@ -141,7 +141,7 @@ async fn the_guide_can_be_typed_word_for_word() {
         match (kind, rest, terminal) {
             ("console", "install", _) => {}
             ("console", "environment", _) => {
-                session.environment = commands.map(|line| format!("{line}; ")).collect();
+                session.environment = commands.flat_map(|line| [line, "; "]).collect();
             }
             ("console", _, Some(terminal)) => {
                 commands.for_each(|line| session.begin(terminal, line));
@@ -168,7 +168,9 @@ async fn the_guide_can_be_typed_word_for_word() {
             }
             ("practice", ..) => {
                 let stdin = session.terminals.get_mut("1").unwrap().child.stdin.as_mut().unwrap();
-                lines.iter().for_each(|line| writeln!(stdin, "{line}").unwrap());
+                for line in &lines {
+                    writeln!(stdin, "{line}").unwrap();
+                }
             }
             other => panic!("the guide has a block {other:?}, which nobody can type"),
         }

@@ -68,7 +68,7 @@ pub enum Verb {
         #[arg(value_name = "DIR", default_value = "rules")]
         rules: PathBuf,
 
-        /// Ask AWS too, whether every [[protect]] matches a service
+        /// Ask AWS too, whether every entry of `protect` matches a service
         #[arg(long)]
         aws: bool,
     },
