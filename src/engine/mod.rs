@@ -4,6 +4,7 @@
 //! sweep's pace and deadlines ask for a read (`reads`); only a fresh observation decides (`observed`): roles, then
 //! gates, then, once breached, the plan (`roles`, `gates`, `plan`, `rollback`).
 
+mod after;
 mod brakes;
 mod gates;
 mod hold;

@@ -9,7 +9,7 @@ use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy};
 use super::roles::{Roles, roles};
 use super::signals::BOUND_ALARMS;
 use super::traffic::NotUnderstood;
-use super::{Finding, Note, hold, orders, plan, quarantine, rollback, traffic};
+use super::{Finding, Note, after, hold, orders, plan, quarantine, rollback, traffic};
 use crate::model::{
     CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability,
     TargetGroupArn, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
@@ -86,6 +86,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         soft.verdict = None;
         soft.findings.clear();
     }
+    after::look(key, partition, seen, out);
     rollback::advance(key, partition, seen, out);
     graduate(key, partition, seen, out);
     if partition.kept.live().is_some_and(|d| !d.alarms_searched && d.rollback.is_none()) && !seen.ask.find_alarms {
