@@ -245,6 +245,7 @@ impl Simulation {
                 self.broken_or_race(&promise, violation.what, true);
                 continue;
             }
+            let race = race || (violation.invariant == "S10" && judged.unseen_dispute);
             self.broken_or_race(violation.invariant, violation.what, race);
         }
     }

@@ -21,8 +21,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use taskset_guardian::engine::{DeploymentView, Settings};
 use taskset_guardian::model::{
-    Announcement, AnnouncementKind, Ask, CallError, EffectId, IncidentId, Observation, Outcome, Phase, ServiceKey,
-    ServiceReading, TaskSetId, Timestamp, Write,
+    Action, Announcement, AnnouncementKind, Ask, CallError, EffectId, IncidentId, Observation, Outcome, Phase,
+    ServiceKey, ServiceReading, TaskSetId, Timestamp, TrafficRuleId, Write,
 };
 use taskset_guardian::sandbox::world::{Act, World};
 use tokio::runtime::{Builder, Runtime};
@@ -231,6 +231,12 @@ struct Judged {
     deleted: BTreeMap<String, u64>,
     /// The journal was lost, and with it how often a rule was asserted.
     amnesia: bool,
+    /// Writes to rules that were applied and whose answers were lost, with what the rules were before, until a read shows
+    /// anything else.
+    unheard: BTreeMap<TrafficRuleId, (EffectId, Vec<Action>)>,
+    /// Somebody set a rule back in a way that no read can have shown: we overwrote it unseen, or it reads as if our write
+    /// had never arrived. Nobody knows of that dispute.
+    unseen_dispute: bool,
     /// Since when no worker acts.
     leaderless_since: Timestamp,
     /// Of those that the world has found.
@@ -261,6 +267,8 @@ impl Simulation {
             news: false,
             deleted: BTreeMap::new(),
             amnesia: false,
+            unheard: BTreeMap::new(),
+            unseen_dispute: false,
             leaderless_since: began,
             violations: 0,
         };
