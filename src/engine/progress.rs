@@ -152,7 +152,7 @@ impl Purpose {
     }
 
     /// How often it may be accepted.
-    pub(super) const fn limit(&self) -> u32 {
+    pub(super) fn limit(&self) -> u32 {
         match self {
             _ if without(Mutant::NoForeignLimit) => u32::MAX,
             // By then somebody has undone the first.
@@ -274,7 +274,7 @@ impl Rollback {
             Purpose::Shift(_) | Purpose::Reassert(_) => accepted.times >= purpose.limit(),
             _ => false,
         };
-        self.accepted.iter().any(again)
+        self.accepted.iter().any(again) && !without(Mutant::ReassertForgotten)
     }
 
     /// It was done, and is not any more.
