@@ -4,6 +4,7 @@
 //! sweep's pace and deadlines ask for a read (`reads`); only a fresh observation decides (`observed`): roles, then
 //! gates, then, once breached, the plan (`roles`, `gates`, `plan`, `rollback`).
 
+mod after;
 mod brakes;
 mod doctor;
 mod gates;
@@ -285,6 +286,7 @@ fn restarted(services: &mut BTreeMap<ServiceKey, Partition>, out: &mut Out<'_>) 
 fn clock_set(services: &mut BTreeMap<ServiceKey, Partition>, by_ms: i64, out: &mut Out<'_>) {
     out.step.changed = true;
     out.outbox.clock_set(by_ms);
+    out.brakes.clock_set(by_ms);
     for (key, partition) in services {
         partition.clock_set(by_ms);
         partition.soft.want(out.now);

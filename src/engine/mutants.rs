@@ -26,6 +26,8 @@ pub enum Mutant {
     PromotionForcedThrough,
     /// A foreign writer is fought for ever.
     NoForeignLimit,
+    /// What the rollback has spent on a foreign writer is forgotten once it is done.
+    ReassertForgotten,
     /// One rule that was shifted stands for all.
     OneRuleStandsForAll,
     /// Reads are acted on however old they are.
@@ -36,7 +38,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoPrimaryCheck,
         Self::SingleReadDelete,
         Self::NoBlueCheck,
@@ -48,6 +50,7 @@ impl Mutant {
         Self::NoSupersede,
         Self::PromotionForcedThrough,
         Self::NoForeignLimit,
+        Self::ReassertForgotten,
         Self::OneRuleStandsForAll,
         Self::OldReads,
         Self::DecideAgain,

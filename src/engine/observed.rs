@@ -8,7 +8,7 @@ use super::out::Out;
 use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy};
 use super::roles::{Roles, roles};
 use super::signals::BOUND_ALARMS;
-use super::{Finding, Note, doctor, hold, orders, plan, quarantine, rollback};
+use super::{Finding, Note, after, doctor, hold, orders, plan, quarantine, rollback};
 use crate::model::{
     CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability,
     TargetGroupArn, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
@@ -85,6 +85,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         soft.verdict = None;
         soft.findings.clear();
     }
+    after::look(key, partition, seen, out);
     rollback::advance(key, partition, seen, out);
     graduate(key, partition, seen, out);
     if partition.kept.live().is_some_and(|d| !d.alarms_searched && d.rollback.is_none()) && !seen.ask.find_alarms {

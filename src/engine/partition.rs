@@ -47,9 +47,10 @@ impl Partition {
             let unhealthy_since = unhealthy.as_mut().map(|unhealthy| &mut unhealthy.since);
             let measured = [promoted_at.as_mut(), unsteady_since.as_mut(), unhealthy_since];
             measured.into_iter().flatten().for_each(|at| *at = at.moved(by_ms));
-            if let Some(rollback) = deployment.rollback.as_mut().filter(|rollback| !rollback.closed) {
-                rollback.clock_set(by_ms);
-            }
+        }
+        // Also one that is done: it may be opened again.
+        if let Some(rollback) = kept.deployment.as_mut().and_then(|deployment| deployment.rollback.as_mut()) {
+            rollback.clock_set(by_ms);
         }
     }
 }

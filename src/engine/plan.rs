@@ -21,7 +21,7 @@ use crate::rules::{AfterPromotion, BlueCapacity, DeletePolicy, Rule};
 const OBSERVATION_LIFE: Duration = Duration::from_secs(16);
 
 /// How long what AWS has accepted may read as before: ECS and ELB answer reads from replicas that lag by seconds.
-const SETTLE: Duration = Duration::from_secs(5);
+pub(super) const SETTLE: Duration = Duration::from_secs(5);
 
 /// How long blue may lack capacity by itself before a person is called: one task's replacement takes about this long.
 const BLUE_PATIENCE: Duration = Duration::from_mins(1);
@@ -38,9 +38,6 @@ pub(super) const POLL: Duration = Duration::from_secs(1);
 
 /// Pace of reads while time itself is awaited.
 const SLOW_POLL: Duration = Duration::from_secs(10);
-
-/// How often a write may be accepted: the first, and one re-assert against somebody who undid it.
-const ASSERTS: u32 = 2;
 
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq)]
@@ -197,7 +194,8 @@ pub(super) fn next(view: View<'_>) -> Next {
     if let Some(at) = rollback.retry_at.filter(|at| *at > now) {
         return Next::Wait(step, at, "waiting before the next try".to_owned());
     }
-    let deletes = deletes(rule, deployment);
+    // What was kept when the rollback was done stays.
+    let deletes = deletes(rule, deployment) && !rollback.is_reopened();
     let leaves = green.is_some_and(|green| green.is_living() && green.running > 0) && deletes;
     // Blue takes over when traffic moves, or, without a load balancer, when green ends.
     let takes_over = !shift.is_empty() || (deployment.green_group.is_none() && leaves);
@@ -344,7 +342,8 @@ impl View<'_> {
         if without(Mutant::OneRuleStandsForAll) && self.rollback.last_accepted().is_some() {
             return Goal::Met;
         }
-        let writes = shift.into_iter().map(|write| (Purpose::of(&write, Purpose::Shift), write)).collect();
+        let purpose = if self.rollback.is_reopened() { Purpose::Reassert } else { Purpose::Shift };
+        let writes = shift.into_iter().map(|write| (Purpose::of(&write, purpose), write)).collect();
         let foreign = "somebody else keeps writing the rules: set to blue twice, they send traffic to green again";
         self.assert(Step::VerifyTraffic, writes, foreign, "waiting for all rules to read as written")
     }
@@ -357,8 +356,8 @@ impl View<'_> {
         }
         let times = |purpose: &Purpose| self.rollback.accepted.get(purpose).map_or(0, |accepted| accepted.times);
         let fresh = |purpose: &Purpose| self.rollback.accepted(purpose).is_some_and(|at| self.now.since(at) < SETTLE);
-        let most = if without(Mutant::NoForeignLimit) { u32::MAX } else { ASSERTS };
-        let spent: Vec<_> = writes.iter().filter(|(purpose, _)| times(purpose) >= most && !fresh(purpose)).collect();
+        let is_spent = |purpose: &Purpose| times(purpose) >= purpose.limit() && !fresh(purpose);
+        let spent: Vec<_> = writes.iter().filter(|(purpose, _)| is_spent(purpose)).collect();
         if let Some((purpose, _)) = spent.first() {
             return Goal::Stuck(Stuck { step, why: format!("{foreign} ({purpose})"), frozen: true });
         }

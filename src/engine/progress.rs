@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mutants::{Mutant, without};
 use super::partition::Deployment;
 use super::traffic::Seats;
 use crate::model::{
-    Action, EffectId, Evidence, Gate, Incident, Moment, ServiceKey, Step, Timestamp, TrafficRuleId, Write,
+    Action, EffectId, Evidence, Gate, Incident, IncidentOutcome, Moment, ServiceKey, Step, Timestamp, TrafficRuleId,
+    Write,
 };
 
 /// Moments that an incident keeps.
 const MOMENTS: usize = 200;
+
+/// How often a write may be accepted: the first, and one re-assert against somebody who undid it.
+const ASSERTS: u32 = 2;
 
 /// One decided rollback.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +56,20 @@ pub(super) struct Rollback {
     pub(super) failures: u32,
     /// No write before this.
     pub(super) retry_at: Option<Timestamp>,
+    /// What came after it was done.
+    #[serde(default)]
+    pub(super) after: After,
+}
+
+/// What came after a rollback was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct After {
+    /// When it was opened again last, because somebody gave green's group weight.
+    pub(super) opened_at: Option<Timestamp>,
+    /// It was said that nothing is done about that.
+    pub(super) said: bool,
+    /// Since when reads show such weight, until it is opened again.
+    pub(super) seen_since: Option<Timestamp>,
 }
 
 /// What a person is needed for.
@@ -79,6 +98,8 @@ pub(super) enum Purpose {
     Delete,
     /// A sticky rule gets its pair back.
     Pair(TrafficRuleId),
+    /// A rule goes to blue again, after the rollback was done.
+    Reassert(TrafficRuleId),
 }
 
 /// A write that was sent.
@@ -124,16 +145,26 @@ impl Purpose {
         match self {
             Self::Introduce(_) | Self::Scale => Step::RestoreBlue,
             Self::Promote => Step::PromoteBlue,
-            Self::Shift(_) => Step::ShiftTraffic,
+            Self::Shift(_) | Self::Reassert(_) => Step::ShiftTraffic,
             Self::Delete => Step::DeleteGreen,
             Self::Pair(_) => Step::VerifyGone,
+        }
+    }
+
+    /// How often it may be accepted.
+    pub(super) fn limit(&self) -> u32 {
+        match self {
+            _ if without(Mutant::NoForeignLimit) => u32::MAX,
+            // By then somebody has undone the first.
+            Self::Reassert(_) => 1,
+            _ => ASSERTS,
         }
     }
 
     /// The call's name.
     pub(super) const fn operation(&self) -> &'static str {
         match self {
-            Self::Introduce(rule) | Self::Shift(rule) | Self::Pair(rule) => rule.operation(),
+            Self::Introduce(rule) | Self::Shift(rule) | Self::Pair(rule) | Self::Reassert(rule) => rule.operation(),
             Self::Scale => "UpdateTaskSet",
             Self::Promote => "UpdateServicePrimaryTaskSet",
             Self::Delete => "DeleteTaskSet",
@@ -150,6 +181,7 @@ impl fmt::Display for Purpose {
             Self::Scale => write!(f, "{operation}: blue to 100 %"),
             Self::Promote => write!(f, "{operation}: blue PRIMARY again"),
             Self::Shift(rule) => write!(f, "{operation}: all of {} to blue", rule.short()),
+            Self::Reassert(rule) => write!(f, "{operation}: all of {} to blue again", rule.short()),
             Self::Delete => write!(f, "{operation} with force: green"),
             Self::Pair(rule) => write!(f, "{operation}: {} names green again, with weight 0", rule.short()),
         }
@@ -191,6 +223,7 @@ impl Rollback {
             blue_short_since: None,
             failures: 0,
             retry_at: None,
+            after: After::default(),
         }
     }
 
@@ -202,7 +235,9 @@ impl Rollback {
     /// The step that a phase shows while the plan stands here.
     pub(super) fn step(&self) -> Step {
         let shifted = self.accepted.keys().any(|purpose| matches!(purpose, Purpose::Shift(_)));
-        if self.accepted(&Purpose::Delete).is_some() {
+        if self.is_reopened() {
+            Step::VerifyTraffic
+        } else if self.accepted(&Purpose::Delete).is_some() {
             Step::VerifyGone
         } else if self.safe_since.is_some() {
             Step::Drain
@@ -223,6 +258,55 @@ impl Rollback {
         self.accepted.values().map(|accepted| accepted.at).max()
     }
 
+    /// It was done, and is open again: only the rules are to be given back to blue.
+    pub(super) const fn is_reopened(&self) -> bool {
+        self.after.opened_at.is_some()
+    }
+
+    /// Since when it is open.
+    pub(super) fn open_since(&self) -> Timestamp {
+        self.after.opened_at.unwrap_or(self.incident.detected_at)
+    }
+
+    /// A rule was set back once against somebody who had undone a shift, during the rollback or after it.
+    pub(super) fn has_reasserted(&self) -> bool {
+        let again = |(purpose, accepted): (&Purpose, &Accepted)| match purpose {
+            Purpose::Shift(_) | Purpose::Reassert(_) => accepted.times >= purpose.limit(),
+            _ => false,
+        };
+        self.accepted.iter().any(again) && !without(Mutant::ReassertForgotten)
+    }
+
+    /// It was done, and is not any more.
+    pub(super) fn open_again(&mut self, now: Timestamp, why: &str) {
+        // A call about a step that was done in the end says nothing of what is to come; of a foreign writer a person has
+        // heard, unless the rollback was done in spite of one.
+        let first = !self.is_reopened();
+        self.escalation.take_if(|escalation| first || !escalation.frozen);
+        self.after.opened_at = Some(now);
+        self.after.seen_since = None;
+        self.closed = false;
+        // Rules that lost their pair have it back, or are somebody else's by now.
+        self.seats.clear();
+        self.unsure.clear();
+        self.failures = 0;
+        self.retry_at = None;
+        self.blue_short_since = None;
+        self.incident.outcome = IncidentOutcome::Open;
+        self.incident.reason = None;
+        self.log(now, why);
+    }
+
+    /// A person was called because somebody else writes the rules: nothing may be written any more.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.escalation.as_ref().is_some_and(|escalation| escalation.frozen)
+    }
+
+    /// A person's hold stops it. A person's rollback it does not stop, but what comes after is nobody's order.
+    pub(super) fn heeds_holds(&self) -> bool {
+        !self.is_by_person() || self.is_reopened()
+    }
+
     /// A person wanted it, and no gate.
     pub(super) fn is_by_person(&self) -> bool {
         self.incident.evidence.iter().any(|evidence| evidence.gate == Gate::Person)
@@ -230,13 +314,14 @@ impl Rollback {
 
     /// Nothing has been done yet, and what it was decided on is no longer fresh.
     pub(super) fn is_stale(&self, now: Timestamp, freshness: Duration) -> bool {
-        self.accepted.is_empty() && now.since(self.evidence_at) > freshness
+        !self.is_reopened() && self.accepted.is_empty() && now.since(self.evidence_at) > freshness
     }
 
     /// The clock was set. How old the evidence is, and for how long the rollback has been open, is told by the clock.
     pub(super) fn clock_set(&mut self, by_ms: i64) {
-        let Self { safe_since, draining_since, blue_short_since, retry_at, accepted, .. } = self;
-        for at in [safe_since, draining_since, blue_short_since, retry_at].into_iter().flatten() {
+        let Self { safe_since, draining_since, blue_short_since, retry_at, accepted, after, .. } = self;
+        let measured = [safe_since, draining_since, blue_short_since, retry_at, &mut after.seen_since];
+        for at in measured.into_iter().flatten() {
             *at = at.moved(by_ms);
         }
         for accepted in accepted.values_mut() {

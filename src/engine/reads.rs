@@ -62,7 +62,9 @@ fn delete_is_next(now: Timestamp, kept: &Kept) -> bool {
     kept.deployment.as_ref().is_some_and(|deployment| plan::deletes(&kept.rule, deployment))
         && kept.open_rollback().is_some_and(|rollback| {
             let shifted_at = rollback.safe_since.or(rollback.last_accepted().filter(|_| policy.drain.is_zero()));
-            rollback.accepted(&Purpose::Delete).is_none() && shifted_at.is_some_and(|at| at.plus(policy.drain) <= now)
+            !rollback.is_reopened()
+                && rollback.accepted(&Purpose::Delete).is_none()
+                && shifted_at.is_some_and(|at| at.plus(policy.drain) <= now)
         })
 }
 

@@ -113,7 +113,7 @@ pub enum Note {
         /// detect: since the first sign; shift and delete: since the decision.
         took: Duration,
     },
-    /// An incident ended, or a person is needed.
+    /// An incident ended, was opened again after that, or a person is needed.
     Closed {
         /// Where.
         service: ServiceKey,

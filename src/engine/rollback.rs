@@ -81,7 +81,10 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
     let Some(deployment) = deployment.as_mut() else { return };
     let Some(mut rollback) = deployment.rollback.take_if(|rollback| !rollback.closed) else { return };
     if let Some(why) = held(rule.mode, out) {
-        enter(key, deployment, Phase::Breached, why, out);
+        // One that was done before has said by this what there is to say.
+        rollback.after.said = rollback.is_reopened();
+        let to = if rollback.is_reopened() { Phase::RolledBack } else { Phase::Breached };
+        enter(key, deployment, to, why, out);
         close(key, deployment, &mut rollback, IncidentOutcome::Held, why, out);
         deployment.rollback = Some(rollback);
         return;
@@ -99,7 +102,9 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
         }
         let view = View { now: out.now, service: key, rule, deployment, rollback: &rollback, seen };
         match plan::next(view) {
-            Next::Write(..) if rollback.escalation.as_ref().is_some_and(|escalation| escalation.frozen) => {}
+            Next::Write(..) if rollback.is_frozen() => {}
+            // Nothing is to be done about it, so nothing can be in the way.
+            Next::Wait(..) | Next::Escalate(_) if rollback.is_frozen() && rollback.is_reopened() => {}
             Next::Write(step, _) if doubted == Some(true) => {
                 let why = format!(
                     "the evidence is older than {} and green is not breached now; nothing was changed yet",
@@ -107,7 +112,7 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                 );
                 escalate(key, deployment, &mut rollback, Stuck { step, why, frozen: false }, out);
             }
-            Next::Write(step, _) if let Some(order) = soft.hold.as_ref().filter(|_| !rollback.is_by_person()) => {
+            Next::Write(step, _) if let Some(order) = soft.hold.as_ref().filter(|_| rollback.heeds_holds()) => {
                 let why = order.to_string();
                 if why != deployment.why {
                     rollback.log(out.now, &*why);
@@ -144,8 +149,9 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
         }
         call_when_late(key, deployment, &mut rollback, rule.rollback.drain, out);
     }
+    let is_reopened = rollback.is_reopened();
     deployment.rollback = Some(rollback);
-    if deployment.phase == Phase::RolledBack {
+    if deployment.phase == Phase::RolledBack && !is_reopened {
         quarantine::put(kept, out.now);
     }
 }
@@ -196,7 +202,7 @@ fn record(
 /// it did before says nothing: the write may never have arrived.
 fn settle_unsure(rollback: &mut Rollback, proven: Proven, seen: &Observation, now: Timestamp) {
     let settled = |sent: &Sent| match &sent.purpose {
-        Purpose::Shift(id) => {
+        Purpose::Shift(id) | Purpose::Reassert(id) => {
             let rule = seen.traffic.rules().iter().find(|rule| rule.id == *id);
             proven.traffic_safe || rule.is_some_and(|rule| rule.actions != sent.found)
         }
@@ -244,7 +250,8 @@ fn send(
     out: &mut Out<'_>,
 ) {
     for (purpose, write) in writes {
-        if let (Purpose::Shift(rule), Write::SetActions { found, actions, .. }) = (&purpose, &write)
+        if let (Purpose::Shift(rule) | Purpose::Reassert(rule), Write::SetActions { found, actions, .. }) =
+            (&purpose, &write)
             && let Some(seat) = traffic::seat(deployment.green_group.as_ref(), found, actions)
         {
             rollback.seats.insert(rule.clone(), seat);
@@ -328,7 +335,7 @@ fn call_when_late(
     drain: Duration,
     out: &mut Out<'_>,
 ) {
-    let open = out.now.since(rollback.incident.detected_at);
+    let open = out.now.since(rollback.open_since());
     if !rollback.closed && rollback.escalation.is_none() && open > PATIENCE.saturating_add(drain) {
         let why = format!("not done {} after the decision; last: {}", humane(open), deployment.why);
         let stuck = Stuck { step: rollback.step(), why, frozen: false };
@@ -337,7 +344,13 @@ fn call_when_late(
 }
 
 /// Calls a person: once for each step that can't be done, however often the reason changes its numbers.
-fn escalate(key: &ServiceKey, deployment: &mut Deployment, rollback: &mut Rollback, stuck: Stuck, out: &mut Out<'_>) {
+pub(super) fn escalate(
+    key: &ServiceKey,
+    deployment: &mut Deployment,
+    rollback: &mut Rollback,
+    stuck: Stuck,
+    out: &mut Out<'_>,
+) {
     let Stuck { step, why, frozen } = stuck;
     let why = format!("{step}: {why}");
     let before = rollback.escalation.take();
@@ -361,7 +374,7 @@ fn escalate(key: &ServiceKey, deployment: &mut Deployment, rollback: &mut Rollba
 }
 
 fn done(key: &ServiceKey, deployment: &mut Deployment, rollback: &mut Rollback, why: &str, out: &mut Out<'_>) {
-    if rollback.draining_since.is_some() {
+    if rollback.draining_since.is_some() && !rollback.is_reopened() {
         rollback.incident.deleted_at = Some(out.now);
         let took = out.now.since(rollback.incident.detected_at);
         out.note(Note::Reached { service: key.clone(), stage: Stage::Delete, took });
@@ -428,8 +441,10 @@ pub(super) fn enter(key: &ServiceKey, deployment: &mut Deployment, to: Phase, wh
 /// A process began: nobody will answer for what an earlier one sent, the next read tells. The earlier one may have run on
 /// another machine, by another clock, so the drain begins anew. True when that changed anything.
 pub(super) fn begin_anew(partition: &mut Partition) -> bool {
-    let rollback = partition.kept.deployment.as_mut().and_then(|d| d.rollback.as_mut());
-    let Some(rollback) = rollback.filter(|rollback| !rollback.closed) else { return false };
+    let Some(rollback) = partition.kept.deployment.as_mut().and_then(|d| d.rollback.as_mut()) else { return false };
+    if rollback.closed {
+        return rollback.after.seen_since.take().is_some();
+    }
     let lost = std::mem::take(&mut rollback.in_flight);
     rollback.unsure.extend(lost.values().map(|sent| (sent.purpose.clone(), sent.clone())));
     let timers = [rollback.safe_since.take(), rollback.retry_at.take()];

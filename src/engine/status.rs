@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::gates::SKEW;
 use super::partition::{Deployment, Kept, Partition, Soft};
+use super::progress::Rollback;
 use super::quarantine::Quarantined;
 use super::{Finding, GateState};
 use crate::model::{
@@ -92,7 +93,7 @@ pub struct DeploymentView {
     pub blue_failures: u32,
     /// Its incident, once there is one.
     pub incident: Option<IncidentId>,
-    /// When the rollback was decided, while it is open.
+    /// When the rollback was decided, or opened again, while it is open.
     pub open_since: Option<Timestamp>,
 }
 
@@ -162,7 +163,7 @@ fn deployment_view(kept: &Kept, soft: &Soft, deployment: &Deployment, now: Times
         green_failures: failures(&deployment.green),
         blue_failures: failures(&deployment.blue),
         incident: deployment.incident_id().cloned(),
-        open_since: open.map(|rollback| rollback.incident.detected_at),
+        open_since: open.map(Rollback::open_since),
     }
 }
 

@@ -231,6 +231,8 @@ impl Metrics {
                 Note::Reached { stage, took, .. } => {
                     f.rollback_duration_seconds.with_label_values(&[stage.as_str()]).observe(took.as_secs_f64());
                 }
+                // One that is opened again has not ended.
+                Note::Closed { outcome: IncidentOutcome::Open, .. } => {}
                 Note::Closed { service, outcome, .. } => {
                     let ServiceKey { cluster, service } = service;
                     f.rollbacks_total.with_label_values(&[cluster, service, outcome.as_str()]).inc();

@@ -81,6 +81,9 @@ pub(crate) struct Judged {
     pub(crate) late_write_at: Timestamp,
     /// The journal was lost, and with it how often a rule was asserted.
     pub(crate) amnesia: bool,
+    /// A call to a rule was overtaken by a change, or its answer was lost: that somebody set a rule back may have been
+    /// overwritten unseen, or read as if that call had never arrived. The simulation looks closer.
+    pub(crate) unseen_dispute: bool,
     /// A person wanted a rollback, which no brake holds.
     pub(crate) asked: bool,
     /// An escalation was announced.
@@ -134,7 +137,8 @@ impl State {
                 self.broken("S13 after a late call", violation.what, true);
                 continue;
             }
-            self.broken(violation.invariant, violation.what, (disturbed || revived) && in_time);
+            let unseen = violation.invariant == "S10" && judged.unseen_dispute;
+            self.broken(violation.invariant, violation.what, unseen || ((disturbed || revived) && in_time));
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::faults::Span;
-use crate::judge::Seen;
+use crate::judge::{Judged, Seen};
 use crate::process::Life;
 use crate::schedule;
 use crate::stage::{State, fault};
@@ -204,14 +204,20 @@ impl Wire {
             sleep(held + travels).await;
             let (stage, faults) = (&own.stage, &own.stage.schedule.faults);
             let result = letter.arrive(&own);
+            let unheard = || stage.enter().judged.unseen_dispute |= of_rule(operation);
             if stage.chance(faults.crash_after_apply) {
+                unheard();
                 return own.kill("after a call was applied");
             }
             if unanswered {
+                unheard();
                 own.tell("fault", || format!("{operation} gets no answer"));
                 std::future::pending::<()>().await;
             }
             let fails = result.is_ok() && stage.chance(faults.failed_after);
+            if fails || own.is_dead() {
+                unheard();
+            }
             sleep(stage.half_way()).await;
             drop(answer.send(if fails { Err(fault(operation, ErrorClass::Transient)) } else { result }));
         });
@@ -318,6 +324,11 @@ impl Wire {
     }
 }
 
+/// It changes a listener rule, or a listener's default action.
+fn of_rule(operation: &str) -> bool {
+    operation.starts_with("Modify")
+}
+
 impl State {
     fn called(&mut self, life: &Life, operation: &'static str) {
         self.ended.calls += 1;
@@ -336,6 +347,9 @@ impl State {
             (self.judged.disturbed_at, self.judged.disturbed_after) = (now, happened);
             (self.judged.rests_on.at, self.judged.rests_on.after) = (now, happened - 1);
         }
+        let Judged { disturbed_at, disturbed_after, rests_on, .. } = &self.judged;
+        let overtaken = *disturbed_at > rests_on.at || *disturbed_after > rests_on.after;
+        self.judged.unseen_dispute |= overtaken && of_rule(operation);
         if self.judged.epoch > epoch && self.judged.holder != life.who {
             self.broken("S6", format!("{operation} of a deposed worker is applied"), late);
         }

@@ -11,8 +11,8 @@ use taskset_guardian::rules::{
     RollbackPolicy, Rule, RuleSet, StabilityGates, Watch,
 };
 use taskset_guardian::sandbox::world::{
-    Act, AlarmMetric, AlarmSetup, BalancerKind, Breaks, Crash, Delivery, ListenerKind, Loss, RouteSetup, ServiceSetup,
-    Setup, Start, TagValue, Timing, Trouble, Version, When,
+    Act, AlarmMetric, AlarmSetup, BalancerKind, Breaks, Crash, Delivery, ListenerKind, Loss, Reaction, RouteSetup,
+    ServiceSetup, Setup, Start, TagValue, Timing, Trouble, Version, When,
 };
 
 use crate::faults::Faults;
@@ -78,6 +78,8 @@ impl Schedule {
     /// Draws.
     pub(crate) fn draw(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x005e_ed0f_9a3d);
+        // What is drawn from this one changes nothing else of a schedule.
+        let mut apart = Rng::with_seed(seed ^ 0x00af_7e42_3a6c);
         let workers = if rng.u8(0..3) == 0 { 2 } else { 1 };
         let faults = Faults::draw(&mut rng, workers);
         let calm_at = secs(rng.u64(25..100));
@@ -114,6 +116,9 @@ impl Schedule {
         if others.is_empty() && rng.u8(0..12) == 0 {
             watch_errors(&mut rng, &mut setup, &key);
         }
+        for service in &mut setup.services {
+            service.reactions = reapplied(&mut apart);
+        }
         let rules = RuleSet { rules: vec![Arc::new(rule(&mut rng, drain, mode))] };
         Self { seed, setup, rules, faults, workers, dry_run, sweep, calm_at, bad, sound, key, others }
     }
@@ -148,6 +153,20 @@ fn service(rng: &mut Rng, key: &ServiceKey, calm_at: Duration) -> ServiceSetup {
         }
         BalancerKind::None => ServiceSetup { routes: Vec::new(), ..service },
     }
+}
+
+/// Infrastructure code that is applied, once or again and again, some time after the guardian has changed something.
+fn reapplied(rng: &mut Rng) -> Vec<Reaction> {
+    if rng.u8(0..4) > 0 {
+        return Vec::new();
+    }
+    let reaction = |rng: &mut Rng| Reaction {
+        to: (*rng.choice(&["DeleteTaskSet", "ModifyRule", "ModifyListener"]).unwrap()).to_owned(),
+        after: secs(rng.u64(1..=90)),
+        act: Act::ApplyWeights { blue: rng.u32(0..=100), green: rng.u32(0..=100) },
+        times: rng.u32(1..=3),
+    };
+    (0..rng.u8(1..=3)).map(|_| reaction(rng)).collect()
 }
 
 fn timing(rng: &mut Rng) -> Timing {

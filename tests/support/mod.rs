@@ -351,6 +351,11 @@ impl Driver {
         }
     }
 
+    /// Inputs so far.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
     /// Brings the engine back from its journal.
     fn restart(&mut self) {
         let mut engine = Engine::new(self.settings);

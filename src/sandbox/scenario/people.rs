@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::parts::{half_crashing, plain, reacting};
+use super::parts::{crashing, deployment, early_canary, half_crashing, plain, reacting};
 use super::{Expected, Scenario};
 use crate::model::Role;
-use crate::sandbox::world::{Act, Setup};
+use crate::sandbox::world::{Act, Reaction, Setup};
 
 /// Long enough to see a third write, if there were one.
 const WATCHED: Duration = Duration::from_secs(30);
@@ -71,6 +71,28 @@ pub(super) fn all() -> Vec<Scenario> {
                     guardian still waits for requests to end. The guardian finds green gone, has nothing more to do \
                     and closes the incident.",
             setup: |_| reacting(half_crashing(), "ModifyRule", 5, Act::DeleteTaskSet(Role::Green), 1),
+            ..plain()
+        },
+        Scenario {
+            name: "weights-reapplied",
+            title: "infrastructure code puts green's weight back afterwards",
+            story: "checkout:88 crashes and is rolled back, and half a minute later infrastructure code that knows \
+                    nothing of it sends half of the users to a target group without a target. The guardian gives the \
+                    rules to blue once more, and when they are changed again it only calls a person.",
+            setup: |_| {
+                let again = |after| Reaction {
+                    to: "DeleteTaskSet".to_owned(),
+                    after: Duration::from_secs(after),
+                    act: Act::ApplyWeights { blue: 50, green: 50 },
+                    times: 1,
+                };
+                let mut setup = deployment(crashing(), early_canary());
+                setup.services.iter_mut().for_each(|service| {
+                    service.reactions = vec![again(30), again(75)];
+                });
+                setup
+            },
+            afterwards: Duration::from_mins(2),
             ..plain()
         },
     ]

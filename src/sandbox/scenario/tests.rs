@@ -179,7 +179,15 @@ fn left_alone_several_listeners_all_send_users_to_green() {
 
 #[test]
 fn left_alone_the_other_shapes_crash_like_any_green() {
-    for name in ["oidc-login", "network-load-balancer", "throttled-elb", "lagging-reads", "dry-run", "observe-mode"] {
+    for name in [
+        "oidc-login",
+        "network-load-balancer",
+        "throttled-elb",
+        "lagging-reads",
+        "dry-run",
+        "observe-mode",
+        "weights-reapplied",
+    ] {
         let left = left_alone(name);
         assert!(left.count("green task") > 12 && left.failed() > 1000, "{name}: {}", left.failed());
     }

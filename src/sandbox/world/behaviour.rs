@@ -96,6 +96,13 @@ pub enum Act {
         /// 0 to 999.
         green: u32,
     },
+    /// On every route, by infrastructure code that is applied: it does not look whether there is a green.
+    ApplyWeights {
+        /// Of the group that was blue's at first, 0 to 999.
+        blue: u32,
+        /// Of the other one, 0 to 999.
+        green: u32,
+    },
     /// Every route goes to this one alone, the other is not named any more.
     ForwardTo(Role),
     /// UpdateServicePrimaryTaskSet.

@@ -29,6 +29,10 @@ impl World {
                 }
                 self.say_of(key, &format!("somebody removes the tag {name}"));
             }
+            Act::ApplyWeights { blue, green } => {
+                self.weigh(key, [*blue, *green]);
+                self.say_of(key, &format!("infrastructure code gives blue weight {blue} and green weight {green}"));
+            }
             Act::DeleteService => self.delete_service(key),
             Act::CreateService { version } => self.recreate_service(key, version),
             _ => match self.roles(key) {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use taskset_guardian::engine::Input;
 use taskset_guardian::model::{
     Announcement, AnnouncementKind, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, Role, ServiceKey,
-    TaskSet, TaskSetStatus, Timestamp, Write,
+    TaskSet, TaskSetStatus, Timestamp, TrafficRuleId, Write,
 };
+use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 use taskset_guardian::sandbox::direct;
 use taskset_guardian::sandbox::world::Act;
 
@@ -83,6 +84,8 @@ impl Simulation {
         let known_age = self.workers[who].clock_sets == clock_sets;
         let answer = if known_age { answer } else { Err(self.fault(who, "observe", ErrorClass::Transient)) };
         if let Ok(seen) = &answer {
+            let reads_as = |rule: &TrafficRuleId| seen.traffic.rules().iter().find(|known| known.id == *rule);
+            self.judged.unheard.retain(|rule, (_, found)| reads_as(rule).is_none_or(|known| known.actions == *found));
             let living = seen.service.task_sets.iter().filter(|set| set.is_living());
             let primary = seen.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary);
             let newest = living.max_by_key(|set| (set.created_at, set.id.clone()));
@@ -143,7 +146,13 @@ impl Simulation {
         let operation = write.operation();
         let late = self.now.since(sent_at) > TIMEOUT;
         let refused = self.refusal(who, operation, self.schedule.faults.writes_denied);
+        let was_refused = refused.is_some();
         let outcome = refused.map_or_else(|| self.carry_out(who, &write, epoch, late), Outcome::Failed);
+        if let Write::SetActions { rule, found, .. } = write
+            && !was_refused
+        {
+            self.judged.unheard.insert(rule, (id, found));
+        }
         // A deposed worker listens to nobody any more, and what it sent is news to its successor.
         let worker = &self.workers[who];
         if !worker.acting || worker.epoch() != epoch {
@@ -174,6 +183,7 @@ impl Simulation {
         operation.hash(&mut self.hasher);
         self.tell_of(who, "call", || format!("{operation} is applied"));
         self.check_epoch(write, epoch, late);
+        self.judged.unseen_dispute |= self.is_blind(write);
         match direct::apply(&mut self.world, write) {
             Ok(()) if self.chance(self.schedule.faults.failed_after) => {
                 Outcome::Failed(self.fault(who, operation, ErrorClass::Transient))
@@ -181,6 +191,25 @@ impl Simulation {
             Ok(()) => Outcome::Applied,
             Err(error) if error.class == ErrorClass::NotFound && operation == "DeleteTaskSet" => Outcome::AlreadyDone,
             Err(error) => Outcome::Failed(error),
+        }
+    }
+
+    /// Whether a rule is not what the call was made for any more, or reads as if an earlier call had never arrived.
+    fn is_blind(&mut self, write: &Write) -> bool {
+        let Write::SetActions { rule, found, .. } = write else { return false };
+        if self.judged.unheard.get(rule).is_some_and(|(_, before)| before == found) {
+            return true;
+        }
+        let call = match rule {
+            TrafficRuleId::Rule(rule) => Call::DescribeRules { listener: None, arns: vec![rule.to_string()] },
+            TrafficRuleId::DefaultOf(listener) => {
+                Call::DescribeListeners { load_balancer: None, arns: vec![listener.to_string()] }
+            }
+        };
+        match self.world.call(call) {
+            Ok(Reply::Rules(rules)) => rules.iter().any(|rule| rule.actions != *found),
+            Ok(Reply::Listeners(listeners)) => listeners.iter().any(|listener| listener.default_actions != *found),
+            _ => false,
         }
     }
 
@@ -203,6 +232,9 @@ impl Simulation {
     }
 
     pub(super) fn returned(&mut self, who: usize, id: EffectId, outcome: Outcome) {
+        if outcome == Outcome::Applied {
+            self.judged.unheard.retain(|_, (sent, _)| *sent != id);
+        }
         self.take(who, Input::Done(id, outcome), None);
     }
 

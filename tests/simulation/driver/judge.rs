@@ -136,6 +136,10 @@ impl Simulation {
                     }
                     opened_or_closed = true;
                 }
+                Note::Closed { service, incident, outcome: IncidentOutcome::Open, .. } => {
+                    self.judged.open.insert(incident.clone(), (service.clone(), heard.at));
+                    opened_or_closed = true;
+                }
                 Note::Closed { incident, outcome, .. } if *outcome != IncidentOutcome::Escalated => {
                     self.judged.open.remove(incident);
                     opened_or_closed = true;
@@ -247,6 +251,7 @@ impl Simulation {
                 self.broken_or_race(&promise, violation.what, true);
                 continue;
             }
+            let race = race || (violation.invariant == "S10" && judged.unseen_dispute);
             self.broken_or_race(violation.invariant, violation.what, race);
         }
     }

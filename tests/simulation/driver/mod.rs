@@ -21,8 +21,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use taskset_guardian::engine::{DeploymentView, Settings};
 use taskset_guardian::model::{
-    Announcement, AnnouncementKind, Ask, CallError, EffectId, IncidentId, Observation, Outcome, Phase, ServiceKey,
-    ServiceReading, TaskSetId, Timestamp, Write,
+    Action, Announcement, AnnouncementKind, Ask, CallError, EffectId, IncidentId, Observation, Outcome, Phase,
+    ServiceKey, ServiceReading, TaskSetId, Timestamp, TrafficRuleId, Write,
 };
 use taskset_guardian::sandbox::world::{Act, World};
 use tokio::runtime::{Builder, Runtime};
@@ -233,6 +233,12 @@ struct Judged {
     deleted: BTreeMap<String, (u64, bool)>,
     /// The journal was lost, and with it how often a rule was asserted.
     amnesia: bool,
+    /// Writes to rules that were applied and whose answers were lost, with what the rules were before, until a read shows
+    /// anything else.
+    unheard: BTreeMap<TrafficRuleId, (EffectId, Vec<Action>)>,
+    /// Somebody set a rule back in a way that no read can have shown: we overwrote it unseen, or it reads as if our write
+    /// had never arrived. Nobody knows of that dispute.
+    unseen_dispute: bool,
     /// Since when no worker acts.
     leaderless_since: Timestamp,
     /// Of those that the world has found.
@@ -264,6 +270,8 @@ impl Simulation {
             stray_at: None,
             deleted: BTreeMap::new(),
             amnesia: false,
+            unheard: BTreeMap::new(),
+            unseen_dispute: false,
             leaderless_since: began,
             violations: 0,
         };

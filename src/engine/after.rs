@@ -1,0 +1,100 @@
+//! After a rollback is done: whoever gives weight again to the group that was rolled away from is undone once, and then a
+//! person is called.
+//!
+//! What the plan knows is used as it is: the rollback is opened again, and ends when a read shows the rules on blue.
+
+use std::time::Duration;
+
+use super::out::Out;
+use super::partition::{Deployment, Partition};
+use super::plan::{SETTLE, Stuck};
+use super::progress::Rollback;
+use super::rollback::{enter, escalate, held};
+use super::{Effect, Note};
+use crate::model::{
+    AnnouncementKind, Controller, HoldOrder, IncidentOutcome, Observation, Phase, ServiceKey, ServiceStatus, Step,
+    TaskSet, TaskSetStatus, TrafficRule,
+};
+use crate::rules::{Mode, Rule};
+
+/// Until the second look: a new task set may be slower to be read than the weights that its deployer gives it.
+const LOOK_AGAIN: Duration = SETTLE;
+
+/// Looks whether a rollback that is done still is.
+pub(super) fn look(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &mut Out<'_>) {
+    let Partition { kept, soft } = partition;
+    let Some(deployment) = kept.deployment.as_mut().filter(|d| d.phase == Phase::RolledBack) else { return };
+    let Some(mut rollback) = deployment.rollback.take_if(|rollback| rollback.closed) else { return };
+    if let Some(why) = returned(deployment, seen) {
+        let since = *rollback.after.seen_since.get_or_insert(out.now);
+        let again_at = since.plus(LOOK_AGAIN);
+        if seen.read_at < again_at {
+            soft.want(again_at.max(out.now));
+        } else if let Some(cause) = let_be(&kept.rule, soft.hold.as_ref(), out) {
+            let why = format!("{why}; {cause}");
+            say_once(key, deployment, &mut rollback, kept.rule.mode, &why, out);
+        } else {
+            reopen(key, deployment, &mut rollback, &why, out);
+        }
+    } else {
+        rollback.after.seen_since = None;
+    }
+    deployment.rollback = Some(rollback);
+}
+
+/// Which rules send somebody to the group that was rolled away from, if any does, and nobody has a use for it: blue is
+/// PRIMARY still, and no task set that came later or was there before is registered in it.
+fn returned(deployment: &Deployment, seen: &Observation) -> Option<String> {
+    let group = deployment.green_group.as_ref()?;
+    let service = &seen.service;
+    let ours = service.controller == Controller::External && service.status == ServiceStatus::Active;
+    let living = || service.task_sets.iter().filter(|set| set.is_living());
+    let back_on_blue = living().any(|set| set.id == deployment.blue && set.status == TaskSetStatus::Primary);
+    let uses = |set: &TaskSet| set.target_group.as_ref() == Some(group) || set.created_at > deployment.began_at;
+    let taken = living().filter(|set| set.id != deployment.green).any(uses);
+    if !ours || !back_on_blue || taken {
+        return None;
+    }
+    let sent = |rule: &&TrafficRule| rule.forwards().any(|forward| forward.share(group) > 0.0);
+    let rules: Vec<_> = seen.traffic.rules().iter().filter(sent).map(|rule| rule.id.short()).collect();
+    let name = group.name();
+    (!rules.is_empty()).then(|| format!("{} sends users to {name} again, which was rolled away from", rules.join(", ")))
+}
+
+/// Why nothing is to be done about it, if so.
+fn let_be(rule: &Rule, hold: Option<&HoldOrder>, out: &Out<'_>) -> Option<String> {
+    held(rule.mode, out).map(str::to_owned).or_else(|| hold.map(ToString::to_string))
+}
+
+fn say_once(
+    key: &ServiceKey,
+    deployment: &Deployment,
+    rollback: &mut Rollback,
+    mode: Mode,
+    why: &str,
+    out: &mut Out<'_>,
+) {
+    if std::mem::replace(&mut rollback.after.said, true) {
+        return;
+    }
+    rollback.log(out.now, why);
+    let (service, incident, outcome) = (key.clone(), rollback.incident.id.clone(), IncidentOutcome::Held);
+    out.note(Note::Closed { service, incident, outcome, why: why.to_owned() });
+    let changes_nothing = held(mode, out).is_some();
+    out.announce_rollback(AnnouncementKind::RollbackHeld, key, deployment, &rollback.incident, why, changes_nothing);
+    out.step.effects.push(Effect::Keep(rollback.incident.clone()));
+}
+
+fn reopen(key: &ServiceKey, deployment: &mut Deployment, rollback: &mut Rollback, why: &str, out: &mut Out<'_>) {
+    let spent = rollback.has_reasserted();
+    rollback.open_again(out.now, why);
+    let (service, incident, outcome) = (key.clone(), rollback.incident.id.clone(), IncidentOutcome::Open);
+    out.note(Note::Closed { service, incident, outcome, why: why.to_owned() });
+    if spent {
+        let why = format!("{why}; it was given back to blue once already, and nothing is written any more");
+        return escalate(key, deployment, rollback, Stuck { step: Step::VerifyTraffic, why, frozen: true }, out);
+    }
+    let why = format!("{why}; it is given back to blue, once");
+    enter(key, deployment, Phase::RollingBack(Step::VerifyTraffic), &why, out);
+    out.announce_rollback(AnnouncementKind::RollbackStarted, key, deployment, &rollback.incident, &why, false);
+}
