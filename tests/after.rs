@@ -123,6 +123,21 @@ fn weights_that_are_put_back_again_are_left_there_and_one_person_is_called() {
 }
 
 #[test]
+fn a_person_who_was_called_is_not_called_for_what_nobody_would_write() {
+    let mut it = rolled_back();
+    for _ in 0..2 {
+        reapply(&mut it);
+        it.run(FOUND);
+    }
+    it.announced.clear();
+    it.aws.healthy.insert(group("blue"), 0);
+    it.run(secs(600));
+    it.aws.rules[0].unread = Some(Arc::from("the member RedirectConfig.Port2"));
+    it.run(secs(600));
+    assert_eq!((it.phase().as_str(), it.said()), ("escalated", vec![]));
+}
+
+#[test]
 fn weights_that_come_back_while_they_are_given_to_blue_are_not_fought_for() {
     let mut it = rolled_back();
     // The write is accepted, and undone before the next read.
@@ -205,6 +220,18 @@ fn a_new_green_that_is_read_a_moment_after_its_weights_loses_nothing() {
     deploy(&mut it);
     it.run(secs(600));
     assert_eq!((it.phase().as_str(), it.aws.writes.len(), it.said()), ("watching", 0, vec![]));
+}
+
+#[test]
+fn a_group_that_an_older_task_set_uses_too_is_left_to_its_deployer() {
+    let mut aws = Aws::blue_and_green();
+    aws.service.task_sets.push(task_set("ecs-svc/500", start().minus(secs(90_000)), TaskSetStatus::Active, "green"));
+    let mut it = breached(aws, keeping());
+    it.run(secs(120));
+    forget(&mut it);
+    reapply(&mut it);
+    it.run(secs(600));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len(), it.said()), ("rolled_back", 0, vec![]));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::rollback::{enter, escalate, held};
 use super::{Effect, Note};
 use crate::model::{
     AnnouncementKind, Controller, HoldOrder, IncidentOutcome, Observation, Phase, ServiceKey, ServiceStatus, Step,
-    TaskSet, TaskSetStatus, TrafficRule,
+    TaskSetStatus, TrafficRule,
 };
 use crate::rules::{Mode, Rule};
 
@@ -43,15 +43,14 @@ pub(super) fn look(key: &ServiceKey, partition: &mut Partition, seen: &Observati
 }
 
 /// Which rules send somebody to the group that was rolled away from, if any does, and nobody has a use for it: blue is
-/// PRIMARY still, and no task set that came later or was there before is registered in it.
+/// PRIMARY still, and no other task set is registered in it. A newer one has begun a deployment of its own by now.
 fn returned(deployment: &Deployment, seen: &Observation) -> Option<String> {
     let group = deployment.green_group.as_ref()?;
     let service = &seen.service;
     let ours = service.controller == Controller::External && service.status == ServiceStatus::Active;
     let living = || service.task_sets.iter().filter(|set| set.is_living());
     let back_on_blue = living().any(|set| set.id == deployment.blue && set.status == TaskSetStatus::Primary);
-    let uses = |set: &TaskSet| set.target_group.as_ref() == Some(group) || set.created_at > deployment.began_at;
-    let taken = living().filter(|set| set.id != deployment.green).any(uses);
+    let taken = living().any(|set| set.id != deployment.green && set.target_group.as_ref() == Some(group));
     if !ours || !back_on_blue || taken {
         return None;
     }

@@ -139,6 +139,18 @@ fn people_react_to_a_call_as_often_as_they_are_set_up_to() {
 }
 
 #[test]
+fn infrastructure_code_does_not_look_whether_there_is_a_green() {
+    let weights = (90, Act::SetWeights { blue: 50, green: 50 });
+    let mut script = vec![(60, Act::DeleteTaskSet(Role::Green)), weights];
+    let share = |stage: &Stage| stage.world.traffic(&ServiceKey::new("prod", "checkout")).unwrap().configured.green;
+    let mut stage = Stage::new(with_script(creating(Setup::default()), &script));
+    assert!(share(stage.at(100)) <= 0.0);
+    script.push((110, Act::ApplyWeights { blue: 50, green: 50 }));
+    let mut stage = Stage::new(with_script(creating(Setup::default()), &script));
+    assert!((share(stage.at(120)) - 0.5).abs() < 0.01);
+}
+
+#[test]
 fn a_refused_call_makes_nobody_react() {
     let mut stage = Stage::new(reacting("ModifyRule", Act::SetPrimary(Role::Green), 1));
     assert_eq!(code(stage.at(60).weigh(1000, 0)), "ValidationError");
