@@ -37,13 +37,6 @@ impl Brakes {
         self.breaching.insert(service.clone(), now);
     }
 
-    /// The clock was set.
-    pub(super) fn clock_set(&mut self, by_ms: i64) {
-        for at in self.breaching.values_mut() {
-            *at = at.moved(by_ms);
-        }
-    }
-
     /// Nobody protects it any more.
     pub(super) fn forget(&mut self, service: &ServiceKey) {
         self.breaching.remove(service);
@@ -97,16 +90,5 @@ mod tests {
         assert_eq!(brakes.settle(at(599), 3), None, "announced already");
         assert_eq!(brakes.settle(at(600), 3), Some(Turn::Released), "three of them were ten minutes ago");
         assert_eq!(brakes.held(), None);
-    }
-
-    #[test]
-    fn ten_minutes_are_ten_minutes_whatever_the_clock_is_set_to() {
-        let mut brakes = Brakes::default();
-        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
-        (0..4).for_each(|n| brakes.breaching(at(0), &ServiceKey::new("prod", format!("s{n}"))));
-        assert_eq!(brakes.settle(at(0), 3), Some(Turn::Engaged));
-        brakes.clock_set(3_600_000);
-        assert_eq!(brakes.settle(at(3600 + 599), 3), None);
-        assert_eq!(brakes.settle(at(3600 + 600), 3), Some(Turn::Released));
     }
 }

@@ -286,7 +286,6 @@ fn restarted(services: &mut BTreeMap<ServiceKey, Partition>, out: &mut Out<'_>) 
 fn clock_set(services: &mut BTreeMap<ServiceKey, Partition>, by_ms: i64, out: &mut Out<'_>) {
     out.step.changed = true;
     out.outbox.clock_set(by_ms);
-    out.brakes.clock_set(by_ms);
     for (key, partition) in services {
         partition.clock_set(by_ms);
         partition.soft.want(out.now);

@@ -84,8 +84,6 @@ impl Simulation {
         let known_age = self.workers[who].clock_sets == clock_sets;
         let answer = if known_age { answer } else { Err(self.fault(who, "observe", ErrorClass::Transient)) };
         if let Ok(seen) = &answer {
-            let reads_as = |rule: &TrafficRuleId| seen.traffic.rules().iter().find(|known| known.id == *rule);
-            self.judged.unheard.retain(|rule, (_, found)| reads_as(rule).is_none_or(|known| known.actions == *found));
             let living = seen.service.task_sets.iter().filter(|set| set.is_living());
             let primary = seen.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary);
             let newest = living.max_by_key(|set| (set.created_at, set.id.clone()));
@@ -232,9 +230,6 @@ impl Simulation {
     }
 
     pub(super) fn returned(&mut self, who: usize, id: EffectId, outcome: Outcome) {
-        if outcome == Outcome::Applied {
-            self.judged.unheard.retain(|_, (sent, _)| *sent != id);
-        }
         self.take(who, Input::Done(id, outcome), None);
     }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::hash::Hash as _;
 use std::time::Duration;
 
-use taskset_guardian::engine::{DeploymentView, Note};
+use taskset_guardian::engine::{DeploymentView, Input, Note};
 use taskset_guardian::model::{
-    Announcement, AnnouncementKind, Evidence, Gate, IncidentId, IncidentOutcome, Phase, ServiceKey, StopClass,
-    TaskSetId, Timestamp, classify, humane,
+    Action, Announcement, AnnouncementKind, Evidence, Gate, IncidentId, IncidentOutcome, Outcome, Phase, ServiceKey,
+    StopClass, TaskSetId, Timestamp, TrafficRuleId, classify, humane,
 };
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
@@ -33,12 +33,15 @@ pub(super) struct Heard {
     broken: Vec<(&'static str, String)>,
     /// A rollback of this one was decided; whether it was PRIMARY then.
     decided: Option<(TaskSetId, bool)>,
+    /// What became of the last write to each of these rules.
+    told: Vec<TrafficRuleId>,
 }
 
 impl Simulation {
     /// What a step said, looked at before the next one. `at` is the time that the step was given.
-    pub(super) fn hear(&mut self, who: usize, at: Timestamp, notes: Vec<Note>) -> Heard {
-        let mut heard = Heard { at, notes: Vec::new(), broken: Vec::new(), decided: None };
+    pub(super) fn hear(&mut self, who: usize, at: Timestamp, input: &Input, notes: Vec<Note>) -> Heard {
+        let told = self.told(input);
+        let mut heard = Heard { at, notes: Vec::new(), broken: Vec::new(), decided: None, told };
         for note in &notes {
             match note {
                 Note::Decided { service, held: false, evidence, .. } => {
@@ -66,6 +69,21 @@ impl Simulation {
         }
         heard.notes = notes;
         heard
+    }
+
+    /// Writes whose answer has come, or whose effect a read shows.
+    fn told(&self, input: &Input) -> Vec<TrafficRuleId> {
+        let unheard = self.judged.unheard.iter();
+        let told: Vec<_> = match input {
+            Input::Done(id, Outcome::Applied) => unheard.filter(|(_, (sent, _))| sent == id).collect(),
+            Input::Observed(_, Ok(seen)) => {
+                let reads = |id: &TrafficRuleId| seen.traffic.rules().iter().find(|rule| rule.id == *id);
+                let shows = |id: &TrafficRuleId, found: &[Action]| reads(id).is_some_and(|rule| rule.actions != *found);
+                unheard.filter(|(id, (_, found))| shows(id, found)).collect()
+            }
+            _ => Vec::new(),
+        };
+        told.into_iter().map(|(id, _)| id.clone()).collect()
     }
 
     /// What is wrong with evidence of failed tasks, by what the world knows.
@@ -117,6 +135,7 @@ impl Simulation {
         for (invariant, what) in heard.broken {
             self.broken(invariant, what);
         }
+        self.judged.unheard.retain(|rule, _| !heard.told.contains(rule));
         if let Some((green, _)) = &heard.decided {
             self.ended.decided = true;
             if !self.judged.decided.insert(green.clone()) {

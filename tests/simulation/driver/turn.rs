@@ -81,7 +81,7 @@ impl Simulation {
                 }
             }
             pending.receipts.extend(receipt);
-            pending.heard.push(self.hear(who, at, step.report.notes));
+            pending.heard.push(self.hear(who, at, &input, step.report.notes));
         }
         if self.without == Some(ShellMutant::AcknowledgeBeforeCommit) && !pending.receipts.is_empty() {
             pending.acknowledged = true;
