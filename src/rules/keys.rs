@@ -1,6 +1,6 @@
 //! Every table and key of a rule file: what it holds, within which bounds, and what it is when it is left out.
 //!
-//! The parser reads a key by its entry here, [`schema`](super::schema) renders the entries for editors, and a test holds
+//! The parser reads a key by its entry here, [`schema`](fn@super::schema) renders the entries for editors, and a test holds
 //! `docs/rules.md` against them.
 
 use std::time::Duration;

@@ -232,14 +232,14 @@ impl Metrics {
                     f.rollback_duration_seconds.with_label_values(&[stage.as_str()]).observe(took.as_secs_f64());
                 }
                 // One that is opened again has not ended.
-                Note::Closed { outcome: IncidentOutcome::Open, .. } => {}
-                Note::Closed { service, outcome, .. } => {
+                Note::Closed { service, outcome, .. } if *outcome != IncidentOutcome::Open => {
                     let ServiceKey { cluster, service } = service;
                     f.rollbacks_total.with_label_values(&[cluster, service, outcome.as_str()]).inc();
                 }
                 Note::Brake { engaged, .. } => f.brake_engaged.set(i64::from(*engaged)),
                 // Shown by gauges, counted at the call, or of no number at all.
                 Note::DeploymentBegan { .. }
+                | Note::Closed { .. }
                 | Note::Decided { .. }
                 | Note::Phase { .. }
                 | Note::Waiting { .. }
