@@ -63,6 +63,7 @@ pub(crate) struct Seen {
 
 /// What the judge remembers.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub(crate) struct Judged {
     /// When the world last changed in a way that a check may not have seen, and after which happening.
     pub(crate) disturbed_at: Timestamp,
