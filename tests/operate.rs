@@ -154,7 +154,12 @@ async fn a_pipeline_learns_what_became_of_its_deployment() {
     let nothing = stage.verb("rollback prod/checkout --reason none").await;
     assert!(nothing.code == 1 && nothing.err.contains("nothing to go back to"), "{nothing:?}");
 
+    let observing = RULES.replace("name", "mode = \"observe\"\nname");
+    std::fs::create_dir(stage.directory.path().join("elsewhere")).unwrap();
+    std::fs::write(stage.directory.path().join("elsewhere/web.toml"), observing).unwrap();
     let green = stage.deploy("checkout:88");
+    let watched = stage.verb("rollback prod/checkout --rules elsewhere").await;
+    assert!(watched.code == 1 && watched.err.contains("only observes"), "{watched:?}");
     let bad = stage.verb(&format!("verdict prod/checkout --task-set {green} --wait 60s")).await;
     assert!(bad.code == 1 && bad.out.contains("rolled_back"), "{bad:?}");
     let known = stage.verb("quarantined prod/checkout --task-definition checkout:88").await;

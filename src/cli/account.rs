@@ -98,9 +98,7 @@ pub(super) fn rules_in(directory: &Path) -> anyhow::Result<RuleSet> {
 /// the worker would.
 pub(super) fn rule_for(rules: &RuleSet, service: &ServiceKey, said: &tags::Tags) -> Option<Arc<Rule>> {
     let named = tags::rule(said);
-    let tagged = named.and_then(|name| rules.named(name));
-    let found = tagged.or_else(|| rules.rule_for(service)).cloned();
-    found.or_else(|| named.map(|name| Arc::new(Rule::observing(name))))
+    rules.protecting(service, named).cloned().or_else(|| named.map(|name| Arc::new(Rule::observing(name))))
 }
 
 /// A line of the narration. Nobody may read it; the result says it too.

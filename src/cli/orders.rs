@@ -16,9 +16,9 @@ use super::account::{ServiceArg, connect, observe, rule_for, rules_in, say};
 use super::{Output, doctor, plan};
 use crate::aws::Aws;
 use crate::engine::{Rehearsal, rehearse};
-use crate::model::{Observation, ServiceKey, TaskSetId, humane, tags};
+use crate::model::{Observation, ServiceKey, TaskSetId, TrafficRule, Write as Call, humane, tags};
 use crate::ports::{Clock as _, Tagger as _};
-use crate::rules::Rule;
+use crate::rules::{Mode, Rule};
 use crate::runtime::SystemClock;
 
 /// A hold is for an hour or a night; what is to last longer is unregistered.
@@ -104,7 +104,7 @@ pub struct RollbackArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// Stay until green is gone, this long at most
+    /// Stay until it is done, this long at most
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "10m", value_parser = duration)]
     wait: Option<Duration>,
 
@@ -272,6 +272,11 @@ pub(super) async fn rollback(args: &RollbackArgs, output: Output) -> anyhow::Res
         show(&rehearsal, output)?;
         return Ok(if rehearsal.completes { ExitCode::SUCCESS } else { ExitCode::from(1) });
     }
+    if rule.mode == Mode::Observe {
+        let name = &rule.name;
+        say(format_args!("error: nobody would act: the rule {name:?} only observes; --dry-run shows what it would do"));
+        return Ok(ExitCode::from(1));
+    }
     let green = rehearsal.green.clone();
     let said = [(tags::ROLLBACK, Some(green.to_string())), (tags::ROLLBACK_REASON, Some(value(&args.reason)))];
     let story = format!("the worker is asked to roll {green} back; it begins at its next sweep");
@@ -280,7 +285,10 @@ pub(super) async fn rollback(args: &RollbackArgs, output: Output) -> anyhow::Res
     }
     let code = order(&aws, &service, &said, output, &story).await?;
     match args.wait {
-        Some(wait) => until_gone(&aws, &service, &green, wait).await,
+        Some(wait) => {
+            let deletes = rehearsal.calls.iter().any(|(_, call)| matches!(call, Call::DeleteTaskSet { .. }));
+            until_done(&aws, &service, &green, deletes, wait).await
+        }
         None => Ok(code),
     }
 }
@@ -297,19 +305,25 @@ fn show(rehearsal: &Rehearsal, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Looks on until green has neither traffic nor a place in the service.
-async fn until_gone(aws: &Aws, service: &ServiceKey, green: &TaskSetId, wait: Duration) -> anyhow::Result<ExitCode> {
+/// Looks on until green is gone, or, where it is kept, until no rule sends anything to it.
+async fn until_done(
+    aws: &Aws,
+    service: &ServiceKey,
+    green: &TaskSetId,
+    deletes: bool,
+    wait: Duration,
+) -> anyhow::Result<ExitCode> {
     let began = SystemClock.now();
     let mut told = String::new();
     while SystemClock.now().since(began) < wait {
         match observe(aws, service).await {
             Ok(seen) => {
-                let now = standing(&seen, green);
+                let (now, share) = standing(&seen, green);
                 if now != told {
                     say(&now);
                     told = now;
                 }
-                if seen.service.task_sets.iter().all(|set| set.id != *green || !set.is_living()) {
+                if share.is_none_or(|share| !deletes && share <= 0.0) {
                     return Ok(ExitCode::SUCCESS);
                 }
             }
@@ -317,18 +331,21 @@ async fn until_gone(aws: &Aws, service: &ServiceKey, green: &TaskSetId, wait: Du
         }
         tokio::time::sleep(LOOK).await;
     }
-    say(format_args!("error: {green} still lives after {}: ask the worker why (/status)", humane(wait)));
+    say(format_args!("error: it is not done after {}: ask the worker why (/status)", humane(wait)));
     Ok(ExitCode::from(1))
 }
 
-fn standing(seen: &Observation, green: &TaskSetId) -> String {
+/// How green stands, and the greatest share that a rule gives it; `None` once it is gone.
+fn standing(seen: &Observation, green: &TaskSetId) -> (String, Option<f64>) {
     let set = seen.service.task_sets.iter().find(|set| set.id == *green && set.is_living());
-    let Some(set) = set else { return format!("{green} is gone") };
-    let Some(group) = &set.target_group else { return format!("{green} lives, with {} tasks", set.running) };
-    let forwards = seen.traffic.rules().iter().flat_map(crate::model::TrafficRule::forwards);
-    let shares: Vec<f64> = forwards.map(|forward| forward.share(group)).collect();
-    let most = shares.into_iter().fold(0.0, f64::max);
-    format!("{green} lives, with {} tasks and up to {:.0} % of a rule's traffic", set.running, most * 100.0)
+    let Some(set) = set else { return (format!("{green} is gone"), None) };
+    let Some(group) = &set.target_group else {
+        return (format!("{green} lives, with {} tasks", set.running), Some(0.0));
+    };
+    let forwards = seen.traffic.rules().iter().flat_map(TrafficRule::forwards);
+    let most = forwards.map(|forward| forward.share(group)).fold(0.0, f64::max);
+    let said = format!("{green} lives, with {} tasks and up to {:.0} % of a rule's traffic", set.running, most * 100.0);
+    (said, Some(most))
 }
 
 #[cfg(test)]

@@ -92,7 +92,8 @@ pub fn examine(rule: &Rule, seen: &Observation, now: Timestamp) -> Vec<Check> {
         return vec![blocked];
     }
     let mut checks = vec![Check::new("controller", CheckVerdict::Fine, "the deployment controller is EXTERNAL")];
-    checks.extend([mode(rule), deployment(seen), traffic(seen), capacity(seen)]);
+    checks.extend([mode(rule), deployment(seen), traffic(seen)]);
+    checks.extend(capacity(seen));
     checks.extend(seen.traffic.rules().iter().filter_map(sticky));
     checks.extend(alarms(rule, seen));
     checks.extend(task_sets(seen));
@@ -144,20 +145,20 @@ fn traffic(seen: &Observation) -> Check {
 }
 
 /// Blue must be able to take all the traffic at once.
-fn capacity(seen: &Observation) -> Check {
-    let Some(blue) = blue(seen) else { return Check::new("capacity", CheckVerdict::Blocks, "nothing serves") };
+fn capacity(seen: &Observation) -> Option<Check> {
+    let blue = blue(seen)?;
     let desired = seen.service.desired_count;
     let healthy = blue.target_group.as_ref().and_then(|group| seen.targets.get(group)).map(|counts| counts.healthy);
     let targets = healthy.map_or_else(String::new, |healthy| format!(", {healthy} healthy targets"));
     let what = format!("blue {} runs {} of {desired} tasks{targets}", blue.id, blue.running);
-    if blue.running >= desired && healthy.is_none_or(|healthy| healthy >= desired) {
+    Some(if blue.running >= desired && healthy.is_none_or(|healthy| healthy >= desired) {
         Check::new("capacity", CheckVerdict::Fine, what)
     } else {
         let slow = if blue.stability == Stability::Steady { "scaled back first" } else { "waited for" };
         let cure =
             format!("keep blue at 100 % until green has proven itself: now it would be {slow} before users move");
         Check::new("capacity", CheckVerdict::Warning, what).cure(cure)
-    }
+    })
 }
 
 fn sticky(rule: &TrafficRule) -> Option<Check> {

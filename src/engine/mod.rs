@@ -212,7 +212,8 @@ fn registered(
                 out.touch(key);
             }
         } else {
-            let rule = orders::rule(rules, key, Some(name)).unwrap_or_else(|| Arc::new(Rule::observing(name)));
+            let found = rules.protecting(key, Some(name)).cloned();
+            let rule = found.unwrap_or_else(|| Arc::new(Rule::observing(name)));
             begin(services, key, Kept { tagged: Some(name.clone()), ..Kept::new(rule) }, out);
         }
     }
@@ -234,10 +235,10 @@ fn reloaded(services: &mut BTreeMap<ServiceKey, Partition>, rules: &mut RuleSet,
     rules.clone_from(loaded);
     out.step.changed = true;
     for (key, partition) in services {
-        if let Some(rule) = orders::rule(rules, key, partition.kept.tagged.as_deref())
-            && partition.kept.rule != rule
+        if let Some(rule) = rules.protecting(key, partition.kept.tagged.as_deref())
+            && partition.kept.rule != *rule
         {
-            partition.kept.rule = rule;
+            partition.kept.rule = rule.clone();
             partition.soft.want(out.now);
             out.touch(key);
         }

@@ -13,11 +13,6 @@ use crate::rules::{Rule, RuleSet};
 /// Until the next look when ECS does not know green yet.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The rule that protects a service: the one that its tag names, else the one whose `[[protect]]` matches.
-pub(super) fn rule(rules: &RuleSet, key: &ServiceKey, tagged: Option<&str>) -> Option<Arc<Rule>> {
-    tagged.and_then(|name| rules.named(name)).or_else(|| rules.rule_for(key)).cloned()
-}
-
 /// Brings registration, hold and contract up to date.
 pub(super) fn read(key: &ServiceKey, partition: &mut Partition, rules: &RuleSet, seen: &Observation, out: &Out<'_>) {
     let Partition { kept, soft } = partition;
@@ -27,7 +22,7 @@ pub(super) fn read(key: &ServiceKey, partition: &mut Partition, rules: &RuleSet,
         kept.tagged = name.map(Arc::from);
     }
     let missing = name.filter(|name| rules.named(name).is_none());
-    let found = rule(rules, key, name).or_else(|| missing.map(|name| Arc::new(Rule::observing(name))));
+    let found = rules.protecting(key, name).cloned().or_else(|| missing.map(|name| Arc::new(Rule::observing(name))));
     // Neither tag nor glob: the next sweep lets the service go, until then nothing changes.
     if let Some(found) = found.filter(|found| *found != kept.rule) {
         kept.rule = found;

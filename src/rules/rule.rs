@@ -197,6 +197,11 @@ impl RuleSet {
         best.map(|(_, rule)| rule)
     }
 
+    /// The rule that protects a service with this tag: the one that the tag names, else the one whose `[[protect]]` matches.
+    pub fn protecting(&self, service: &ServiceKey, tagged: Option<&str>) -> Option<&Arc<Rule>> {
+        tagged.and_then(|name| self.named(name)).or_else(|| self.rule_for(service))
+    }
+
     /// The rule of this name.
     pub fn named(&self, name: &str) -> Option<&Arc<Rule>> {
         self.rules.iter().find(|rule| &*rule.name == name)
