@@ -237,9 +237,14 @@ impl Rule {
 }
 
 impl Protect {
+    /// Whether it may match services of this cluster.
+    pub fn reaches(&self, cluster: &str) -> bool {
+        glob::matches(&self.cluster, cluster)
+    }
+
     /// Whether both globs match.
     pub fn matches(&self, service: &ServiceKey) -> bool {
-        glob::matches(&self.cluster, &service.cluster) && glob::matches(&self.service, &service.service)
+        self.reaches(&service.cluster) && glob::matches(&self.service, &service.service)
     }
 
     /// Of two entries that match the same service, the greater one wins: the cluster decides, then the service.

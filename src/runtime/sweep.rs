@@ -125,7 +125,7 @@ pub async fn list(fleet: &dyn Fleet, rules: &RuleSet, known: &BTreeSet<ServiceKe
         }
     }
     if entries.iter().any(|entry| is_glob(&entry.cluster)) {
-        let wanted = |cluster: &str| entries.iter().any(|entry| matches(&entry.cluster, cluster));
+        let wanted = |cluster: &str| entries.iter().any(|entry| entry.reaches(cluster));
         match fleet.clusters().await {
             Ok(all) => clusters.extend(all.into_iter().filter(|cluster| wanted(cluster))),
             Err(error) => {
@@ -135,9 +135,7 @@ pub async fn list(fleet: &dyn Fleet, rules: &RuleSet, known: &BTreeSet<ServiceKe
             }
         }
     }
-    let protects = |key: &ServiceKey| {
-        entries.iter().any(|entry| matches(&entry.cluster, &key.cluster) && matches(&entry.service, &key.service))
-    };
+    let protects = |key: &ServiceKey| entries.iter().any(|entry| entry.matches(key));
     for cluster in clusters {
         match fleet.services(&cluster).await {
             Ok(services) => {
@@ -156,32 +154,4 @@ pub async fn list(fleet: &dyn Fleet, rules: &RuleSet, known: &BTreeSet<ServiceKe
 
 fn is_glob(pattern: &str) -> bool {
     pattern.contains(['*', '?'])
-}
-
-/// `*` is any text, `?` one character; everything else is itself.
-fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    let (mut p, mut t) = (0, 0);
-    // Where the last star was, and up to where it has eaten the text.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == '?' || *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match &mut star {
-                Some((at, eaten)) => {
-                    *eaten += 1;
-                    (p, t) = (*at + 1, *eaten);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == '*')
 }
