@@ -81,6 +81,7 @@ pub(super) async fn observe(aws: &Aws, service: &ServiceKey) -> Result<Observati
         alarms: std::collections::BTreeSet::new(),
         find_alarms: true,
         twice: true,
+        groups: std::collections::BTreeSet::new(),
     };
     observer.observe(&ask).await
 }
