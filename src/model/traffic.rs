@@ -143,6 +143,13 @@ pub struct Split {
     pub green: f64,
 }
 
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { blue, green } = self;
+        write!(f, "blue {:.0} %, green {:.0} %", blue * 100.0, green * 100.0)
+    }
+}
+
 impl Forward {
     /// The group's share of this action's traffic, 0 to 1. Zero when all weights are zero.
     pub fn share(&self, group: &TargetGroupArn) -> f64 {

@@ -249,6 +249,7 @@ impl Metrics {
                 | Note::Graduated { .. }
                 | Note::Unread { .. }
                 | Note::NotReady { .. }
+                | Note::Witnessed { .. }
                 | Note::Announced { .. } => {}
             }
         }
@@ -418,6 +419,7 @@ mod tests {
             blue_failures: 1,
             incident: Some(IncidentId::new("i-1")),
             open_since: Some(NOW.minus(Duration::from_secs(42))),
+            withheld: None,
         }
     }
 
