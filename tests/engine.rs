@@ -153,7 +153,8 @@ fn what_people_did_after_a_rollback_that_was_only_told_stands_beside_it() {
     assert_eq!(told.then, []);
 
     it.aws.rules = vec![weighted("main", &[("blue", 100), ("green", 0)])];
-    it.restart();
+    let next = it.steps() + 1;
+    it.crash_after.insert(next);
     it.run(secs(60));
     it.aws.service.task_sets.pop();
     it.run(secs(60));
