@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub use doctor::{Check, CheckVerdict, examine};
 pub use input::{Effect, Input, Settings, Step};
-pub use rehearsal::{Rehearsal, rehearse};
+pub use rehearsal::{Rehearsal, rehearse, rehearse_next};
 pub use report::{Finding, GateState, Note, Report, Stage, Use};
 pub use status::{DeploymentView, GateView, QuarantineView, ServiceView, StatusView, WithheldView};
 

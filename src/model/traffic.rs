@@ -186,6 +186,14 @@ impl TrafficRule {
         self.actions.iter().filter_map(Action::forward)
     }
 
+    /// The same, to be changed.
+    pub fn forwards_mut(&mut self) -> impl Iterator<Item = &mut Forward> {
+        self.actions.iter_mut().filter_map(|action| match &mut action.kind {
+            ActionKind::Forward(forward) => Some(forward),
+            ActionKind::Kept(_) => None,
+        })
+    }
+
     /// Whether any action forwards to the group, whatever its weight.
     pub fn names(&self, group: &TargetGroupArn) -> bool {
         self.forwards().any(|forward| forward.names(group))

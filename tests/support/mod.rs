@@ -157,7 +157,7 @@ impl Aws {
         shifts.map(|(at, _)| *at).collect()
     }
 
-    fn observe(&mut self, now: Timestamp, ask: Ask) -> Result<Box<Observation>, CallError> {
+    pub fn observe(&mut self, now: Timestamp, ask: Ask) -> Result<Box<Observation>, CallError> {
         self.reads += 1;
         if let Some(error) = &self.unreadable {
             return Err(error.clone());
