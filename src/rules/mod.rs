@@ -16,7 +16,7 @@ mod schema;
 mod syntax;
 mod value;
 
-pub use compile::{LARGEST_FILE, MOST_FILES, RuleFile, compile};
+pub use compile::{LARGEST_FILE, MOST_FILES, RuleFile, compile, match_nothing};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Place, Related};
 pub use glob::matches as fits_glob;
 pub use rule::{
