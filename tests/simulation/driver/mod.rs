@@ -227,7 +227,8 @@ struct Judged {
     unsure: bool,
     /// Something was opened or ended since the engine's word on that was last checked.
     news: bool,
-    /// When a write was last applied whose sender had been deposed: it counts as a shift, which nobody knows of.
+    /// When a write was last applied whose sender had been deposed, or had died long before: it counts as a shift, which
+    /// nobody knows of.
     stray_at: Option<Timestamp>,
     /// Under which epoch a task set was deleted, and whether by a deposed worker.
     deleted: BTreeMap<String, (u64, bool)>,
