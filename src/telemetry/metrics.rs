@@ -233,7 +233,8 @@ impl Metrics {
 
     /// The exposition text. Ages are computed at this moment.
     pub fn render(&self, now: Timestamp) -> prometheus::Result<String> {
-        let oldest = self.shown.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(|one| one.open_since).min();
+        let oldest =
+            self.shown.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(|one| one.open_since).min();
         let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
         self.families.rollback_oldest_open_seconds.set(age.as_secs_f64());
         TextEncoder::new().encode_to_string(&self.registry.gather())
