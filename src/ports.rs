@@ -49,6 +49,15 @@ pub struct Message {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Receipt(pub Arc<str>);
 
+/// About how many messages there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// In the queue, waiting to be received.
+    pub waiting: u64,
+    /// In its dead-letter queue; `None` when it has none.
+    pub dead: Option<u64>,
+}
+
 /// The queue.
 #[async_trait]
 pub trait Inbox: Send + Sync {
@@ -61,6 +70,9 @@ pub trait Inbox: Send + Sync {
 
     /// Keeps up to ten messages invisible for `by` from now. Returns those that failed.
     async fn extend(&self, receipts: &[Receipt], by: Duration) -> Vec<(Receipt, CallError)>;
+
+    /// How many messages there are in it, and in its dead-letter queue (`GetQueueAttributes`).
+    async fn depth(&self) -> Result<QueueDepth, CallError>;
 }
 
 /// ECS, reading.

@@ -480,3 +480,14 @@ fn a_checkpoint_from_before_loads_and_the_reassert_is_still_there() {
     it.run(FOUND);
     assert_eq!((it.aws.calls(), it.phase().as_str()), (vec!["ModifyRule"], "rolled_back"));
 }
+
+#[test]
+fn a_rule_that_sends_users_to_a_group_that_nobody_serves_and_to_no_other_is_found() {
+    let mut it = rolled_back();
+    it.aws.rules.push(weighted("other", &[("green", 100)]));
+    it.run(FOUND);
+    assert_eq!(it.aws.calls(), ["ModifyRule"]);
+    let sent: Vec<_> = it.aws.rules.iter().flat_map(TrafficRule::forwards).map(|f| f.share(&group("green"))).collect();
+    assert!(sent.iter().all(|share| *share <= 0.0), "{:?}", it.aws.rules);
+    assert_eq!(it.phase(), "rolled_back");
+}

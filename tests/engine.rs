@@ -142,6 +142,46 @@ fn observe_mode_and_dry_run_say_it_once_and_change_nothing() {
 }
 
 #[test]
+fn what_people_did_after_a_rollback_that_was_only_told_stands_beside_it() {
+    let observing = Rule { mode: Mode::Observe, ..rule() };
+    let mut it = Driver::with(Aws::blue_and_green(), observing, false);
+    breach(&mut it);
+    it.run(secs(60));
+    let withheld = |it: &Driver| it.engine.service(&key(), it.now).unwrap().deployment.unwrap().withheld;
+    let told = withheld(&it).unwrap();
+    assert!(told.evidence.contains("3 tasks of green") && told.because.contains("observe"), "{told:?}");
+    assert_eq!(told.then, []);
+
+    it.aws.rules = vec![weighted("main", &[("blue", 100), ("green", 0)])];
+    let next = it.steps() + 1;
+    it.crash_after.insert(next);
+    it.run(secs(60));
+    it.aws.service.task_sets.pop();
+    it.run(secs(60));
+    let incident = it.incidents.values().next().unwrap();
+    let then: Vec<_> = incident.aftermath.iter().map(|moment| moment.what.as_str()).collect();
+    assert_eq!(then, ["the weights were set: blue 100 %, green 0 %", "green was deleted by somebody else"]);
+    assert_eq!(withheld(&it).unwrap().then, incident.aftermath);
+    assert_eq!(it.said(), ["Rollback Held"], "nobody is told twice");
+}
+
+#[test]
+fn a_withheld_rollback_that_proves_wrong_shows_it() {
+    let observing = Rule { mode: Mode::Observe, ..rule() };
+    let mut it = Driver::with(Aws::blue_and_green(), observing, false);
+    breach(&mut it);
+    it.run(secs(30));
+    it.aws.rules = vec![weighted("main", &[("blue", 0), ("green", 100)])];
+    it.aws.service.task_sets[0].status = TaskSetStatus::Active;
+    it.aws.service.task_sets[1].status = TaskSetStatus::Primary;
+    it.run(secs(3600));
+    let then: Vec<_> =
+        it.incidents.values().flat_map(|incident| &incident.aftermath).map(|m| m.what.as_str()).collect();
+    assert_eq!(then[..2], ["the weights were set: blue 0 %, green 100 %", "green was made PRIMARY"]);
+    assert!(then[2].starts_with("green has been PRIMARY with all the traffic"), "{then:?}");
+}
+
+#[test]
 fn an_alarm_on_greens_target_group_binds_by_itself() {
     let mut it = watching();
     it.run(secs(65));

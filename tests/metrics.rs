@@ -130,7 +130,10 @@ fn consistent(played: &Played) {
     assert!(last.one("process_resident_memory_bytes", &[]) > 1e6);
     assert!(last.one("process_cpu_seconds_total", &[]) >= 0.0);
     // Whatever is no service's own was there before it happened, at 0.
-    let own = |series: &&exposition::Series| !series.labels.contains_key("cluster");
+    // The queue's depth is not known before the first sweep.
+    let own = |series: &&exposition::Series| {
+        !series.labels.contains_key("cluster") && series.name != "taskset_guardian_queue_messages"
+    };
     let names = |now: &Exposition| -> BTreeSet<_> {
         now.series.iter().filter(own).map(|one| (one.name.clone(), one.labels.clone())).collect()
     };
@@ -271,6 +274,12 @@ async fn troubled(asked: &Asked) {
         let now = look()?;
         let count = |outcome| now.one("taskset_guardian_messages_total", &[("outcome", outcome)]);
         (count("ignored") == 4.0 && count("undecodable") == 6.0).then_some(())
+    })
+    .await;
+    eventually("the bad ones are in the dead-letter queue", async || {
+        let now = look()?;
+        let depth = |queue| now.get("taskset_guardian_queue_messages", &[("queue", queue)]);
+        (depth("dead_letter") == Some(3.0) && depth("events") == Some(0.0)).then_some(())
     })
     .await;
     let ready = eventually("one service is ready, and the absent one is not", async || {

@@ -13,7 +13,9 @@ use taskset_guardian::ports::Clock as _;
 use taskset_guardian::runtime::SystemClock;
 use taskset_guardian::sandbox::api::{ApiError, Backend as _, Call, Reply};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
-use taskset_guardian::sandbox::world::{Act, Crash, Delivery, ServiceSetup, Setup, Timing, Version, World};
+use taskset_guardian::sandbox::world::{
+    Act, Crash, Delivery, EventRuleSetup, ServiceSetup, Setup, Timing, Version, World,
+};
 
 use process::{Process, eventually, free_address, guardian};
 
@@ -37,6 +39,10 @@ struct Said {
 
 impl Stage {
     async fn new() -> Self {
+        Self::with(vec![EventRuleSetup::default()]).await
+    }
+
+    async fn with(event_rules: Vec<EventRuleSetup>) -> Self {
         let crash = Crash { after: Duration::from_secs(1), exit_code: 1, out_of_memory: false };
         let bad = Version { start_delay: Duration::from_secs(1), crash: Some(crash), ..Version::default() };
         let service = |name: &str, controller: &str| ServiceSetup {
@@ -54,6 +60,7 @@ impl Stage {
                 ..Delivery::default()
             },
             drain: Duration::ZERO,
+            event_rules,
             ..Setup::default()
         };
         let world = World::new(7, SystemClock.now(), setup);
@@ -143,6 +150,60 @@ async fn doctor_says_what_is_in_the_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn doctor_follows_the_events_to_the_worker() {
+    let stage = Stage::new().await;
+    assert_eq!(stage.verb("register prod/checkout --rule web").await.code, 0);
+    let doctor = format!("doctor prod/checkout --queue-url {QUEUE} --server http://{}", stage.address);
+    let alone = stage.verb(&doctor).await;
+    assert!(alone.code == 0 && alone.out.contains("run one, or name it by --server"), "{alone:?}");
+    let _worker = stage.worker();
+    stage.protected().await;
+    eventually("the worker is ready", async || (process::get(&stage.address, "/readyz")?.0 == 200).then_some(())).await;
+    let all = stage.verb(&doctor).await;
+    for said in [
+        "messages wait in the queue",
+        "task events reach the queue by the rule taskset-guardian",
+        "alarm events reach the queue by the rule taskset-guardian",
+        "a worker runs and protects this service",
+        "received no event since its start",
+        "back on blue about",
+    ] {
+        assert!(all.code == 0 && all.out.contains(said), "{said}: {all:?}");
+    }
+    let other = stage.verb(&doctor.replace("queue/taskset-guardian", "queue/elsewhere")).await;
+    assert!(other.code == 0 && other.out.contains("correct --queue-url"), "{other:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_events_that_get_lost_on_their_way() {
+    let tight = r#"{ "source": ["aws.ecs"], "detail": { "group": ["service:other"] } }"#;
+    let as_installed = EventRuleSetup::default();
+    for (rule, said) in [
+        (EventRuleSetup { enabled: false, ..as_installed.clone() }, "is switched off"),
+        (EventRuleSetup { may_send: false, ..as_installed.clone() }, "policy does not let the EventBridge rule"),
+        (EventRuleSetup { pattern: tight.to_owned(), ..as_installed }, "no EventBridge rule sends this service's"),
+    ] {
+        let stage = Stage::with(vec![rule]).await;
+        let lost = stage.verb(&format!("doctor prod/checkout --queue-url {QUEUE}")).await;
+        assert!(lost.code == 0 && lost.out.contains(said), "{said}: {lost:?}");
+        assert_eq!(lost.out.matches("warn  events").count(), 2, "{lost:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_tries_what_may_be_written_without_writing() {
+    let stage = Stage::new().await;
+    let doctor = "doctor prod/checkout --try-writes";
+    let allowed = stage.verb(doctor).await;
+    assert_eq!((allowed.code, allowed.out.matches("is allowed (tried on").count()), (0, 4), "{allowed:?}");
+    let denied = ApiError::client("AccessDeniedException", "not authorized to perform ecs:DeleteTaskSet");
+    stage.sandbox.with(|world| world.fail_next("DeleteTaskSet", &denied, 1));
+    let refused = stage.verb(doctor).await;
+    assert!(refused.code == 1 && refused.out.contains("DeleteTaskSet is not allowed"), "{refused:?}");
+    assert_eq!(refused.out.matches("is allowed (tried on").count(), 3, "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_learns_what_became_of_its_deployment() {
     let stage = Stage::new().await;
     let early = stage.verb("verdict prod/checkout --task-set ecs-svc/1").await;
@@ -186,8 +247,12 @@ async fn check_finds_patterns_that_match_nothing_when_aws_can_be_asked() {
     assert_eq!(alone.code, 0, "{alone:?}");
     let asked = stage.verb("check rules --aws").await;
     assert_eq!(asked.code, 1, "{asked:?}");
-    let wrong: Vec<_> = asked.err.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
-    assert_eq!(wrong, ["prod/chekout", "prod/pay-*", "prd/checkout"], "{asked:?}");
+    for (wrong, line) in [("prod/chekout", 8), ("prod/pay-*", 11), ("prd/checkout", 14)] {
+        let said = format!("error[R011]: {wrong} matches no service of this account and Region");
+        let place = format!("--> rules/web.toml:{line}:1");
+        assert!(asked.out.contains(&said) && asked.out.contains(&place), "{said} {place} {asked:?}");
+    }
+    assert!(asked.out.contains("did you mean prod/checkout?") && asked.err.contains("3 errors"), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ mod actions;
 mod actuator;
 mod calls;
 mod cloudwatch;
+mod delivery;
 mod dynamodb;
 mod ecs;
 mod elb;
@@ -30,6 +31,7 @@ use aws_smithy_types::DateTime;
 pub use self::actuator::Writer;
 use self::calls::{Calls, Operation};
 pub use self::cloudwatch::CloudWatch;
+pub use self::delivery::{Delivery, EventRule, QueueReading};
 pub use self::dynamodb::DynamoTable;
 pub use self::ecs::Ecs;
 pub use self::elb::Elb;
@@ -129,6 +131,11 @@ impl Aws {
     /// The tags that register services, and those by which people speak to the worker.
     pub fn tagging(&self) -> Tagging {
         Tagging::new(&self.config, self.ecs.clone(), self.calls.clone())
+    }
+
+    /// The way that events take to the queue.
+    pub fn delivery(&self) -> Delivery {
+        Delivery::new(&self.config, self.calls.clone())
     }
 
     /// The only one that changes anything. Not to be asked for in a dry run.

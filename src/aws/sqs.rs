@@ -1,5 +1,6 @@
 //! SQS as the inbox.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use aws_sdk_sqs::config::Builder;
 use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
-    Message as SqsMessage, MessageSystemAttributeName,
+    Message as SqsMessage, MessageSystemAttributeName, QueueAttributeName,
 };
 
 use super::calls::{Calls, Operation};
+use super::delivery::{QUEUE_ATTRIBUTES, dead_letters, number};
 use crate::model::{CallError, ErrorClass};
-use crate::ports::{Inbox, Message, Receipt};
+use crate::ports::{Inbox, Message, QueueDepth, Receipt};
 
 const RECEIVE: Operation = Operation::new("sqs", "ReceiveMessage");
 const DELETE: Operation = Operation::new("sqs", "DeleteMessageBatch");
@@ -70,6 +72,12 @@ impl Queue {
         Ok(self.calls.send(DELETE, call).await?.failed)
     }
 
+    async fn attributes(&self, url: &str) -> Result<HashMap<QueueAttributeName, String>, CallError> {
+        let wanted = [QueueAttributeName::ApproximateNumberOfMessages, QueueAttributeName::RedrivePolicy];
+        let call = self.batch.get_queue_attributes().queue_url(url).set_attribute_names(Some(wanted.into()));
+        Ok(self.calls.send(QUEUE_ATTRIBUTES, call.send()).await?.attributes.unwrap_or_default())
+    }
+
     async fn extend_batch(&self, receipts: &[Receipt], by: Duration) -> Result<Vec<BatchResultErrorEntry>, CallError> {
         let entry = |(index, receipt): (usize, &Receipt)| {
             ChangeMessageVisibilityBatchRequestEntry::builder()
@@ -114,6 +122,23 @@ impl Inbox for Queue {
         }
         failed
     }
+
+    async fn depth(&self) -> Result<QueueDepth, CallError> {
+        let found = self.attributes(&self.url).await?;
+        let waiting = number(&found, &QueueAttributeName::ApproximateNumberOfMessages);
+        let waiting = waiting.ok_or_else(|| QUEUE_ATTRIBUTES.incomplete("ApproximateNumberOfMessages"))?;
+        let Some(beside) = dead_letters(&found).and_then(|arn| beside(&self.url, &arn)) else {
+            return Ok(QueueDepth { waiting, dead: None });
+        };
+        let found = self.attributes(&beside).await?;
+        Ok(QueueDepth { waiting, dead: number(&found, &QueueAttributeName::ApproximateNumberOfMessages) })
+    }
+}
+
+/// The URL of another queue of the same account: the last part of a URL is the queue's name.
+fn beside(url: &str, arn: &str) -> Option<String> {
+    let (account, _) = url.rsplit_once('/')?;
+    Some(format!("{account}/{}", arn.rsplit(':').next()?))
 }
 
 /// A message without a receipt handle could never be deleted; SQS sends none.

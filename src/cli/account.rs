@@ -1,9 +1,10 @@
 //! What the verbs that speak to AWS share: the connection, the service that is meant, the rules to go by.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -72,17 +73,32 @@ pub(super) async fn connect() -> Result<Aws, CallError> {
 
 /// Everything that the guardian would read of a service before it acts, and all alarms.
 pub(super) async fn observe(aws: &Aws, service: &ServiceKey) -> Result<Observation, CallError> {
-    let (fleet, balancers) = (Arc::new(aws.fleet()), Arc::new(aws.load_balancers()));
-    let observer = Observer::new(fleet, balancers, Arc::new(aws.alarms()), Arc::new(SystemClock));
-    let ask = Ask {
+    observer(aws).observe(&everything(service)).await
+}
+
+/// The same, and how long one round of calls takes: a worker, too, knows what to ask for when it has read a service before.
+pub(super) async fn observe_timed(aws: &Aws, service: &ServiceKey) -> Result<(Observation, Duration), CallError> {
+    let (observer, ask) = (observer(aws), everything(service));
+    let seen = observer.observe(&ask).await?;
+    let begun = Instant::now();
+    observer.observe(&Ask { find_alarms: false, ..ask }).await?;
+    Ok((seen, begun.elapsed()))
+}
+
+fn observer(aws: &Aws) -> Observer {
+    Observer::new(Arc::new(aws.fleet()), Arc::new(aws.load_balancers()), Arc::new(aws.alarms()), Arc::new(SystemClock))
+}
+
+fn everything(service: &ServiceKey) -> Ask {
+    Ask {
         service: service.clone(),
         tasks: Vec::new(),
         find_stopped: false,
-        alarms: std::collections::BTreeSet::new(),
+        alarms: BTreeSet::new(),
         find_alarms: true,
         twice: true,
-    };
-    observer.observe(&ask).await
+        groups: BTreeSet::new(),
+    }
 }
 
 /// The rules of a directory. Absent, there are none; bad, that is said and the exit code is 1.

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 
 use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 
-use crate::model::{AlarmName, ErrorClass, humane, tags};
+use crate::model::{AlarmName, ErrorClass, ServiceKey, humane, tags};
 use crate::ports::Fleet;
-use crate::rules::{AfterPromotion, BlueCapacity, Diagnostics, OnReturn, Protect, Rule, RuleSet, compile};
+use crate::rules::{
+    AfterPromotion, BlueCapacity, Diagnostics, OnReturn, Protect, Rule, RuleSet, compile, match_nothing,
+};
 use crate::runtime::list;
 use crate::runtime::rule_files::read_rule_files;
 
@@ -30,41 +31,29 @@ const COLUMNS: usize = 100;
 /// # Errors
 /// When the result can't be written.
 pub fn check(dir: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
-    check_against(dir, json, |_| Ok(Vec::new()), out, err)
+    check_against(dir, json, |_| Ok(None), out, err)
 }
 
-/// The same, and what `match_nothing` says of rules without errors: patterns that no service fits are wrong too.
+/// The same, and that every pattern fits one of the services which `existing` finds for rules without errors.
 ///
 /// # Errors
-/// When the result can't be written, or `match_nothing` fails.
+/// When the result can't be written, or `existing` fails.
 pub(super) fn check_against(
     dir: &Path,
     json: bool,
-    match_nothing: impl FnOnce(&RuleSet) -> anyhow::Result<Vec<Unmatched>>,
+    existing: impl FnOnce(&RuleSet) -> anyhow::Result<Option<BTreeSet<ServiceKey>>>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> anyhow::Result<u8> {
     let colored = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
-    let (mut result, mut code) = examine(dir);
-    if let Examined::Fine { rules, unmatched } = &mut result {
-        *unmatched = match_nothing(rules)?;
-        code = if unmatched.is_empty() { code } else { WRONG };
-    }
+    let (result, code) = examine(dir, existing)?;
     if json {
         serde_json::to_writer_pretty(&mut *out, &result)?;
         writeln!(out)?;
         return Ok(code);
     }
     match &result {
-        Examined::Fine { rules, unmatched } => {
-            write_summary(rules, out)?;
-            for Unmatched { rule, cluster, service } in unmatched {
-                writeln!(
-                    err,
-                    "error: {cluster}/{service} of the rule {rule:?} matches no service in this account and Region"
-                )?;
-            }
-        }
+        Examined::Fine { rules } => write_summary(rules, out)?,
         Examined::Wrong { diagnostics } => {
             writeln!(out, "{}", diagnostics.render(colored, COLUMNS))?;
             let count = diagnostics.0.len();
@@ -75,16 +64,8 @@ pub(super) fn check_against(
     Ok(code)
 }
 
-/// A `[[protect]]` that protects nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Unmatched {
-    rule: String,
-    cluster: String,
-    service: String,
-}
-
-/// Every `[[protect]]` that no service of the account and Region fits.
-pub(super) async fn unmatched(fleet: &dyn Fleet, rules: &RuleSet) -> anyhow::Result<Vec<Unmatched>> {
+/// Every service of the account and Region that a `[[protect]]` fits.
+pub(super) async fn existing(fleet: &dyn Fleet, rules: &RuleSet) -> anyhow::Result<BTreeSet<ServiceKey>> {
     let listing = list(fleet, rules, &BTreeSet::new()).await;
     if let Some(error) = listing.errors.into_iter().find(|error| error.class != ErrorClass::NotFound) {
         return Err(error.into());
@@ -98,47 +79,40 @@ pub(super) async fn unmatched(fleet: &dyn Fleet, rules: &RuleSet) -> anyhow::Res
             Err(error) => return Err(error.into()),
         }
     }
-    let entries = rules.rules.iter().flat_map(|rule| rule.protect.iter().map(move |protect| (rule, protect)));
-    let fits_none = entries.filter(|(_, protect)| !found.iter().any(|key| protect.matches(key)));
-    let unmatched = |(rule, protect): (&Arc<Rule>, &Protect)| Unmatched {
-        rule: rule.name.to_string(),
-        cluster: protect.cluster.to_string(),
-        service: protect.service.to_string(),
-    };
-    Ok(fits_none.map(unmatched).collect())
+    Ok(found)
 }
 
 /// The JSON document.
 #[derive(Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 enum Examined {
-    Fine {
-        rules: RuleSet,
-        /// Only when AWS was asked.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        unmatched: Vec<Unmatched>,
-    },
-    Wrong {
-        diagnostics: Diagnostics,
-    },
-    Impossible {
-        error: String,
-    },
+    Fine { rules: RuleSet },
+    Wrong { diagnostics: Diagnostics },
+    Impossible { error: String },
 }
 
-fn examine(dir: &Path) -> (Examined, u8) {
+fn examine(
+    dir: &Path,
+    existing: impl FnOnce(&RuleSet) -> anyhow::Result<Option<BTreeSet<ServiceKey>>>,
+) -> anyhow::Result<(Examined, u8)> {
     let files = match read_rule_files(dir) {
         Ok(files) => files,
-        Err(error) => return (Examined::Impossible { error: error.to_string() }, UNREADABLE),
+        Err(error) => return Ok((Examined::Impossible { error: error.to_string() }, UNREADABLE)),
     };
     if files.is_empty() {
         // A guardian that protects nothing is a mistake in a path, most likely.
-        return (Examined::Impossible { error: format!("no *.toml in {}", dir.display()) }, WRONG);
+        return Ok((Examined::Impossible { error: format!("no *.toml in {}", dir.display()) }, WRONG));
     }
-    match compile(&files) {
-        Ok(rules) => (Examined::Fine { rules, unmatched: Vec::new() }, FINE),
-        Err(diagnostics) => (Examined::Wrong { diagnostics }, WRONG),
-    }
+    let rules = match compile(&files) {
+        Ok(rules) => rules,
+        Err(diagnostics) => return Ok((Examined::Wrong { diagnostics }, WRONG)),
+    };
+    let idle = existing(&rules)?.map(|services| match_nothing(&files, &services)).unwrap_or_default();
+    Ok(if idle.is_empty() {
+        (Examined::Fine { rules }, FINE)
+    } else {
+        (Examined::Wrong { diagnostics: Diagnostics(idle) }, WRONG)
+    })
 }
 
 fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {

@@ -114,7 +114,9 @@ pub fn main() -> ExitCode {
             Verb::Check { rules, aws } => {
                 let (json, out, err) = (cli.output == Output::Json, &mut anstream::stdout(), &mut anstream::stderr());
                 let ask = |rules: &crate::rules::RuleSet| {
-                    orders::block_on(async { check::unmatched(&account::connect().await?.fleet(), rules).await })
+                    orders::block_on(async {
+                        Ok(Some(check::existing(&account::connect().await?.fleet(), rules).await?))
+                    })
                 };
                 let code = if aws {
                     check::check_against(&rules, json, ask, out, err)

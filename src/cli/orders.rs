@@ -199,7 +199,7 @@ pub(super) async fn register(args: &RegisterArgs, output: Output) -> anyhow::Res
     }
     let aws = connect().await?;
     let by = rules.named(rule).cloned().unwrap_or_else(|| Arc::new(Rule::observing(rule)));
-    let examined = doctor::one(&aws, &rules, &service, Some(by)).await;
+    let examined = doctor::Doctor::new(&aws, &rules).examine(&service, Some(by)).await;
     doctor::write(&examined, &mut anstream::stderr())?;
     if !examined.ready && !force {
         say("error: not registered, because a rollback would not work now; --force registers it all the same");

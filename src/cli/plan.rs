@@ -7,7 +7,7 @@ use crate::model::{Action, Write as Call, humane};
 
 /// For people: every changing call, in order.
 pub(super) fn write(rehearsal: &Rehearsal, out: &mut dyn Write) -> io::Result<()> {
-    let Rehearsal { green, calls, completes, ending } = rehearsal;
+    let Rehearsal { green, calls, completes, ending, .. } = rehearsal;
     writeln!(out, "  a rollback of {green} would")?;
     for (after, call) in calls {
         writeln!(out, "    {:>7}  {}", format!("+{}", humane(*after)), told(call))?;

@@ -26,6 +26,11 @@ pub(super) struct ServerArg {
 }
 
 impl ServerArg {
+    /// The worker at this URL.
+    pub(super) fn new(url: &str) -> Self {
+        Self { server: url.to_owned() }
+    }
+
     /// The worker's `/status`.
     ///
     /// # Errors

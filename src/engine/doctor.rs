@@ -48,11 +48,14 @@ pub enum CheckVerdict {
 }
 
 impl Check {
-    fn new(check: &'static str, verdict: CheckVerdict, what: impl Into<String>) -> Self {
+    /// Without a cure.
+    pub fn new(check: &'static str, verdict: CheckVerdict, what: impl Into<String>) -> Self {
         Self { check, verdict, what: what.into(), cure: None }
     }
 
-    fn cure(self, cure: impl Into<String>) -> Self {
+    /// With this cure.
+    #[must_use]
+    pub fn cure(self, cure: impl Into<String>) -> Self {
         Self { cure: Some(cure.into()), ..self }
     }
 }

@@ -27,6 +27,7 @@ mod rollback;
 mod signals;
 mod status;
 mod traffic;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,9 +36,9 @@ use serde::{Deserialize, Serialize};
 
 pub use doctor::{Check, CheckVerdict, examine};
 pub use input::{Effect, Input, Settings, Step};
-pub use rehearsal::{Rehearsal, rehearse};
+pub use rehearsal::{Rehearsal, rehearse, rehearse_next};
 pub use report::{Finding, GateState, Note, Report, Stage, Use};
-pub use status::{DeploymentView, GateView, QuarantineView, ServiceView, StatusView};
+pub use status::{DeploymentView, GateView, QuarantineView, ServiceView, StatusView, WithheldView};
 
 use self::brakes::Brakes;
 use self::index::Index;

@@ -8,7 +8,7 @@ use super::out::Out;
 use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy};
 use super::roles::{Roles, roles};
 use super::signals::BOUND_ALARMS;
-use super::{Finding, Note, after, doctor, hold, orders, plan, quarantine, rollback};
+use super::{Finding, Note, after, doctor, hold, orders, plan, quarantine, rollback, witness};
 use crate::model::{
     CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability,
     TargetGroupArn, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
@@ -88,6 +88,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     after::look(key, partition, seen, out);
     rollback::advance(key, partition, seen, out);
     graduate(key, partition, seen, out);
+    witness::look(key, partition, seen, out);
     if partition.kept.live().is_some_and(|d| !d.alarms_searched && d.rollback.is_none()) && !seen.ask.find_alarms {
         partition.soft.want(out.now);
     }
@@ -291,6 +292,7 @@ fn end_well(key: &ServiceKey, deployment: &mut Deployment, why: &str, out: &mut 
     rollback::enter(key, deployment, Phase::Graduated, why, out);
     out.note(Note::Graduated { service: key.clone(), green: deployment.green.clone(), why: why.to_owned() });
     out.announce_graduation(key, deployment, why);
+    witness::ended(key, deployment, why, out);
 }
 
 /// What `/status` and the gauges show.

@@ -327,10 +327,11 @@ impl Deployment {
             deleted_at: None,
             evidence,
             timeline: Vec::new(),
+            aftermath: Vec::new(),
         };
         progress::log(&mut incident, first_sign_at, "first sign of trouble");
-        let reason = incident.evidence.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        progress::log(&mut incident, now, format!("breach: {reason}"));
+        let reasons = incident.reasons();
+        progress::log(&mut incident, now, format!("breach: {reasons}"));
         incident
     }
 

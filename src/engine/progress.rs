@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::mutants::{Mutant, without};
 use super::partition::Deployment;
 use super::traffic::Seats;
+use super::witness::Witnessed;
 use crate::model::{
     Action, EffectId, Evidence, Gate, Incident, IncidentOutcome, Moment, ServiceKey, Step, Timestamp, TrafficRuleId,
     Write,
@@ -59,6 +60,9 @@ pub(super) struct Rollback {
     /// What came after it was done.
     #[serde(default)]
     pub(super) after: After,
+    /// Where the deployment stood at the last look, when this was decided and not done.
+    #[serde(default)]
+    pub(super) witnessed: Option<Witnessed>,
 }
 
 /// What came after a rollback was done.
@@ -188,10 +192,15 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// Adds a line to a timeline.
+/// Adds a line to an incident's timeline.
 pub(super) fn log(incident: &mut Incident, at: Timestamp, what: impl Into<String>) {
-    if incident.timeline.len() < MOMENTS {
-        incident.timeline.push(Moment { at, what: what.into() });
+    log_into(&mut incident.timeline, at, what);
+}
+
+/// Adds a line to one of an incident's lists of moments.
+pub(super) fn log_into(moments: &mut Vec<Moment>, at: Timestamp, what: impl Into<String>) {
+    if moments.len() < MOMENTS {
+        moments.push(Moment { at, what: what.into() });
     }
 }
 
@@ -224,6 +233,7 @@ impl Rollback {
             failures: 0,
             retry_at: None,
             after: After::default(),
+            witnessed: None,
         }
     }
 

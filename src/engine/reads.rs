@@ -6,7 +6,7 @@ use super::Settings;
 use super::partition::{Kept, Partition, Soft};
 use super::plan;
 use super::progress::{Purpose, Rollback};
-use crate::model::{Ask, ServiceKey, Standing, TaskSetId, Timestamp};
+use crate::model::{Ask, Phase, ServiceKey, Standing, TaskSetId, Timestamp};
 
 /// Least span between two reads that events ask for. Bounds what forged or repeated events can cost, and is short
 /// against the seconds that a rollback takes.
@@ -46,6 +46,8 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
     let named = &kept.rule.errors.alarms;
     let alarms =
         judged.map(|d| named.iter().chain(&d.bound_alarms).chain(&d.blue_alarms).take(BATCH).cloned().collect());
+    // Green may be gone, and a rule send users to its group and to no other.
+    let left = kept.deployment.as_ref().filter(|d| d.rollback.is_some() && d.phase != Phase::Superseded);
     Ask {
         service: key.clone(),
         tasks: tasks.unwrap_or_default(),
@@ -53,6 +55,7 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
         alarms: alarms.unwrap_or_default(),
         find_alarms: judged.is_some_and(|d| !d.alarms_searched),
         twice: soft.twice || delete_is_next(now, kept),
+        groups: left.and_then(|d| d.green_group.clone()).into_iter().collect(),
     }
 }
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::roles::roles;
 use super::{Effect, Engine, Input, Settings};
 use crate::model::{
-    Ask, Observation, Outcome, Phase, Stability, TargetCounts, TaskSet, TaskSetId, TaskSetStatus, Timestamp, Traffic,
-    Write, tags,
+    Ask, Observation, Outcome, Phase, Stability, TargetCounts, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus,
+    Timestamp, Traffic, TrafficRule, WeightedGroup, Write, tags,
 };
 use crate::rules::{Limits, Mode, Protect, Rule, RuleSet};
 
@@ -29,6 +29,11 @@ pub struct Rehearsal {
     pub green: TaskSetId,
     /// Every changing call, in order, with the time since the decision: what AWS takes itself is not in it.
     pub calls: Vec<(Duration, Write)>,
+    /// How long after the decision a read would prove that no rule sends anybody to green; absent when none would. What AWS
+    /// takes itself is not in it.
+    pub traffic_safe: Option<Duration>,
+    /// Rounds of calls from the decision until then, each of which waits for the one before it.
+    pub rounds_until_safe: u32,
     /// It would end well.
     pub completes: bool,
     /// How it ends, in plain words.
@@ -50,6 +55,7 @@ pub fn rehearse(rule: &Rule, seen: &Observation) -> Option<Rehearsal> {
     ]);
     let (began, mut now) = (seen.read_at, seen.read_at);
     let mut calls = Vec::new();
+    let (mut traffic_safe, mut rounds) = (None, 0);
     for _ in 0..STEPS {
         let Some(input) = inputs.pop_front() else {
             let Some(next) = engine.next_deadline().filter(|_| !is_over(&engine, seen, now)) else { break };
@@ -60,7 +66,12 @@ pub fn rehearse(rule: &Rule, seen: &Observation) -> Option<Rehearsal> {
             inputs.push_back(Input::Tick);
             continue;
         };
-        for effect in engine.step(now, &input).effects {
+        let effects = engine.step(now, &input).effects;
+        let is_decided = || engine.service(key, now).and_then(|view| view.deployment?.incident).is_some();
+        if traffic_safe.is_none() && effects.iter().any(waits) && is_decided() {
+            rounds += 1;
+        }
+        for effect in effects {
             match effect {
                 Effect::Observe(ask) => {
                     inputs.push_back(Input::Observed(key.clone(), Ok(Box::new(paper.observe(ask, now)))));
@@ -71,7 +82,9 @@ pub fn rehearse(rule: &Rule, seen: &Observation) -> Option<Rehearsal> {
                     inputs.push_back(Input::Done(id, Outcome::Applied));
                 }
                 Effect::Announce(id, _) => inputs.push_back(Input::Done(id, Outcome::Applied)),
-                Effect::Keep(_) => {}
+                Effect::Keep(incident) => {
+                    traffic_safe = traffic_safe.or(incident.traffic_safe_at.map(|at| at.since(began)));
+                }
             }
         }
     }
@@ -80,7 +93,46 @@ pub fn rehearse(rule: &Rule, seen: &Observation) -> Option<Rehearsal> {
         Some(deployment) => (deployment.phase == Phase::RolledBack, deployment.why),
         None => (false, "there is no deployment to roll back".to_owned()),
     };
-    Some(Rehearsal { green, calls, completes, ending })
+    Some(Rehearsal { green, calls, traffic_safe, rounds_until_safe: rounds, completes, ending })
+}
+
+/// What follows needs its answer.
+const fn waits(effect: &Effect) -> bool {
+    matches!(effect, Effect::Observe(_) | Effect::Write { .. })
+}
+
+/// What the rollback of the next deployment would do, if the task set that serves now had a green beside it with half of the
+/// users: `None` when there is a deployment already, or no second target group for its green.
+pub fn rehearse_next(rule: &Rule, seen: &Observation) -> Option<Rehearsal> {
+    let mut next = seen.clone();
+    if roles(&next.service.task_sets).is_some() {
+        return None;
+    }
+    let primary = next.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary)?.clone();
+    let mut green = TaskSet {
+        id: TaskSetId::new("ecs-svc/next"),
+        arn: TaskSetArn::new(format!("{}-next", primary.arn)),
+        status: TaskSetStatus::Active,
+        created_at: primary.created_at.max(seen.read_at),
+        external_id: None,
+        tags: tags::Tags::new(),
+        ..primary.clone()
+    };
+    if let (Some(group), Traffic::Rules(rules)) = (&primary.target_group, &mut next.traffic) {
+        let named = || rules.iter().filter(|rule| rule.names(group)).flat_map(TrafficRule::forwards);
+        let free = named().flat_map(|forward| &forward.groups).find(|named| named.target_group != *group);
+        let free = free.map(|named| named.target_group.clone())?;
+        for forward in rules.iter_mut().flat_map(TrafficRule::forwards_mut) {
+            let pair = |named: &&mut WeightedGroup| named.target_group == *group || named.target_group == free;
+            forward.groups.iter_mut().filter(pair).for_each(|named| named.weight = Some(50));
+        }
+        green.target_group = Some(free);
+        let healthy = next.targets.get(group).copied().unwrap_or_default();
+        next.targets.extend(green.target_group.clone().map(|group| (group, healthy)));
+    }
+    next.service.task_sets.push(green.clone());
+    next.task_sets_again.iter_mut().for_each(|again| again.push(green.clone()));
+    rehearse(rule, &next)
 }
 
 fn is_over(engine: &Engine, seen: &Observation, now: Timestamp) -> bool {

@@ -147,6 +147,13 @@ pub enum Note {
         /// In plain words.
         why: String,
     },
+    /// Somebody did something about a deployment whose rollback was decided and only told.
+    Witnessed {
+        /// Where.
+        service: ServiceKey,
+        /// In plain words.
+        what: String,
+    },
     /// The fleet brake turned.
     Brake {
         /// On, or off again.
@@ -180,7 +187,8 @@ impl Note {
             | Self::Closed { service, .. }
             | Self::Graduated { service, .. }
             | Self::Unread { service, .. }
-            | Self::NotReady { service, .. } => Some(service),
+            | Self::NotReady { service, .. }
+            | Self::Witnessed { service, .. } => Some(service),
             Self::Brake { .. } | Self::Announced { .. } => None,
         }
     }

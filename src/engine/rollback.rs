@@ -7,7 +7,7 @@ use super::out::Out;
 use super::partition::{Deployment, Kept, Partition};
 use super::plan::{self, Next, Proven, Stuck, View};
 use super::progress::{Escalation, Purpose, Rollback, Sent};
-use super::{Effect, Note, Stage, observed, quarantine, traffic};
+use super::{Effect, Note, Stage, observed, quarantine, traffic, witness};
 use crate::model::{
     AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, IncidentOutcome, Observation, Outcome, Phase,
     ServiceKey, Step, TaskSet, TaskSetStatus, Timestamp, Verdict, Write, humane,
@@ -385,6 +385,7 @@ fn done(key: &ServiceKey, deployment: &mut Deployment, rollback: &mut Rollback, 
 
 /// Ends a deployment that events overtook, and with it its rollback.
 pub(super) fn supersede(key: &ServiceKey, deployment: &mut Deployment, why: &str, out: &mut Out<'_>) {
+    witness::ended(key, deployment, why, out);
     let rollback = deployment.rollback.take();
     enter(key, deployment, Phase::Superseded, why, out);
     deployment.rollback = rollback.map(|mut rollback| {

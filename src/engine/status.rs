@@ -8,9 +8,9 @@ use super::gates::SKEW;
 use super::partition::{Deployment, Kept, Partition, Soft};
 use super::progress::Rollback;
 use super::quarantine::Quarantined;
-use super::{Finding, GateState};
+use super::{Finding, GateState, witness};
 use crate::model::{
-    Contract, HoldOrder, IncidentId, Phase, ServiceKey, Split, Standing, TaskSetId, Timestamp, Verdict, Window,
+    Contract, HoldOrder, IncidentId, Moment, Phase, ServiceKey, Split, Standing, TaskSetId, Timestamp, Verdict, Window,
 };
 
 /// Everything.
@@ -95,6 +95,21 @@ pub struct DeploymentView {
     pub incident: Option<IncidentId>,
     /// When the rollback was decided, or opened again, while it is open.
     pub open_since: Option<Timestamp>,
+    /// What was decided and only told, in observe mode or a dry run.
+    pub withheld: Option<WithheldView>,
+}
+
+/// A rollback that was decided and not done.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WithheldView {
+    /// When it was decided.
+    pub at: Timestamp,
+    /// On which evidence, in plain words.
+    pub evidence: String,
+    /// Why it was not done.
+    pub because: String,
+    /// What other hands did since.
+    pub then: Vec<Moment>,
 }
 
 /// One gate.
@@ -164,6 +179,17 @@ fn deployment_view(kept: &Kept, soft: &Soft, deployment: &Deployment, now: Times
         blue_failures: failures(&deployment.blue),
         incident: deployment.incident_id().cloned(),
         open_since: open.map(Rollback::open_since),
+        withheld: deployment.rollback.as_ref().filter(|rollback| witness::was_withheld(rollback)).map(withheld),
+    }
+}
+
+fn withheld(rollback: &Rollback) -> WithheldView {
+    let incident = &rollback.incident;
+    WithheldView {
+        at: incident.detected_at,
+        evidence: incident.reasons(),
+        because: incident.reason.clone().unwrap_or_default(),
+        then: incident.aftermath.clone(),
     }
 }
 

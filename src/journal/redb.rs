@@ -330,6 +330,7 @@ mod tests {
             deleted_at: None,
             evidence: Vec::new(),
             timeline: Vec::new(),
+            aftermath: Vec::new(),
         }
     }
 

@@ -27,6 +27,7 @@ fn incident(id: &str, detected_at: i64, outcome: IncidentOutcome) -> Incident {
         deleted_at: None,
         evidence: Vec::new(),
         timeline: Vec::new(),
+        aftermath: Vec::new(),
     }
 }
 

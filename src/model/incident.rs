@@ -33,6 +33,16 @@ pub struct Incident {
     pub evidence: Vec<Evidence>,
     /// What happened, in order. At most 200 moments.
     pub timeline: Vec<Moment>,
+    /// What other hands did after a decision that was only told, in observe mode or a dry run. At most 200 moments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aftermath: Vec<Moment>,
+}
+
+impl Incident {
+    /// All its evidence, in plain words.
+    pub fn reasons(&self) -> String {
+        self.evidence.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// One line of a timeline.

@@ -25,6 +25,10 @@ pub struct Ask {
     pub find_alarms: bool,
     /// Read the task sets a second time by `DescribeTaskSets`, with their tags. Wanted before a delete, and once per green.
     pub twice: bool,
+    /// Target groups whose rules are wanted too, whether a task set is registered in them or not: users may be sent to one
+    /// that nobody serves.
+    #[serde(default)]
+    pub groups: BTreeSet<TargetGroupArn>,
 }
 
 /// The answer. Reads that belong together were sent together, after `read_at`.
@@ -38,7 +42,7 @@ pub struct Observation {
     pub service: ServiceReading,
     /// `DescribeTaskSets`, when [`Ask::twice`] wanted it.
     pub task_sets_again: Option<Vec<TaskSet>>,
-    /// Every rule and default action that forwards to a target group of this service.
+    /// Every rule and default action that forwards to a target group of this service, or to one of [`Ask::groups`].
     pub traffic: Traffic,
     /// `DescribeTargetHealth` per target group of a task set.
     pub targets: BTreeMap<TargetGroupArn, TargetCounts>,

@@ -143,6 +143,13 @@ pub struct Split {
     pub green: f64,
 }
 
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { blue, green } = self;
+        write!(f, "blue {:.0} %, green {:.0} %", blue * 100.0, green * 100.0)
+    }
+}
+
 impl Forward {
     /// The group's share of this action's traffic, 0 to 1. Zero when all weights are zero.
     pub fn share(&self, group: &TargetGroupArn) -> f64 {
@@ -177,6 +184,14 @@ impl TrafficRule {
     /// Its forward actions.
     pub fn forwards(&self) -> impl Iterator<Item = &Forward> {
         self.actions.iter().filter_map(Action::forward)
+    }
+
+    /// The same, to be changed.
+    pub fn forwards_mut(&mut self) -> impl Iterator<Item = &mut Forward> {
+        self.actions.iter_mut().filter_map(|action| match &mut action.kind {
+            ActionKind::Forward(forward) => Some(forward),
+            ActionKind::Kept(_) => None,
+        })
     }
 
     /// Whether any action forwards to the group, whatever its weight.

@@ -1,13 +1,14 @@
 //! From texts to a [`RuleSet`]: first every file by itself, then what only shows in all of them together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::diagnostic::{Code, Diagnostic, Diagnostics, Place, Source};
 use super::file::{Draft, draft};
 use super::glob::Specificity;
 use super::rule::{Protect, RuleSet};
-use super::value::Walk;
+use super::value::{Walk, nearest};
+use crate::model::ServiceKey;
 
 /// Bytes of one file. A rule is a screenful; this is a thousand of them.
 pub const LARGEST_FILE: usize = 256 * 1024;
@@ -35,18 +36,13 @@ pub fn compile(files: &[RuleFile]) -> Result<RuleSet, Diagnostics> {
     let mut errors = Vec::new();
     let mut drafts = Vec::new();
     for (index, file) in files.iter().enumerate() {
-        // Some editors begin a file with a byte order mark. Nobody sees it, so it takes no column.
-        let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
-        let source = Source::new(&file.path, if index < MOST_FILES { text } else { "" });
         if index >= MOST_FILES {
+            let source = Source::new(&file.path, "");
             let said = format!("more than {MOST_FILES} rule files");
             errors.push(Diagnostic::new(Code::TooLarge, source.place(0..0), said, "let globs cover several services"));
             break;
         }
-        let mut walk = Walk::new(source);
-        drafts.push(draft(&mut walk, text));
-        walk.errors.sort_by_key(|error| (error.place.line, error.place.column));
-        errors.append(&mut walk.errors);
+        drafts.push(drafted(file, &mut errors));
     }
     duplicate_names(&drafts, &mut errors);
     overlaps(&drafts, &mut errors);
@@ -56,6 +52,36 @@ pub fn compile(files: &[RuleFile]) -> Result<RuleSet, Diagnostics> {
     let mut rules: Vec<_> = drafts.into_iter().filter_map(|draft| draft.rule).map(Arc::new).collect();
     rules.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(RuleSet { rules })
+}
+
+/// An error for every `[[protect]]` that none of the services which exist fits. Of files that compile.
+pub fn match_nothing(files: &[RuleFile], services: &BTreeSet<ServiceKey>) -> Vec<Diagnostic> {
+    let drafts = files.iter().map(|file| drafted(file, &mut Vec::new()));
+    let entries = drafts.flat_map(|draft| draft.protect);
+    let idle = entries.filter(|(protect, _)| !services.iter().any(|service| protect.matches(service)));
+    let error = |(Protect { cluster, service }, place): (Protect, Place)| {
+        let said = format!("{cluster}/{service} matches no service of this account and Region");
+        let written = format!("{cluster}/{service}");
+        let names: Vec<String> = services.iter().map(ToString::to_string).collect();
+        let help = match nearest(&written, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near}?"),
+            None => {
+                "correct the names, or look whether account and Region (AWS_REGION) are those that are meant".to_owned()
+            }
+        };
+        Diagnostic::new(Code::MatchesNothing, place, said, help)
+    };
+    idle.map(error).collect()
+}
+
+fn drafted(file: &RuleFile, errors: &mut Vec<Diagnostic>) -> Draft {
+    // Some editors begin a file with a byte order mark. Nobody sees it, so it takes no column.
+    let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
+    let mut walk = Walk::new(Source::new(&file.path, text));
+    let draft = draft(&mut walk, text);
+    walk.errors.sort_by_key(|error| (error.place.line, error.place.column));
+    errors.append(&mut walk.errors);
+    draft
 }
 
 fn duplicate_names(drafts: &[Draft], errors: &mut Vec<Diagnostic>) {

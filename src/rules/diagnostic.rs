@@ -30,11 +30,13 @@ pub enum Code {
     Overlap,
     /// R010: more, or larger, than any sensible set of rules.
     TooLarge,
+    /// R011: a `[[protect]]` that no service of the account and Region fits. Found only where AWS is asked.
+    MatchesNothing,
 }
 
 impl Code {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Syntax,
         Self::UnknownKey,
         Self::WrongType,
@@ -45,6 +47,7 @@ impl Code {
         Self::DuplicateName,
         Self::Overlap,
         Self::TooLarge,
+        Self::MatchesNothing,
     ];
 
     /// As in `R001`.
@@ -60,6 +63,7 @@ impl Code {
             Self::DuplicateName => "R008",
             Self::Overlap => "R009",
             Self::TooLarge => "R010",
+            Self::MatchesNothing => "R011",
         }
     }
 }

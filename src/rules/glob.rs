@@ -34,7 +34,7 @@ impl Precision {
 
 /// Whether the glob matches the whole name. Remembers one `*` only, because a later one makes the earlier ones
 /// settled: time is bounded by the product of the lengths and, for the globs of real life, linear.
-pub(super) fn matches(glob: &str, name: &str) -> bool {
+pub fn matches(glob: &str, name: &str) -> bool {
     let (mut rest, mut left) = (glob, name);
     // Behind the last `*`: the glob's rest, and the name's rest from which it is to be tried next.
     let mut retry: Option<(&str, &str)> = None;

@@ -366,7 +366,7 @@ fn suggestion(written: &str, here: &'static Table) -> String {
 }
 
 /// The name that was probably meant. A third of the letters may be wrong: more is another word.
-fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     if written.len() > 64 {
         // No name is half as long, and a distance takes its time.
         return None;

@@ -66,6 +66,7 @@ mod tests {
                 alarms: BTreeSet::from([AlarmName::new("5xx")]),
                 find_alarms: false,
                 twice: true,
+                groups: BTreeSet::from([TargetGroupArn::new("green")]),
             },
             read_at: Timestamp::from_millis(7),
             service: ServiceReading {

@@ -17,7 +17,8 @@ use crate::model::{
     ServiceReading, Signal, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, Timestamp, Write,
 };
 use crate::ports::{
-    Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Message, Receipt, Recovered, Registrations,
+    Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Message, QueueDepth, Receipt, Recovered,
+    Registrations,
 };
 use crate::rules::RuleSet;
 
@@ -253,6 +254,10 @@ impl Inbox for World {
         }
         self.say(format!("batch of {}", receipts.len()));
         failed
+    }
+
+    async fn depth(&self) -> Result<QueueDepth, CallError> {
+        Ok(QueueDepth { waiting: u64::try_from(locked(&self.deliveries).len()).unwrap_or(u64::MAX), dead: Some(0) })
     }
 
     async fn extend(&self, receipts: &[Receipt], by: Duration) -> Vec<(Receipt, CallError)> {

@@ -87,7 +87,7 @@ impl Observer {
             self.service(key),
             self.tasks(ask),
             self.alarms(ask),
-            self.balance(&guess.groups, relearn),
+            self.balance(&guess.groups, &ask.groups, relearn),
             self.task_sets(ask, &guess.ids),
         );
         let service = match service {
@@ -102,12 +102,22 @@ impl Observer {
         let found = found(&service);
         let (balance, again) = tokio::join!(
             // Other groups may be on other listeners.
-            async { if found.groups == guess.groups { balance } else { self.balance(&found.groups, true).await } },
+            async {
+                if found.groups == guess.groups {
+                    balance
+                } else {
+                    self.balance(&found.groups, &ask.groups, true).await
+                }
+            },
             async { if found.ids == guess.ids { again } else { self.task_sets(ask, &found.ids).await } },
         );
         self.known().insert(key.clone(), found.clone());
         let (Balance { rules, targets }, task_sets_again) = (balance?, again?);
-        let traffic = if found.groups.is_empty() { Traffic::NoLoadBalancer } else { Traffic::Rules(rules) };
+        let traffic = if found.groups.is_empty() && ask.groups.is_empty() {
+            Traffic::NoLoadBalancer
+        } else {
+            Traffic::Rules(rules)
+        };
         Ok(Observation { ask: ask.clone(), read_at, service, task_sets_again, traffic, targets, tasks, alarms })
     }
 
@@ -133,14 +143,20 @@ impl Observer {
         }
     }
 
-    /// Rules and target health side by side.
-    async fn balance(&self, groups: &BTreeSet<TargetGroupArn>, relearn: bool) -> Result<Balance, CallError> {
-        if groups.is_empty() {
+    /// Rules and target health side by side; of `others` the rules alone.
+    async fn balance(
+        &self,
+        groups: &BTreeSet<TargetGroupArn>,
+        others: &BTreeSet<TargetGroupArn>,
+        relearn: bool,
+    ) -> Result<Balance, CallError> {
+        let named = groups | others;
+        if named.is_empty() {
             return Ok(Balance { rules: Vec::new(), targets: BTreeMap::new() });
         }
         let rules = async {
             // A listener that is gone says nothing about the service.
-            self.balancers.rules(groups, relearn).await.map_err(|error| match error.class {
+            self.balancers.rules(&named, relearn).await.map_err(|error| match error.class {
                 ErrorClass::NotFound => CallError { class: ErrorClass::Transient, ..error },
                 _ => error,
             })
@@ -424,6 +440,7 @@ mod tests {
             alarms: BTreeSet::from([AlarmName::new("5xx")]),
             find_alarms: false,
             twice: false,
+            groups: BTreeSet::new(),
         }
     }
 
@@ -447,6 +464,18 @@ mod tests {
         assert_eq!(first, second, "the same answer by either way");
         assert_eq!(second.read_at, Timestamp::EPOCH, "the clock was read before the first call");
         assert_eq!(second.targets.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn of_a_group_that_nobody_serves_the_rules_are_read_and_no_targets() {
+        let world = World::with(&PAIR[..1]);
+        let observer = observer(&world);
+        let wanted = Ask { groups: BTreeSet::from([TargetGroupArn::new("green")]), ..ask() };
+        observer.observe(&wanted).await.unwrap();
+        world.rounds();
+        let seen = observer.observe(&wanted).await.unwrap();
+        let all = ["describe", "tasks", "alarms", "rules blue green", "health blue"];
+        assert_eq!((world.rounds(), seen.targets.len()), (vec![set(all)], 1));
     }
 
     #[tokio::test]

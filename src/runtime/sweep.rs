@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::health::{Health, Part};
 use crate::engine::Input;
 use crate::model::{CallError, ErrorClass, ServiceKey, tags};
-use crate::ports::{Clock, Fleet, Registrations};
+use crate::ports::{Clock, Fleet, Inbox, Registrations};
 use crate::rules::{Protect, RuleSet};
 use crate::telemetry::Metrics;
 
@@ -32,6 +32,29 @@ pub(crate) struct Sweep {
     pub(crate) every: Duration,
     /// What is protected now; at first, what the journal knew.
     pub(crate) known: BTreeSet<ServiceKey>,
+    pub(crate) gauge: Gauge,
+}
+
+/// Shows how deep the queue is.
+pub(crate) struct Gauge {
+    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// It is not known, which was said.
+    pub(crate) unknown: bool,
+}
+
+impl Gauge {
+    /// Nothing depends on it but metrics, so that it can't be read is said once and is no fault.
+    async fn read(&mut self) {
+        let depth = self.inbox.depth().await;
+        let is_news = std::mem::replace(&mut self.unknown, depth.is_err()) != depth.is_err();
+        if let Err(error) = &depth
+            && is_news
+        {
+            tracing::warn!("The queue's depth is not known: {error}");
+        }
+        self.metrics.queue_depth(depth.ok());
+    }
 }
 
 /// What a listing found, and what it could not.
@@ -70,7 +93,7 @@ impl Sweep {
                 () = shutdown.cancelled() => return,
                 // An error means that nobody reloads any more: shutdown is near.
                 changed = self.in_force.changed() => if changed.is_err() { return },
-                () = self.clock.sleep(self.every) => {}
+                ((), ()) = async { tokio::join!(self.clock.sleep(self.every), self.gauge.read()) } => {}
             }
         }
     }

@@ -20,7 +20,7 @@ use super::mutants::{Mutant, without};
 use super::pump::{Arrival, Decoder, Pump};
 use super::receipts::Custodian;
 use super::reload::{Reload, RuleLoader};
-use super::sweep::Sweep;
+use super::sweep::{Gauge, Sweep};
 use super::turn::{Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
 use crate::model::{Timestamp, humane};
@@ -399,6 +399,7 @@ impl Worker {
             health: Arc::clone(&health),
             every: self.settings.engine.sweep,
             known,
+            gauge: Gauge { inbox: Arc::clone(&inbox), metrics: Arc::clone(&metrics), unknown: false },
         };
         parts.spawn(quiet("sweep", sweep.run(stop.clone())));
 

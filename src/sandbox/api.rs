@@ -185,6 +185,23 @@ pub enum Call {
         /// The queue.
         queue_url: String,
     },
+    /// events:ListRuleNamesByTarget, of the default bus.
+    ListRuleNamesByTarget {
+        /// ARN.
+        target: String,
+    },
+    /// events:DescribeRule, of the default bus.
+    DescribeEventRule {
+        /// Its name.
+        name: String,
+    },
+    /// events:TestEventPattern.
+    TestEventPattern {
+        /// JSON.
+        pattern: String,
+        /// JSON.
+        event: String,
+    },
     /// events:PutEvents.
     PutEvents {
         /// One to ten.
@@ -242,6 +259,12 @@ pub enum Reply {
     QueueUrl(String),
     /// GetQueueAttributes: by AWS's attribute names.
     Attributes(BTreeMap<String, String>),
+    /// ListRuleNamesByTarget.
+    Names(Vec<String>),
+    /// DescribeRule.
+    EventRule(EventRuleView),
+    /// TestEventPattern.
+    Matches(bool),
 }
 
 /// AWS refuses.
@@ -282,6 +305,19 @@ pub trait Timed: Backend + 'static {
     /// When something will happen without being asked, if anything. A message that becomes visible again counts, for
     /// only events wake a client that waits for messages.
     fn next_event(&self) -> Option<Timestamp>;
+}
+
+/// A rule of EventBridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRuleView {
+    /// Its name.
+    pub name: String,
+    /// Its ARN.
+    pub arn: String,
+    /// Switched on.
+    pub enabled: bool,
+    /// JSON.
+    pub pattern: String,
 }
 
 /// One PutEvents entry.

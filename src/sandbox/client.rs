@@ -16,7 +16,9 @@ use crate::model::{
     AlarmName, AlarmReading, Announcement, CallError, ListenerArn, ServiceKey, ServiceReading, Tags, TargetCounts,
     TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, TrafficRule, Write, tags,
 };
-use crate::ports::{Actuator, Alarms, Announcer, Fleet, Inbox, LoadBalancers, Message, Receipt, Registrations};
+use crate::ports::{
+    Actuator, Alarms, Announcer, Fleet, Inbox, LoadBalancers, Message, QueueDepth, Receipt, Registrations,
+};
 
 pub use super::readings::refused;
 
@@ -127,6 +129,15 @@ impl<L: Line> Inbox for Client<L> {
         let entries = receipts.iter().map(|receipt| (receipt.0.to_string(), by)).collect();
         let call = Call::ChangeVisibility { queue_url: self.queue_url.clone(), entries };
         self.batch("ChangeMessageVisibilityBatch", call, receipts).await
+    }
+
+    async fn depth(&self) -> Result<QueueDepth, CallError> {
+        let call = Call::GetQueueAttributes { queue_url: self.queue_url.clone() };
+        let Reply::Attributes(found) = self.line.carry("GetQueueAttributes", call).await? else {
+            return Err(misfit("GetQueueAttributes"));
+        };
+        let waiting = found.get("ApproximateNumberOfMessages").and_then(|number| number.parse().ok());
+        Ok(QueueDepth { waiting: waiting.unwrap_or_default(), dead: None })
     }
 }
 

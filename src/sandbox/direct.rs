@@ -27,7 +27,8 @@ pub fn observe(backend: &mut impl Backend, ask: &Ask, read_at: Timestamp) -> Res
     for group in &groups {
         targets.insert(group.clone(), health(backend, group)?);
     }
-    let traffic = if groups.is_empty() { Traffic::NoLoadBalancer } else { Traffic::Rules(rules(backend, &groups)?) };
+    let named = &groups | &ask.groups;
+    let traffic = if named.is_empty() { Traffic::NoLoadBalancer } else { Traffic::Rules(rules(backend, &named)?) };
     let tasks = tasks(backend, ask)?;
     let alarms = alarms(backend, ask).ok();
     Ok(Observation { ask: ask.clone(), read_at, service, task_sets_again, traffic, targets, tasks, alarms })

@@ -16,7 +16,7 @@ use prometheus::{
 
 use crate::engine::{DeploymentView, Finding, GateState, Note, Report, ServiceView, Stage};
 use crate::model::{ErrorClass, Fact, Gate, IncidentOutcome, Phase, Role, ServiceKey, Timestamp, Verdict};
-use crate::ports::Recorder;
+use crate::ports::{QueueDepth, Recorder};
 
 /// From a commit on a fast disk to one on a network volume that stalls.
 const COMMIT_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -51,6 +51,7 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("events", "PutEvents"),
     ("sqs", "ChangeMessageVisibilityBatch"),
     ("sqs", "DeleteMessageBatch"),
+    ("sqs", "GetQueueAttributes"),
     ("sqs", "ReceiveMessage"),
     ("tag", "GetResources"),
 ];
@@ -114,6 +115,8 @@ families! {
     build_info: IntGaugeVec { "version" },
     /// Messages received from the queue, by what they were. Undecodable ones are left to the dead-letter queue.
     messages_total: IntCounterVec { "outcome" },
+    /// About how many messages are in the queue and in its dead-letter queue, by the last sweep.
+    queue_messages: IntGaugeVec { "queue" },
     /// Signals taken in by the engine, by kind, duplicates included.
     signals_total: IntCounterVec { "kind" },
     /// From the time that AWS gives in an event to its reception.
@@ -271,6 +274,7 @@ impl Metrics {
                 | Note::Graduated { .. }
                 | Note::Unread { .. }
                 | Note::NotReady { .. }
+                | Note::Witnessed { .. }
                 | Note::Announced { .. } => {}
             }
         }
@@ -364,6 +368,21 @@ impl Metrics {
         let seconds = at.since(Timestamp::EPOCH).as_secs_f64();
         let newest = &self.families.last_event_timestamp_seconds;
         newest.set(newest.get().max(seconds));
+    }
+
+    /// How many messages there are. What is not known is not shown.
+    pub fn queue_depth(&self, depth: Option<QueueDepth>) {
+        let shown = [("events", depth.map(|depth| depth.waiting)), ("dead_letter", depth.and_then(|depth| depth.dead))];
+        for (queue, count) in shown {
+            match count {
+                Some(count) => {
+                    let count = i64::try_from(count).unwrap_or(i64::MAX);
+                    self.families.queue_messages.with_label_values(&[queue]).set(count);
+                }
+                // One that was never shown can't be removed, and need not be.
+                None => drop(self.families.queue_messages.remove_label_values(&[queue])),
+            }
+        }
     }
 
     /// All protected services were listed.
@@ -477,6 +496,7 @@ mod tests {
             blue_failures: 1,
             incident: Some(IncidentId::new("i-1")),
             open_since: Some(NOW.minus(Duration::from_secs(42))),
+            withheld: None,
         }
     }
 

@@ -63,6 +63,9 @@ pub fn narrate(note: &Note) -> Option<(Level, String)> {
         }
         Note::Unread { service, error } => (Level::WARN, format!("{service} could not be read: {error}")),
         Note::NotReady { service, why } => (Level::WARN, format!("{service} can't be protected as it is: {why}")),
+        Note::Witnessed { service, what } => {
+            (Level::INFO, format!("{service} was not rolled back, and since then: {what}"))
+        }
         Note::Brake { engaged: true, why } => (Level::ERROR, format!("Rollbacks are held: {why}")),
         Note::Brake { engaged: false, why } => (Level::WARN, format!("Rollbacks are allowed again: {why}")),
         Note::Announced { detail_type, outcome } => {
@@ -158,7 +161,8 @@ mod tests {
                 why: "not allowed to delete".into(),
             },
             Note::Graduated { service: service.clone(), green, why: "bake is over".into() },
-            Note::NotReady { service, why: "controller is ECS".into() },
+            Note::NotReady { service: service.clone(), why: "controller is ECS".into() },
+            Note::Witnessed { service, what: "green was made PRIMARY".into() },
             Note::Announced { detail_type: "Rollback Started", outcome: Outcome::Applied },
         ];
         let story: Vec<_> = notes
@@ -181,6 +185,7 @@ mod tests {
         ERROR prod/checkout: i-1 needs a person: not allowed to delete
         INFO prod/checkout: ecs-svc/2 graduated and is the new baseline: bake is over
         WARN prod/checkout can't be protected as it is: controller is ECS
+        INFO prod/checkout was not rolled back, and since then: green was made PRIMARY
         DEBUG Announcement "Rollback Started": done
         "#);
     }

@@ -16,7 +16,7 @@ use taskset_guardian::cli::check::check;
 use taskset_guardian::model::ServiceKey;
 use taskset_guardian::rules::{
     AfterPromotion, BlueCapacity, Code, DeletePolicy, Diagnostics, LARGEST_FILE, MOST_FILES, Mode, OnReturn, Protect,
-    Quarantine, Rule, RuleFile, RuleSet, StabilityGates, compile,
+    Quarantine, Rule, RuleFile, RuleSet, StabilityGates, compile, match_nothing,
 };
 use taskset_guardian::runtime::rule_files::read_rule_files;
 
@@ -180,10 +180,25 @@ fn every_error_of_every_file_is_shown_with_its_place() {
 #[test]
 fn the_bad_files_show_every_code_but_too_large() {
     let shown = codes(&compile(&files_of("tests/fixtures/rules/bad")));
-    let all = Code::ALL.into_iter().filter(|code| *code != Code::TooLarge);
+    let all = Code::ALL.into_iter().filter(|code| !matches!(code, Code::TooLarge | Code::MatchesNothing));
     for code in all {
         assert!(shown.contains(&code), "{}", code.as_str());
     }
+}
+
+#[test]
+fn a_pattern_that_no_service_fits_is_shown_where_it_stands() {
+    let files = [protecting("web", &["prod/checkout", "prod/chekout", "prd/*"])];
+    let services = ["checkout", "other"].map(|name| ServiceKey::new("prod", name)).into();
+    insta::assert_snapshot!(Diagnostics(match_nothing(&files, &services)).to_string(), @"
+    web.toml:5:1: R011: prod/chekout matches no service of this account and Region; did you mean prod/checkout?
+    web.toml:8:1: R011: prd/* matches no service of this account and Region; correct the names, or look whether account and Region (AWS_REGION) are those that are meant
+    ");
+    let all = ["checkout", "chekout"]
+        .map(|name| ServiceKey::new("prod", name))
+        .into_iter()
+        .chain([ServiceKey::new("prd", "a")]);
+    assert_eq!(match_nothing(&files, &all.collect()), []);
 }
 
 #[test]

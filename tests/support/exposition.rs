@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Every metric of the worker, beside those of the process.
-pub(crate) const METRICS: [&str; 26] = [
+pub(crate) const METRICS: [&str; 27] = [
     "taskset_guardian_aws_request_duration_seconds",
     "taskset_guardian_aws_requests_total",
     "taskset_guardian_brake_engaged",
@@ -21,6 +21,7 @@ pub(crate) const METRICS: [&str; 26] = [
     "taskset_guardian_messages_total",
     "taskset_guardian_protected_services",
     "taskset_guardian_quarantined_versions",
+    "taskset_guardian_queue_messages",
     "taskset_guardian_rollback_duration_seconds",
     "taskset_guardian_rollback_oldest_open_seconds",
     "taskset_guardian_rollbacks_total",

@@ -157,7 +157,7 @@ impl Aws {
         shifts.map(|(at, _)| *at).collect()
     }
 
-    fn observe(&mut self, now: Timestamp, ask: Ask) -> Result<Box<Observation>, CallError> {
+    pub fn observe(&mut self, now: Timestamp, ask: Ask) -> Result<Box<Observation>, CallError> {
         self.reads += 1;
         if let Some(error) = &self.unreadable {
             return Err(error.clone());
@@ -171,7 +171,10 @@ impl Aws {
             traffic: if self.service.task_sets.iter().all(|set| set.target_group.is_none()) {
                 Traffic::NoLoadBalancer
             } else {
-                Traffic::Rules(self.rules.clone())
+                let groups = self.service.task_sets.iter().filter_map(|set| set.target_group.as_ref());
+                let groups: BTreeSet<_> = groups.chain(&ask.groups).collect();
+                let named = |rule: &&TrafficRule| groups.iter().any(|group| rule.names(group));
+                Traffic::Rules(self.rules.iter().filter(named).cloned().collect())
             },
             targets: self
                 .healthy

@@ -56,6 +56,7 @@ pub(super) fn from_guardian(note: &Note, about: &ServiceKey, at: Timestamp) -> O
         Note::Returned { outcome: Outcome::Failed(_) | Outcome::Expired, .. }
         | Note::Unread { .. }
         | Note::NotReady { .. }
+        | Note::Witnessed { .. }
         | Note::Graduated { .. } => narrate(note)?.1,
         // What is about no service in particular is told when it is a warning.
         _ => match narrate(note)? {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::input::{Dialect, Members};
 use super::{misfit, unknown_operation};
-use crate::sandbox::api::{ApiError, Call, EventEntry, Reply};
+use crate::sandbox::api::{ApiError, Call, EventEntry, EventRuleView, Reply};
 
 /// Before the operation in `X-Amz-Target`.
 pub(super) const TARGET: &str = "AWSEvents";
@@ -19,9 +19,45 @@ pub(super) fn answer(
     request_id: &str,
     call: impl FnOnce(Call) -> Result<Reply, ApiError>,
 ) -> Result<Value, ApiError> {
-    if operation != "PutEvents" {
-        return Err(unknown_operation(operation));
+    match operation {
+        "PutEvents" => put_events(input, request_id, call),
+        "ListRuleNamesByTarget" => {
+            let target = input.text("TargetArn")?;
+            input.ignore(&["EventBusName", "Limit", "NextToken"]);
+            input.done()?;
+            match call(Call::ListRuleNamesByTarget { target })? {
+                Reply::Names(names) => Ok(json!({ "RuleNames": names })),
+                _ => Err(misfit(operation)),
+            }
+        }
+        "DescribeRule" => {
+            let name = input.text("Name")?;
+            input.ignore(&["EventBusName"]);
+            input.done()?;
+            let Reply::EventRule(rule) = call(Call::DescribeEventRule { name })? else { return Err(misfit(operation)) };
+            let EventRuleView { name, arn, enabled, pattern } = rule;
+            let state = if enabled { "ENABLED" } else { "DISABLED" };
+            let bus = "default";
+            Ok(json!({ "Name": name, "Arn": arn, "State": state, "EventPattern": pattern, "EventBusName": bus }))
+        }
+        "TestEventPattern" => {
+            let (pattern, event) = (input.text("EventPattern")?, input.text("Event")?);
+            input.done()?;
+            match call(Call::TestEventPattern { pattern, event })? {
+                Reply::Matches(matches) => Ok(json!({ "Result": matches })),
+                _ => Err(misfit(operation)),
+            }
+        }
+        _ => Err(unknown_operation(operation)),
     }
+}
+
+fn put_events(
+    mut input: Members,
+    request_id: &str,
+    call: impl FnOnce(Call) -> Result<Reply, ApiError>,
+) -> Result<Value, ApiError> {
+    let operation = "PutEvents";
     let entries: Vec<_> = input.structures("Entries")?.into_iter().map(entry).collect::<Result<_, _>>()?;
     input.done()?;
     let asked = entries.len();

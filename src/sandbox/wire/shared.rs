@@ -149,6 +149,9 @@ fn stirs(call: &Call) -> bool {
         | Call::ReceiveMessage { .. }
         | Call::DeleteMessages { .. }
         | Call::GetQueueUrl { .. }
-        | Call::GetQueueAttributes { .. } => false,
+        | Call::GetQueueAttributes { .. }
+        | Call::ListRuleNamesByTarget { .. }
+        | Call::DescribeEventRule { .. }
+        | Call::TestEventPattern { .. } => false,
     }
 }

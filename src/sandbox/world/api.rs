@@ -2,6 +2,7 @@
 
 use super::super::api::{ApiError, Backend, Call, EventEntry, Reply};
 use super::elb::Rule;
+use super::patterns::test_event_pattern;
 use super::{Throttled, World};
 use crate::model::ServiceKey;
 
@@ -92,6 +93,9 @@ impl World {
             Call::SendMessage { queue_url, body } => self.send_message(&queue_url, body),
             Call::GetQueueUrl { name } => self.queue_url(&name),
             Call::GetQueueAttributes { queue_url } => self.queue_attributes(&queue_url),
+            Call::ListRuleNamesByTarget { target } => Ok(self.rule_names_by_target(&target)),
+            Call::DescribeEventRule { name } => self.describe_event_rule(&name),
+            Call::TestEventPattern { pattern, event } => test_event_pattern(&pattern, &event),
             Call::PutEvents { entries } => self.put_events(entries),
         }
     }
@@ -163,6 +167,9 @@ fn operation(call: &Call) -> &'static str {
         Call::SendMessage { .. } => "SendMessage",
         Call::GetQueueUrl { .. } => "GetQueueUrl",
         Call::GetQueueAttributes { .. } => "GetQueueAttributes",
+        Call::ListRuleNamesByTarget { .. } => "ListRuleNamesByTarget",
+        Call::DescribeEventRule { .. } => "DescribeRule",
+        Call::TestEventPattern { .. } => "TestEventPattern",
         Call::PutEvents { .. } => "PutEvents",
     }
 }

@@ -15,6 +15,7 @@ mod events;
 mod health;
 mod invariants;
 mod names;
+mod patterns;
 mod routes;
 mod script;
 mod setup;
@@ -38,8 +39,8 @@ pub use behaviour::{Act, Breaks, Crash, Loss, Reaction, Start, TagValue, Trouble
 pub use invariants::Violation;
 pub use names::{ACCOUNT, REGION};
 pub use setup::{
-    AlarmMetric, AlarmSetup, BalancerKind, Delivery, Guard, ListenerKind, RouteSetup, ServiceSetup, Setup, Throttled,
-    Timing,
+    AlarmMetric, AlarmSetup, BalancerKind, Delivery, EventRuleSetup, Guard, ListenerKind, RouteSetup, ServiceSetup,
+    Setup, Throttled, Timing,
 };
 pub use traffic::{Tally, TrafficView};
 

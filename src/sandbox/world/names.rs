@@ -49,6 +49,10 @@ pub(super) fn queue_arn(name: &str) -> String {
     arn("sqs", name)
 }
 
+pub(super) fn event_rule_arn(name: &str) -> String {
+    arn("events", &format!("rule/{name}"))
+}
+
 /// The name in a name, or in the ARN of a cluster, service or task.
 pub(super) fn last_part(name_or_arn: &str) -> &str {
     name_or_arn.rsplit('/').next().unwrap_or(name_or_arn)

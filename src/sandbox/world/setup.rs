@@ -18,6 +18,9 @@ pub struct Setup {
     pub alarms: Vec<AlarmSetup>,
     /// Name of the guardian's queue. Its dead-letter queue has `-dlq` appended.
     pub queue: String,
+    /// The rules of EventBridge's default bus, which all aim at the guardian's queue. The world sends whatever they match:
+    /// they are there to be read.
+    pub event_rules: Vec<EventRuleSetup>,
     /// How long a received message stays invisible, unless the receiver says otherwise.
     pub visibility: Duration,
     /// A message received this often goes to the dead-letter queue.
@@ -38,6 +41,19 @@ pub struct Setup {
     pub lag: Duration,
     /// S11: at most so many services may be changed within any ten minutes.
     pub brake: Option<usize>,
+}
+
+/// A rule of EventBridge's default bus.
+#[derive(Clone, Debug)]
+pub struct EventRuleSetup {
+    /// Its name.
+    pub name: String,
+    /// Switched on.
+    pub enabled: bool,
+    /// JSON.
+    pub pattern: String,
+    /// The queue's policy lets it send.
+    pub may_send: bool,
 }
 
 /// Every call of some operations is throttled for a while.
@@ -203,6 +219,7 @@ impl Default for Setup {
             versions: BTreeMap::new(),
             alarms: Vec::new(),
             queue: "taskset-guardian".to_owned(),
+            event_rules: vec![EventRuleSetup::default()],
             visibility: Duration::from_secs(30),
             max_receives: 5,
             timing: Timing::default(),
@@ -214,6 +231,14 @@ impl Default for Setup {
             lag: Duration::ZERO,
             brake: None,
         }
+    }
+}
+
+impl Default for EventRuleSetup {
+    /// As it is to be installed.
+    fn default() -> Self {
+        let pattern = include_str!("../../../infra/event-pattern.json").to_owned();
+        Self { name: "taskset-guardian".to_owned(), enabled: true, pattern, may_send: true }
     }
 }
 

@@ -237,6 +237,7 @@ impl World {
     }
 
     pub(super) fn queue_attributes(&mut self, url: &str) -> Result<Reply, ApiError> {
+        let (is_ours, policy) = (names::last_part(url) == self.setup.queue, self.queue_policy());
         let queue = self.queue(url)?;
         let in_flight = queue.in_flight.len();
         let mut attributes = BTreeMap::new();
@@ -251,6 +252,9 @@ impl World {
         if let Some((dead, receives)) = &queue.redrive {
             let policy = json!({ "deadLetterTargetArn": names::queue_arn(dead), "maxReceiveCount": receives });
             set("RedrivePolicy", policy.to_string());
+        }
+        if is_ours {
+            set("Policy", policy.to_string());
         }
         Ok(Reply::Attributes(attributes))
     }

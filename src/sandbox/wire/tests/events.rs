@@ -2,10 +2,10 @@
 
 use aws_sdk_eventbridge::error::ProvideErrorMetadata as _;
 use aws_sdk_eventbridge::primitives::DateTime;
-use aws_sdk_eventbridge::types::PutEventsRequestEntry;
+use aws_sdk_eventbridge::types::{PutEventsRequestEntry, RuleState};
 
 use super::*;
-use crate::sandbox::api::EventEntry;
+use crate::sandbox::api::{EventEntry, EventRuleView};
 
 #[tokio::test]
 async fn events_are_put_and_fail_entry_by_entry() {
@@ -51,4 +51,25 @@ async fn a_refused_put_keeps_its_code() {
     let error = put.send().await.unwrap_err();
     assert_eq!(error.code(), Some("InternalException"));
     assert!(error.as_service_error().unwrap().is_internal_exception());
+}
+
+#[tokio::test]
+async fn rules_are_found_by_their_target_described_and_tried() {
+    let mut rig = Rig::start().await;
+    let client = client!(aws_sdk_eventbridge, rig);
+    rig.answer(Reply::Names(texts(&["guardian"])));
+    let found = client.list_rule_names_by_target().target_arn("arn:queue").send().await.unwrap();
+    assert_eq!(rig.call().await, Call::ListRuleNamesByTarget { target: text("arn:queue") });
+    assert_eq!(found.rule_names(), ["guardian"]);
+
+    let (name, arn, pattern) = (text("guardian"), text("arn:rule"), text("{\"source\":[\"a\"]}"));
+    rig.answer(Reply::EventRule(EventRuleView { name, arn, enabled: false, pattern: pattern.clone() }));
+    let rule = client.describe_rule().name("guardian").send().await.unwrap();
+    assert_eq!(rig.call().await, Call::DescribeEventRule { name: text("guardian") });
+    assert_eq!((rule.arn(), rule.event_pattern()), (Some("arn:rule"), Some(&*pattern)));
+    assert_eq!(rule.state(), Some(&RuleState::Disabled));
+
+    rig.answer(Reply::Matches(true));
+    assert!(client.test_event_pattern().event_pattern(&pattern).event("{}").send().await.unwrap().result());
+    assert_eq!(rig.call().await, Call::TestEventPattern { pattern, event: text("{}") });
 }

@@ -8,6 +8,7 @@ mod elb;
 mod events;
 mod hostile;
 mod sqs;
+mod tagging;
 mod time;
 
 use std::collections::{BTreeMap, VecDeque};
