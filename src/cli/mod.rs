@@ -6,11 +6,14 @@ mod account;
 pub mod check;
 mod demo;
 mod doctor;
+mod explain;
 mod orders;
 mod plan;
 mod run;
 pub mod schema;
 mod server;
+mod status;
+mod text;
 mod verdict;
 mod wiring;
 
@@ -24,8 +27,10 @@ use crate::telemetry::LogFormat;
 
 pub use demo::DemoArgs;
 pub use doctor::DoctorArgs;
+pub use explain::ExplainArgs;
 pub use orders::{HoldArgs, RegisterArgs, ReleaseArgs, RollbackArgs, UnregisterArgs};
 pub use run::RunArgs;
+pub use status::StatusArgs;
 pub use verdict::{QuarantinedArgs, VerdictArgs};
 
 /// Rolls ECS task sets back when green goes bad.
@@ -72,6 +77,10 @@ pub enum Verb {
         #[arg(long)]
         aws: bool,
     },
+    /// Every protected service: phase, split of the traffic, readiness
+    Status(StatusArgs),
+    /// Why was it rolled back? An incident, or a live deployment, with its evidence and timeline
+    Explain(ExplainArgs),
     /// Could a service be rolled back right now? What is in the way, and the cure
     Doctor(DoctorArgs),
     /// Protect a service, by a tag on it
@@ -95,6 +104,12 @@ pub enum Verb {
     },
 }
 
+/// A result for programs.
+fn write_json(result: &impl serde::Serialize, out: &mut dyn io::Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, result)?;
+    writeln!(out)
+}
+
 /// Parses, begins to log, runs the verb.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -103,6 +118,8 @@ pub fn main() -> ExitCode {
         crate::telemetry::init(cli.log_format, quiet).map_err(anyhow::Error::from).and_then(|()| match cli.verb {
             Verb::Run(args) => run::run(&args),
             Verb::Demo(args) => demo::demo(&args, cli.output),
+            Verb::Status(args) => orders::block_on(status::status(&args, cli.output)),
+            Verb::Explain(args) => orders::block_on(explain::explain(&args, cli.output)),
             Verb::Doctor(args) => doctor::doctor(&args, cli.output),
             Verb::Register(args) => orders::block_on(orders::register(&args, cli.output)),
             Verb::Unregister(args) => orders::block_on(orders::unregister(&args, cli.output)),

@@ -5,11 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::Uri;
 use hyper::body::Bytes;
+use hyper::{StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
+
+use crate::model::{Incident, ServiceKey};
 
 /// A worker answers within milliseconds; one that does not is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,22 +38,57 @@ impl ServerArg {
     /// # Errors
     /// When nobody answers there, or not with a status.
     pub(super) async fn status(&self) -> anyhow::Result<Value> {
-        let url = format!("{}/status", self.server.trim_end_matches('/'));
+        self.ask("status").await?.context("the worker has no /status")
+    }
+
+    /// The newest incidents, of one service or of all, the newest first.
+    ///
+    /// # Errors
+    /// When nobody answers there, or not with incidents.
+    pub(super) async fn incidents(&self, of: Option<&ServiceKey>) -> anyhow::Result<Vec<Incident>> {
+        let query = of.map_or_else(String::new, |key| format!("?service={key}"));
+        let found = self.ask(&format!("incidents{query}")).await?.context("the worker has no /incidents")?;
+        Ok(serde_json::from_value(found)?)
+    }
+
+    /// One incident, if the worker knows it.
+    ///
+    /// # Errors
+    /// When nobody answers there, or not with an incident.
+    pub(super) async fn incident(&self, id: &str) -> anyhow::Result<Option<Incident>> {
+        let fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        ensure!(id.chars().all(fit), "{id:?} is no incident: their ids are as in rollback-4420815973316504711");
+        Ok(self.ask(&format!("incidents/{id}")).await?.map(serde_json::from_value).transpose()?)
+    }
+
+    /// `None` when there is no such thing.
+    async fn ask(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let url = format!("{}/{path}", self.server.trim_end_matches('/'));
         let asked = tokio::time::timeout(PATIENCE, fetch(&url)).await;
         let answer = asked.map_err(|_| anyhow::anyhow!("no answer within {} s", PATIENCE.as_secs())).flatten();
         answer.with_context(|| format!("ask the worker at {url}; --server names another one"))
     }
 }
 
-async fn fetch(url: &str) -> anyhow::Result<Value> {
+/// One service in a status.
+pub(super) fn service<'a>(status: &'a Value, key: &ServiceKey) -> Option<&'a Value> {
+    let is_it =
+        |view: &&Value| view["service"]["cluster"] == *key.cluster && view["service"]["service"] == *key.service;
+    status["services"].as_array()?.iter().find(is_it)
+}
+
+async fn fetch(url: &str) -> anyhow::Result<Option<Value>> {
     let uri: Uri = url.parse()?;
     ensure!(uri.scheme_str() == Some("http"), "a worker speaks plain HTTP: write http://HOST:PORT");
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let answer = client.get(uri).await?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), LARGEST).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
+    if status == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
     if !status.is_success() {
         bail!("{status}: {}", String::from_utf8_lossy(&body).chars().take(300).collect::<String>().trim());
     }
-    Ok(serde_json::from_slice(&body)?)
+    Ok(Some(serde_json::from_slice(&body)?))
 }

@@ -9,9 +9,9 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Output;
 use super::account::{ServiceArg, say};
-use super::server::ServerArg;
+use super::server::{ServerArg, service};
+use super::{Output, write_json};
 use crate::model::{ServiceKey, humane};
 
 /// How often a verdict that is waited for is asked for.
@@ -69,12 +69,6 @@ impl Verdict {
             _ => None,
         }
     }
-}
-
-fn service<'a>(status: &'a Value, key: &ServiceKey) -> Option<&'a Value> {
-    let is_it =
-        |view: &&Value| view["service"]["cluster"] == *key.cluster && view["service"]["service"] == *key.service;
-    status["services"].as_array()?.iter().find(is_it)
 }
 
 /// `None` while the worker has not seen the task set.
@@ -135,8 +129,7 @@ fn show(verdict: &Verdict, output: Output) -> anyhow::Result<()> {
             writeln!(out, "{service} {task_set}: {phase}: {why}{incident}")?;
         }
         Output::Json => {
-            serde_json::to_writer_pretty(&mut *out, verdict)?;
-            writeln!(out)?;
+            write_json(verdict, out)?;
         }
     }
     Ok(())

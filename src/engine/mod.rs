@@ -25,6 +25,7 @@ mod report;
 mod roles;
 mod rollback;
 mod signals;
+mod snapshot;
 mod status;
 mod traffic;
 mod witness;

@@ -327,6 +327,9 @@ impl Deployment {
             deleted_at: None,
             evidence,
             timeline: Vec::new(),
+            calls: Vec::new(),
+            before: None,
+            after: None,
             aftermath: Vec::new(),
         };
         progress::log(&mut incident, first_sign_at, "first sign of trouble");

@@ -11,8 +11,8 @@ use super::partition::Deployment;
 use super::traffic::Seats;
 use super::witness::Witnessed;
 use crate::model::{
-    Action, EffectId, Evidence, Gate, Incident, IncidentOutcome, Moment, ServiceKey, Step, Timestamp, TrafficRuleId,
-    Write,
+    Action, CallRecord, EffectId, Evidence, Gate, Incident, IncidentOutcome, Moment, Outcome, ServiceKey, Step,
+    Timestamp, TrafficRuleId, Write,
 };
 
 /// Moments that an incident keeps.
@@ -112,15 +112,18 @@ pub(super) struct Sent {
     pub(super) purpose: Purpose,
     /// Of a rule: what it was before.
     pub(super) found: Vec<Action>,
+    /// When.
+    #[serde(default)]
+    pub(super) at: Option<Timestamp>,
 }
 
 impl Sent {
-    pub(super) fn new(purpose: Purpose, write: &Write) -> Self {
+    pub(super) fn new(now: Timestamp, purpose: Purpose, write: &Write) -> Self {
         let found = match write {
             Write::SetActions { found, .. } => found.clone(),
             Write::ScaleTaskSet { .. } | Write::SetPrimary { .. } | Write::DeleteTaskSet { .. } => Vec::new(),
         };
-        Self { purpose, found }
+        Self { purpose, found, at: Some(now) }
     }
 }
 
@@ -240,6 +243,19 @@ impl Rollback {
     /// Adds a line to the timeline.
     pub(super) fn log(&mut self, at: Timestamp, what: impl Into<String>) {
         log(&mut self.incident, at, what);
+    }
+
+    /// A call was answered.
+    pub(super) fn record(&mut self, now: Timestamp, sent: &Sent, outcome: &Outcome) {
+        if self.incident.calls.len() < MOMENTS {
+            self.incident.calls.push(CallRecord {
+                sent_at: sent.at,
+                at: now,
+                call: sent.purpose.to_string(),
+                applied: matches!(outcome, Outcome::Applied | Outcome::AlreadyDone),
+                outcome: outcome.to_string(),
+            });
+        }
     }
 
     /// The step that a phase shows while the plan stands here.

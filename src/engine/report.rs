@@ -244,6 +244,13 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Value by threshold: 1 is a breach. A threshold of 0, as of an alarm that counts at once, is either reached or not.
+    pub fn ratio(&self) -> Option<f64> {
+        let evidence = self.evidence.as_ref()?;
+        let over = matches!(self.state, GateState::Breached | GateState::Shared);
+        Some(if evidence.threshold > 0.0 { evidence.value / evidence.threshold } else { f64::from(u8::from(over)) })
+    }
+
     /// Its threshold is reached.
     pub(super) fn breached(evidence: Evidence) -> Self {
         let why = evidence.to_string();

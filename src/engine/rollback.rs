@@ -7,7 +7,7 @@ use super::out::Out;
 use super::partition::{Deployment, Kept, Partition};
 use super::plan::{self, Next, Proven, Stuck, View};
 use super::progress::{Escalation, Purpose, Rollback, Sent};
-use super::{Effect, Note, Stage, observed, quarantine, traffic, witness};
+use super::{Effect, Note, Stage, observed, quarantine, snapshot, traffic, witness};
 use crate::model::{
     AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, IncidentOutcome, Observation, Outcome, Phase,
     ServiceKey, Step, TaskSet, TaskSetStatus, Timestamp, Verdict, Write, humane,
@@ -46,6 +46,7 @@ pub(super) fn decide(
     let is_primary = |set: &TaskSet| set.id == green && set.status == TaskSetStatus::Primary;
     let promotes = seen.service.task_sets.iter().any(is_primary);
     let mut rollback = Rollback::new(out.now, key, deployment, evidence.clone(), promotes);
+    rollback.incident.before = snapshot::take(deployment, &kept.windows, seen);
     let incident = rollback.incident.id.clone();
     let reason = evidence.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     out.note(Note::Decided { service: key.clone(), incident, held: held.is_some(), evidence });
@@ -77,7 +78,7 @@ pub(super) fn held(mode: Mode, out: &Out<'_>) -> Option<&'static str> {
 pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &mut Out<'_>) {
     let Partition { kept, soft } = partition;
     let doubted = doubted(out.now, out.settings.sweep, kept, seen);
-    let Kept { rule, deployment, .. } = kept;
+    let Kept { rule, deployment, windows, .. } = kept;
     let Some(deployment) = deployment.as_mut() else { return };
     let Some(mut rollback) = deployment.rollback.take_if(|rollback| !rollback.closed) else { return };
     if let Some(why) = held(rule.mode, out) {
@@ -138,6 +139,9 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                 soft.want(out.now);
             }
             Next::Escalate(stuck) => {
+                if rollback.escalation.is_none() {
+                    rollback.incident.after = snapshot::take(deployment, windows, seen);
+                }
                 escalate(key, deployment, &mut rollback, stuck, out);
                 soft.want(out.now.plus(SLOWLY));
             }
@@ -145,7 +149,10 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                 enter(key, deployment, Phase::Superseded, &why, out);
                 close(key, deployment, &mut rollback, IncidentOutcome::Superseded, &why, out);
             }
-            Next::Done(why) => done(key, deployment, &mut rollback, &why, out),
+            Next::Done(why) => {
+                rollback.incident.after = snapshot::take(deployment, windows, seen);
+                done(key, deployment, &mut rollback, &why, out);
+            }
         }
         call_when_late(key, deployment, &mut rollback, rule.rollback.drain, out);
     }
@@ -259,7 +266,7 @@ fn send(
         let what = purpose.to_string();
         rollback.log(out.now, &*what);
         out.note(Note::Sent { service: key.clone(), what });
-        let sent = Sent::new(purpose, &write);
+        let sent = Sent::new(out.now, purpose, &write);
         let id = out.write(key, write);
         rollback.in_flight.insert(id, sent);
     }
@@ -282,6 +289,7 @@ pub(super) fn returned(
         let operation = purpose.operation();
         out.note(Note::Returned { service: key.clone(), operation, outcome: outcome.clone() });
         rollback.log(out.now, format!("{operation} {outcome}"));
+        rollback.record(out.now, &sent, outcome);
         let step = purpose.step();
         match outcome {
             Outcome::Applied | Outcome::AlreadyDone => {

@@ -119,6 +119,8 @@ pub struct GateView {
     pub gate: String,
     /// Its answer.
     pub state: GateState,
+    /// How far it is on its way to a breach, which is at 1; absent while it has no numbers.
+    pub ratio: Option<f64>,
     /// In plain words.
     pub why: String,
 }
@@ -195,5 +197,5 @@ fn withheld(rollback: &Rollback) -> WithheldView {
 
 fn gate_view(finding: &Finding) -> GateView {
     let Finding { gate, state, evidence: _, why } = finding;
-    GateView { gate: gate.to_string(), state: *state, why: why.clone() }
+    GateView { gate: gate.to_string(), state: *state, ratio: finding.ratio(), why: why.clone() }
 }

@@ -1,30 +1,37 @@
-//! The HTTP face of a worker: metrics, liveness, readiness and status. It reads and never acts; everything but GET is
-//! refused.
+//! The HTTP face of a worker: metrics, liveness, readiness, status, incidents and the status page. It reads and never acts;
+//! everything but GET is refused.
+
+mod page;
 
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 
-use axum::extract::State;
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::humane;
+use crate::model::{Incident, humane};
+use crate::ports::JournalError;
 use crate::runtime::Handle;
 
 /// What Prometheus asks for.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-const INDEX: &str = "taskset-guardian\n\n\
-    /metrics  Prometheus metrics\n\
-    /healthz  200 while the worker's loop turns\n\
-    /readyz   200 when rules, queue, sweep and journal work\n\
-    /status   every protected service, as JSON\n";
+/// What the page may do: nothing but ask this server. Whatever got past the escaping would not run.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Incidents in one answer, unless `limit` says less or more.
+const INCIDENTS: usize = 100;
+
+/// Incidents in one answer, at most.
+const MOST_INCIDENTS: usize = 1_000;
 
 /// The address can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +49,18 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 /// Answers until `shutdown`; requests in flight are answered still.
 pub async fn serve(listener: TcpListener, worker: Handle, shutdown: CancellationToken) -> io::Result<()> {
     let app = Router::new()
-        .route("/", get(|| async { INDEX }))
+        .route("/", get(index))
+        .route("/page.css", get(|| asset("text/css; charset=utf-8", page::STYLE)))
+        .route("/page.js", get(|| asset("text/javascript; charset=utf-8", page::SCRIPT)))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "No such page. / lists them.\n") })
+        .route("/incidents", get(incidents))
+        .route("/incidents/{id}", get(incident))
+        .fallback(|| async {
+            (StatusCode::NOT_FOUND, "No such page. There are /, /metrics, /status, /incidents, /healthz and /readyz.\n")
+        })
         .with_state(worker);
     axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
@@ -83,15 +96,67 @@ async fn readyz(State(worker): State<Handle>) -> (StatusCode, String) {
 
 #[derive(Serialize)]
 struct Trouble {
-    error: &'static str,
+    error: String,
 }
 
 async fn status(State(worker): State<Handle>) -> Response {
     if let Some(reply) = worker.status().await {
         return Json(reply).into_response();
     }
-    let trouble = Trouble { error: "the worker does not answer: it begins, ends or is stuck" };
+    let trouble = Trouble { error: "the worker does not answer: it begins, ends or is stuck".to_owned() };
     (StatusCode::SERVICE_UNAVAILABLE, Json(trouble)).into_response()
+}
+
+async fn asset(content_type: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, content_type), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], text).into_response()
+}
+
+async fn index(State(worker): State<Handle>) -> Response {
+    let (status, incidents) = tokio::join!(worker.status(), worker.incidents(page::INCIDENTS));
+    let code = if status.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    // A journal that can't be read is in `readyz`; the rest of the page is needed all the more.
+    let document = page::document(status.as_ref(), &incidents.unwrap_or_default(), worker.history());
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (code, headers, document.into_string()).into_response()
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    /// As `CLUSTER/SERVICE`.
+    service: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn incidents(State(worker): State<Handle>, Query(wanted): Query<Wanted>) -> Response {
+    let limit = wanted.limit.unwrap_or(INCIDENTS).min(MOST_INCIDENTS);
+    let read = if wanted.service.is_some() { MOST_INCIDENTS } else { limit };
+    let wanted = |incident: &Incident| wanted.service.as_ref().is_none_or(|name| incident.service.to_string() == *name);
+    match worker.incidents(read).await {
+        Ok(found) => Json(found.into_iter().filter(wanted).take(limit).collect::<Vec<_>>()).into_response(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+async fn incident(State(worker): State<Handle>, Path(id): Path<String>) -> Response {
+    match worker.incidents(MOST_INCIDENTS).await {
+        Ok(found) => match found.into_iter().find(|incident| incident.id.as_str() == id) {
+            Some(incident) => Json(incident).into_response(),
+            None => {
+                (StatusCode::NOT_FOUND, Json(Trouble { error: "there is no such incident".to_owned() })).into_response()
+            }
+        },
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn unavailable(error: &JournalError) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, Json(Trouble { error: error.to_string() })).into_response()
 }
 
 #[cfg(test)]

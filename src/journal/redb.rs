@@ -330,6 +330,9 @@ mod tests {
             deleted_at: None,
             evidence: Vec::new(),
             timeline: Vec::new(),
+            calls: Vec::new(),
+            before: None,
+            after: None,
             aftermath: Vec::new(),
         }
     }

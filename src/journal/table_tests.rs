@@ -27,6 +27,9 @@ fn incident(id: &str, detected_at: i64, outcome: IncidentOutcome) -> Incident {
         deleted_at: None,
         evidence: Vec::new(),
         timeline: Vec::new(),
+        calls: Vec::new(),
+        before: None,
+        after: None,
         aftermath: Vec::new(),
     }
 }

@@ -1,7 +1,10 @@
 //! Incidents: the kept record of one rollback, or of one that was not done.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::snapshot::Snapshot;
 use super::{Evidence, IncidentId, ServiceKey, TaskSetId, Timestamp};
 
 /// What is kept when everything else is gone.
@@ -33,6 +36,15 @@ pub struct Incident {
     pub evidence: Vec<Evidence>,
     /// What happened, in order. At most 200 moments.
     pub timeline: Vec<Moment>,
+    /// Every changing call that was answered, with its outcome. At most 200.
+    #[serde(default)]
+    pub calls: Vec<CallRecord>,
+    /// How the service stood when the rollback was decided, and
+    #[serde(default)]
+    pub before: Option<Arc<Snapshot>>,
+    /// when it was done, or a person was called.
+    #[serde(default)]
+    pub after: Option<Arc<Snapshot>>,
     /// What other hands did after a decision that was only told, in observe mode or a dry run. At most 200 moments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aftermath: Vec<Moment>,
@@ -43,6 +55,21 @@ impl Incident {
     pub fn reasons(&self) -> String {
         self.evidence.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
+}
+
+/// One changing call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRecord {
+    /// When it was sent; absent when that was before a restart of an older version.
+    pub sent_at: Option<Timestamp>,
+    /// When it was answered, or given up.
+    pub at: Timestamp,
+    /// The call, in the words of the timeline.
+    pub call: String,
+    /// AWS accepted it, or it was done already.
+    pub applied: bool,
+    /// How it ended, in the words of the timeline.
+    pub outcome: String,
 }
 
 /// One line of a timeline.

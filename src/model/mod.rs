@@ -9,6 +9,7 @@ mod incident;
 mod observation;
 mod plan;
 mod signal;
+mod snapshot;
 mod stop;
 pub mod tags;
 mod time;
@@ -22,13 +23,14 @@ pub use ids::{
     AlarmName, Arn, EffectId, IncidentId, ListenerArn, RuleArn, Scope, ServiceKey, TargetGroupArn, TaskArn, TaskSetArn,
     TaskSetId,
 };
-pub use incident::{Incident, IncidentOutcome, Moment};
+pub use incident::{CallRecord, Incident, IncidentOutcome, Moment};
 pub use observation::{
     AlarmReading, AlarmValue, Ask, Controller, Observation, ServiceReading, ServiceStatus, Stability, TargetCounts,
     TaskReading, TaskSet, TaskSetStatus, suppressed,
 };
 pub use plan::{Outcome, Phase, Step, Write};
 pub use signal::{AlarmChange, AlarmDeleted, ContainerExit, Fact, ServiceAction, Signal, Stop, StopClass, TaskChange};
+pub use snapshot::{EndedTask, RuleSnapshot, Snapshot, TaskSetSnapshot};
 pub use stop::{classify, cut, target_group_in};
 pub use tags::{Contract, HoldOrder, Tags};
 pub use time::{Timestamp, humane};

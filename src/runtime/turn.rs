@@ -24,7 +24,7 @@ use super::worker::{Hook, WorkerError};
 use crate::engine::{Effect, Input, Report, StatusView};
 use crate::model::{Incident, Timestamp, humane};
 use crate::ports::{Clock, Journal, JournalError, Receipt};
-use crate::telemetry::Metrics;
+use crate::telemetry::{History, Metrics};
 
 /// Inputs of each channel in one commit. Bounds memory and the time until a status question is answered.
 const BATCH: usize = 256;
@@ -53,6 +53,7 @@ pub(crate) struct Turn<M> {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) executor: Executor,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) history: Arc<History>,
     pub(crate) health: Arc<Health>,
     pub(crate) hooks: Vec<Hook>,
     /// Answers, sweeps, rules: few, and waited for.
@@ -341,8 +342,14 @@ impl<M: Machine> Turn<M> {
         }
         for key in touched {
             match self.machine.service(key, self.latest) {
-                Some(view) => self.metrics.show(&view),
-                None => self.metrics.forget(key),
+                Some(view) => {
+                    self.metrics.show(&view);
+                    self.history.show(&view, self.latest);
+                }
+                None => {
+                    self.metrics.forget(key);
+                    self.history.forget(key);
+                }
             }
         }
     }

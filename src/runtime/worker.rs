@@ -23,10 +23,10 @@ use super::reload::{Reload, RuleLoader};
 use super::sweep::{Gauge, Sweep};
 use super::turn::{Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
-use crate::model::{Timestamp, humane};
+use crate::model::{Incident, Timestamp, humane};
 use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Lease, Registrations};
 use crate::rules::RuleSet;
-use crate::telemetry::Metrics;
+use crate::telemetry::{History, Metrics};
 
 /// Answers, sweeps and rules on their way to the loop.
 const CONTROL: usize = 256;
@@ -131,6 +131,7 @@ pub struct Worker {
     ports: Ports,
     settings: Settings,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
     health: Arc<Health>,
     hooks: Vec<Hook>,
     reload: Arc<Notify>,
@@ -145,9 +146,11 @@ pub struct Worker {
 pub struct Handle {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
     health: Arc<Health>,
     reload: Arc<Notify>,
     questions: mpsc::Sender<Question>,
+    journal: Arc<dyn Journal>,
     started_at: Timestamp,
 }
 
@@ -189,9 +192,19 @@ impl Handle {
         &self.metrics
     }
 
+    /// How live deployments went lately.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// Now, by the worker's clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The newest incidents, newest first.
+    pub async fn incidents(&self, limit: usize) -> Result<Vec<Incident>, JournalError> {
+        self.journal.incidents(limit).await
     }
 
     /// Reads the rule files again, now.
@@ -244,6 +257,7 @@ impl Worker {
             ports,
             settings,
             metrics,
+            history: Arc::default(),
             health: Arc::new(health),
             hooks,
             reload: Arc::default(),
@@ -258,9 +272,11 @@ impl Worker {
         Handle {
             clock: Arc::clone(&self.ports.clock),
             metrics: Arc::clone(&self.metrics),
+            history: Arc::clone(&self.history),
             health: Arc::clone(&self.health),
             reload: Arc::clone(&self.reload),
             questions: self.ask.clone(),
+            journal: Arc::clone(&self.ports.journal),
             started_at: self.started_at,
         }
     }
@@ -441,6 +457,7 @@ impl Worker {
             clock,
             journal,
             metrics,
+            history: Arc::clone(&self.history),
             health,
             hooks: self.hooks.clone(),
             control: control_inputs,

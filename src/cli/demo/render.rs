@@ -8,6 +8,7 @@ use anstyle::{AnsiColor, Style};
 use super::play::Ended;
 use super::telling::{Line, Teller};
 use crate::cli::Output;
+use crate::cli::text::{columns, wrapped};
 use crate::model::{Split, humane};
 use crate::sandbox::scenario::Scenario;
 
@@ -21,40 +22,12 @@ const MARGIN: usize = 19;
 const NAME: usize = 24;
 const OUTCOME: usize = 11;
 
-/// Used when the terminal does not say how wide it is.
-const COLUMNS: usize = 100;
-
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
 const BLUE: Style = AnsiColor::Blue.on_default().bold();
 const GREEN: Style = AnsiColor::Green.on_default();
 const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
-
-fn columns() -> usize {
-    let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
-    said.or_else(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)))
-        .unwrap_or(COLUMNS)
-        .clamp(40, 140)
-}
-
-/// Words, on lines of at most `width` columns. A longer word gets a line of its own.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let full = |line: &String| !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width;
-        if lines.last().is_some_and(full) {
-            lines.push(String::new());
-        }
-        if let Some(line) = lines.last_mut() {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines
-}
 
 /// What is about to be played.
 pub(super) fn title(scenario: &Scenario, seed: u64, speed: f64, out: &mut dyn Write) -> io::Result<()> {

@@ -18,7 +18,7 @@ use serde_json::Value;
 use self::delivery::Way;
 use super::account::{self, connect, rule_for, rules_in};
 use super::server::ServerArg;
-use super::{Output, plan};
+use super::{Output, plan, write_json};
 use crate::aws::{Aws, Writer};
 use crate::engine::{Check, CheckVerdict, Rehearsal, examine, rehearse, rehearse_next};
 use crate::model::{self, CallError, ErrorClass, Observation, ServiceKey, humane};
@@ -93,10 +93,7 @@ pub(super) fn doctor(args: &DoctorArgs, output: Output) -> anyhow::Result<ExitCo
         let out = &mut anstream::stdout().lock();
         match output {
             Output::Text => examined.iter().try_for_each(|one| write(one, out))?,
-            Output::Json => {
-                serde_json::to_writer_pretty(&mut *out, &examined)?;
-                writeln!(out)?;
-            }
+            Output::Json => write_json(&examined, out)?,
         }
         Ok(if examined.iter().all(|one| one.ready) { ExitCode::SUCCESS } else { ExitCode::from(1) })
     })
