@@ -14,8 +14,8 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::engine::{DeploymentView, Note, Report, ServiceView, Stage};
-use crate::model::{ErrorClass, Fact, IncidentOutcome, Phase, Role, ServiceKey, Timestamp, Verdict};
+use crate::engine::{DeploymentView, Finding, GateState, Note, Report, ServiceView, Stage};
+use crate::model::{ErrorClass, Fact, Gate, IncidentOutcome, Phase, Role, ServiceKey, Timestamp, Verdict};
 use crate::ports::{QueueDepth, Recorder};
 
 /// From a commit on a fast disk to one on a network volume that stalls.
@@ -53,7 +53,12 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("sqs", "DeleteMessageBatch"),
     ("sqs", "GetQueueAttributes"),
     ("sqs", "ReceiveMessage"),
+    ("tag", "GetResources"),
 ];
+
+/// The closed `gate` label, as in rule files. All alarms of a service share one series: their names are anybody's.
+const GATES: [&str; 4] =
+    ["errors.alarms", "stability.steady_within", "stability.task_failures", "stability.unhealthy_targets"];
 
 /// What can be made out of a name, a help text, label names and buckets.
 trait Metric: Collector + Clone + Sized + 'static {
@@ -128,6 +133,8 @@ families! {
     traffic_weight_ratio: GaugeVec { "cluster", "service", "role" },
     /// Failed tasks in the health window.
     window_task_failures: IntGaugeVec { "cluster", "service", "role" },
+    /// How far a gate is on its way to a breach, which is at 1, at its last evaluation. Absent while it has no numbers.
+    gate_ratio: GaugeVec { "cluster", "service", "gate" },
     /// Evaluations of all gates of a deployment, by verdict.
     verdicts_total: IntCounterVec { "verdict" },
     /// Rollbacks that ended or need a person, by outcome.
@@ -136,6 +143,8 @@ families! {
     rollback_duration_seconds: HistogramVec { "stage" } [ROLLBACK_SECONDS],
     /// Age of the oldest rollback that is decided and not ended; 0 when there is none.
     rollback_oldest_open_seconds: Gauge,
+    /// Versions that were rolled back and are remembered, over all services.
+    quarantined_versions: IntGauge,
     /// Calls to AWS, by how they ended after the SDK's own retries.
     aws_requests_total: IntCounterVec { "service", "operation", "outcome" },
     /// Calls to AWS, retries by the SDK included.
@@ -184,8 +193,17 @@ impl MessageOutcome {
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    /// Protected services, and since when each one's rollback is open.
-    shown: Mutex<BTreeMap<ServiceKey, Option<Timestamp>>>,
+    /// Protected services.
+    shown: Mutex<BTreeMap<ServiceKey, Shown>>,
+}
+
+/// What gauges over all services are made of.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    /// Since when its rollback is open.
+    open_since: Option<Timestamp>,
+    /// Its versions in quarantine.
+    quarantined: usize,
 }
 
 impl Metrics {
@@ -218,7 +236,8 @@ impl Metrics {
 
     /// The exposition text. Ages are computed at this moment.
     pub fn render(&self, now: Timestamp) -> prometheus::Result<String> {
-        let oldest = self.shown.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().min().copied();
+        let oldest =
+            self.shown.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(|one| one.open_since).min();
         let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
         self.families.rollback_oldest_open_seconds.set(age.as_secs_f64());
         TextEncoder::new().encode_to_string(&self.registry.gather())
@@ -230,7 +249,10 @@ impl Metrics {
         for note in &report.notes {
             match note {
                 Note::Signal { kind, .. } => f.signals_total.with_label_values(&[kind]).inc(),
-                Note::Judged { verdict, .. } => f.verdicts_total.with_label_values(&[verdict.as_str()]).inc(),
+                Note::Judged { service, verdict, findings, .. } => {
+                    f.verdicts_total.with_label_values(&[verdict.as_str()]).inc();
+                    self.gates(service, findings);
+                }
                 Note::Reached { stage, took, .. } => {
                     f.rollback_duration_seconds.with_label_values(&[stage.as_str()]).observe(took.as_secs_f64());
                 }
@@ -254,6 +276,18 @@ impl Metrics {
                 | Note::NotReady { .. }
                 | Note::Witnessed { .. }
                 | Note::Announced { .. } => {}
+            }
+        }
+    }
+
+    /// Sets how near to a breach each gate is; those without numbers go away.
+    fn gates(&self, ServiceKey { cluster, service }: &ServiceKey, findings: &[Finding]) {
+        for gate in GATES {
+            let ratios = findings.iter().filter(|finding| gate_word(&finding.gate) == Some(gate)).filter_map(ratio);
+            let labels: [&str; 3] = [cluster, service, gate];
+            match ratios.reduce(f64::max) {
+                Some(ratio) => self.families.gate_ratio.with_label_values(&labels).set(ratio),
+                None => drop(self.families.gate_ratio.remove_label_values(&labels)),
             }
         }
     }
@@ -284,11 +318,15 @@ impl Metrics {
                 None => drop(f.traffic_weight_ratio.remove_label_values(&labels)),
             }
         }
+        if deployment.is_none() {
+            self.gates(&view.service, &[]);
+        }
         for outcome in IncidentOutcome::ENDS {
             f.rollbacks_total.with_label_values(&[cluster, service, outcome.as_str()]);
         }
         self.remember(|shown| {
-            shown.insert(view.service.clone(), deployment.and_then(|d| d.open_since));
+            let open_since = deployment.and_then(|d| d.open_since);
+            shown.insert(view.service.clone(), Shown { open_since, quarantined: view.quarantine.len() });
         });
     }
 
@@ -305,15 +343,18 @@ impl Metrics {
             drop(f.window_task_failures.remove_label_values(&[cluster, service, role]));
             drop(f.traffic_weight_ratio.remove_label_values(&[cluster, service, role]));
         }
+        self.gates(key, &[]);
         self.remember(|shown| {
             shown.remove(key);
         });
     }
 
-    fn remember(&self, change: impl FnOnce(&mut BTreeMap<ServiceKey, Option<Timestamp>>)) {
+    fn remember(&self, change: impl FnOnce(&mut BTreeMap<ServiceKey, Shown>)) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut shown);
-        self.families.protected_services.set(i64::try_from(shown.len()).unwrap_or(i64::MAX));
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.families.protected_services.set(number(shown.len()));
+        self.families.quarantined_versions.set(number(shown.values().map(|one| one.quarantined).sum()));
     }
 
     /// A message was received.
@@ -372,6 +413,24 @@ impl Metrics {
     }
 }
 
+/// The `gate` label. Orders of people and the quarantine are facts, no thresholds.
+const fn gate_word(gate: &Gate) -> Option<&'static str> {
+    match gate {
+        Gate::TaskFailures => Some("stability.task_failures"),
+        Gate::SteadyWithin => Some("stability.steady_within"),
+        Gate::UnhealthyTargets => Some("stability.unhealthy_targets"),
+        Gate::Alarm(_) => Some("errors.alarms"),
+        Gate::Person | Gate::Quarantine => None,
+    }
+}
+
+/// Value by threshold. A threshold of 0, as of an alarm that counts at once, is either reached or not.
+fn ratio(finding: &Finding) -> Option<f64> {
+    let evidence = finding.evidence.as_ref()?;
+    let over = matches!(finding.state, GateState::Breached | GateState::Shared);
+    Some(if evidence.threshold > 0.0 { evidence.value / evidence.threshold } else { f64::from(u8::from(over)) })
+}
+
 impl Recorder for Metrics {
     fn call(&self, service: &'static str, operation: &'static str, outcome: &'static str, took: Duration) {
         self.families.aws_requests_total.with_label_values(&[service, operation, outcome]).inc();
@@ -385,8 +444,8 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use crate::engine::Use;
-    use crate::model::{IncidentId, Split, TaskSetId};
+    use crate::engine::{QuarantineView, Use};
+    use crate::model::{AlarmName, Comparator, Evidence, IncidentId, Split, TaskSetId, Unit};
 
     const NOW: Timestamp = Timestamp::from_millis(1_772_445_880_000);
 
@@ -502,6 +561,72 @@ mod tests {
         let left: Vec<_> = lines(&metrics).into_iter().filter(|line| line.contains(with)).collect();
         assert!(left.iter().all(|line| line.starts_with("taskset_guardian_rollbacks_total")), "{left:#?}");
         assert_has(&metrics, "taskset_guardian_protected_services 0");
+    }
+
+    fn finding(gate: Gate, state: GateState, value: f64, threshold: f64) -> Finding {
+        let evidence = Evidence {
+            gate: gate.clone(),
+            role: Role::Green,
+            task_set: TaskSetId::new("ecs-svc/2"),
+            value,
+            comparator: Comparator::AtLeast,
+            threshold,
+            unit: Unit::Seconds,
+            from: NOW,
+            to: NOW,
+            facts: Vec::new(),
+        };
+        Finding { gate, state, evidence: Some(evidence), why: String::new() }
+    }
+
+    #[test]
+    fn gates_show_how_near_a_breach_is_and_alarms_share_a_series() {
+        let metrics = Metrics::new().unwrap();
+        let alarm = |name| Gate::Alarm(AlarmName::new(name));
+        let judged = |findings| {
+            let note = Note::Judged { service: key(), verdict: Verdict::Watching, news: false, findings };
+            metrics.record(&Report { notes: vec![note], touched: Vec::new() });
+        };
+        let gate =
+            |name| format!("taskset_guardian_gate_ratio{{cluster=\"prod\",gate=\"{name}\",service=\"checkout\"}}");
+        judged(vec![
+            finding(Gate::TaskFailures, GateState::Pending, 2.0, 4.0),
+            finding(alarm("slow"), GateState::Pending, 30.0, 120.0),
+            finding(alarm("5xx"), GateState::Breached, 7.0, 0.0),
+            Finding { evidence: None, ..finding(Gate::SteadyWithin, GateState::Clear, 1.0, 1.0) },
+        ]);
+        assert_has(&metrics, &format!("{} 0.5", gate("stability.task_failures")));
+        assert_has(&metrics, &format!("{} 1", gate("errors.alarms")));
+        assert!(!lines(&metrics).join("\n").contains(&gate("stability.steady_within")), "clear for good");
+
+        judged(vec![finding(alarm("5xx"), GateState::Pending, 7.0, 0.0)]);
+        assert_has(&metrics, &format!("{} 0", gate("errors.alarms")));
+        assert!(!lines(&metrics).join("\n").contains(&gate("stability.task_failures")), "not evaluated any more");
+
+        metrics.show(&view(Some(rolling_back())));
+        assert_has(&metrics, &format!("{} 0", gate("errors.alarms")));
+        metrics.show(&view(None));
+        assert!(!lines(&metrics).join("\n").contains("gate_ratio{"), "no deployment, no gates");
+        judged(vec![finding(alarm("5xx"), GateState::Pending, 7.0, 0.0)]);
+        metrics.forget(&key());
+        assert!(!lines(&metrics).join("\n").contains("gate_ratio{"), "no service, no gates");
+    }
+
+    #[test]
+    fn quarantined_versions_are_counted_over_all_services() {
+        let metrics = Metrics::new().unwrap();
+        let version = |name: &str| QuarantineView {
+            task_definition: name.into(),
+            since: NOW,
+            until: NOW,
+            incident: IncidentId::new("i-1"),
+        };
+        let cart = ServiceKey::new("prod", "cart");
+        metrics.show(&ServiceView { quarantine: vec![version("web:1"), version("web:2")], ..view(None) });
+        metrics.show(&ServiceView { quarantine: vec![version("cart:1")], service: cart, ..view(None) });
+        assert_has(&metrics, "taskset_guardian_quarantined_versions 3");
+        metrics.forget(&key());
+        assert_has(&metrics, "taskset_guardian_quarantined_versions 1");
     }
 
     #[test]

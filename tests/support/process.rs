@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -35,6 +35,11 @@ impl Process {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it tells. Once.
+    pub(crate) fn stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().unwrap()
     }
 
     /// Asks it to end, as ECS does.
@@ -93,7 +98,7 @@ pub(crate) fn launch_moto(directory: &Path) -> (Process, Network) {
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/moto/launcher.py"));
     let mut moto = Process::start("moto", command, directory);
     let mut line = String::new();
-    BufReader::new(moto.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(moto.stdout()).read_line(&mut line).unwrap();
     let network = serde_json::from_str(&line)
         .unwrap_or_else(|error| panic!("moto did not start ({error}: {line:?}). {HOW_TO_GET_MOTO}"));
     (moto, network)
@@ -108,7 +113,8 @@ pub(crate) fn free_address() -> String {
 pub(crate) fn get(address: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    // 1.0: the answer ends with the connection, and comes in one piece.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
