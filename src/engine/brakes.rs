@@ -108,7 +108,7 @@ mod tests {
             assert_eq!(brakes.settle(at(0), 3), Some(Turn::Engaged));
             assert!(brakes.begin_anew(new));
             assert_eq!(brakes.settle(new.plus(Duration::from_secs(599)), 3), None);
-            assert_eq!(brakes.settle(new.plus(Duration::from_secs(600)), 3), Some(Turn::Released));
+            assert_eq!(brakes.settle(new.plus(TOGETHER), 3), Some(Turn::Released));
         }
     }
 }
