@@ -1,7 +1,7 @@
 //! The worker: puts the parts together, begins where the journal ends, and ends in order.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -150,7 +150,8 @@ pub struct Handle {
     health: Arc<Health>,
     reload: Arc<Notify>,
     questions: mpsc::Sender<Question>,
-    journal: Arc<dyn Journal>,
+    /// Whoever asks does not keep the journal of a worker that has ended.
+    journal: Weak<dyn Journal>,
     started_at: Timestamp,
 }
 
@@ -204,7 +205,11 @@ impl Handle {
 
     /// The newest incidents, newest first.
     pub async fn incidents(&self, limit: usize) -> Result<Vec<Incident>, JournalError> {
-        self.journal.incidents(limit).await
+        let Some(journal) = self.journal.upgrade() else {
+            let context = "read incidents".to_owned();
+            return Err(JournalError::Failed { context, cause: "the worker has ended".to_owned() });
+        };
+        journal.incidents(limit).await
     }
 
     /// Reads the rule files again, now.
@@ -276,7 +281,7 @@ impl Worker {
             health: Arc::clone(&self.health),
             reload: Arc::clone(&self.reload),
             questions: self.ask.clone(),
-            journal: Arc::clone(&self.ports.journal),
+            journal: Arc::downgrade(&self.ports.journal),
             started_at: self.started_at,
         }
     }

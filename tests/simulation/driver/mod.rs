@@ -54,7 +54,7 @@ const ENDLESS: u64 = 1_000_000;
 const FINISH: Duration = Duration::from_mins(5);
 
 /// How long an escalated rollback is watched once nothing disturbs it any more.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Something that will happen.
 #[derive(Debug)]
