@@ -233,7 +233,7 @@ async fn a_pipeline_learns_what_became_of_its_deployment() {
     let incident: Incident = serde_json::from_str(&document.out).unwrap();
     let (before, after) = (incident.before.unwrap(), incident.after.unwrap());
     assert_eq!((before.task_sets.len(), before.ended.iter().filter(|one| one.role == Role::Green).count()), (2, 2));
-    assert_ne!(before.rules, after.rules);
+    assert!(!before.rules.is_empty() && before.rules.len() == after.rules.len(), "{before:?} {after:?}");
     assert!(incident.calls.iter().all(|call| call.applied && call.sent_at.is_some_and(|sent| sent <= call.at)));
     assert_eq!(stage.verb(&format!("explain {}", incident.id)).await.out, told.out);
     let table = stage.verb("status").await;
