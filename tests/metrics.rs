@@ -5,6 +5,8 @@
 mod exposition;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,18 +14,21 @@ use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use taskset_guardian::model::Timestamp;
+use taskset_guardian::engine::{Note, Report};
+use taskset_guardian::model::{ServiceKey, TaskSetStatus, Timestamp};
 use taskset_guardian::ports::Clock as _;
 use taskset_guardian::runtime::SystemClock;
 use taskset_guardian::sandbox::api::{ApiError, Backend as _, Call};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
 use taskset_guardian::sandbox::world::{ServiceSetup, Setup, World};
+use taskset_guardian::telemetry::Metrics;
 
 use exposition::{Exposition, METRICS, metric};
 use process::{Process, eventually, free_address, get, guardian};
+use support::{Aws, Driver, GREEN, SWEEP, rule, start, task_set};
 
 type Asked = Rc<RefCell<BTreeSet<String>>>;
 
@@ -318,4 +323,53 @@ async fn every_metric_has_the_value_of_what_happened() {
     troubled(&asked).await;
     let known: BTreeSet<_> = METRICS.into_iter().map(str::to_owned).collect();
     assert_eq!(*asked.borrow(), known, "a metric without a value that is checked");
+}
+
+#[test]
+fn task_sets_leave_no_series_behind() {
+    const TASK_SETS: u64 = 10_000;
+    const SERVICES: u64 = 300;
+    let metrics = Metrics::new().unwrap();
+    let mut driver = Driver::new(Aws::blue_and_green(), rule());
+    let mut green = GREEN.to_owned();
+    let series = |metrics: &Metrics| -> BTreeSet<_> {
+        let now = Exposition::parse(&metrics.render(start()).unwrap(), &Asked::default());
+        now.series.into_iter().map(|one| (one.name, one.labels)).collect()
+    };
+    let mut first = BTreeSet::new();
+    let mut began = 0;
+    for number in 0..TASK_SETS {
+        driver.aws.remove(&green);
+        // What AWS and the test forget, so that it stays fast.
+        driver.aws.tasks.clear();
+        driver.journal.clear();
+        green = format!("ecs-svc/{}", 10_000 + number);
+        driver.aws.service.task_sets.push(task_set(&green, driver.now, TaskSetStatus::Active, "green"));
+        driver.run(2 * SWEEP);
+        driver.crash_of(&support::key(), &green, &format!("task-{number}"));
+        let notes: Vec<_> = driver.notes.drain(..).map(|(_, note)| note).collect();
+        began += notes.iter().filter(|note| matches!(note, Note::DeploymentBegan { .. })).count();
+        metrics.record(&Report { notes, touched: Vec::new() });
+        let mut view = driver.engine.service(&support::key(), driver.now).unwrap();
+        metrics.show(&view);
+        // The others look the same.
+        view.service = ServiceKey::new("prod", format!("service-{}", number % SERVICES));
+        metrics.show(&view);
+        if number + 1 == SERVICES {
+            first = series(&metrics);
+        }
+    }
+    assert!(began >= 10_000, "{began} deployments were seen");
+    assert_eq!(series(&metrics), first);
+
+    let size = metrics.render(start()).unwrap().len();
+    assert!(size < 2_000_000, "{size} bytes");
+    // The fastest of some: the machine does other things, too.
+    let took = (0..10).map(|_| {
+        let began = Instant::now();
+        metrics.render(start()).unwrap();
+        began.elapsed()
+    });
+    let took = took.min().unwrap();
+    assert!(took < Duration::from_millis(50), "{took:?} for {size} bytes");
 }
