@@ -6,7 +6,7 @@ mod support;
 use support::*;
 use taskset_guardian::engine::{Input, Note};
 use taskset_guardian::model::*;
-use taskset_guardian::rules::Rule;
+use taskset_guardian::rules::{DeletePolicy, Protect, Rule};
 
 fn breached(aws: Aws, rule: Rule) -> Driver {
     let mut it = Driver::new(aws, rule);
@@ -128,4 +128,65 @@ fn forged_claims_about_strangers_do_not_push_greens_own_out_of_the_read() {
         it.crash(task);
     }
     assert_eq!(it.phase(), "rolling_back (Drain)", "the three are asked for at once, not at the next sweep");
+}
+
+#[test]
+fn a_version_that_was_rolled_back_is_none_to_go_back_to() {
+    let mut keep = rule();
+    keep.rollback.delete = DeletePolicy::Keep;
+    let mut it = breached(Aws::blue_and_green(), keep);
+    it.run(secs(100));
+    assert_eq!((it.phase().as_str(), it.aws.deletes()), ("rolled_back", vec![]));
+    // The next version is made and promoted before any read shows it: no older one is PRIMARY then.
+    it.aws.set(BLUE).status = TaskSetStatus::Active;
+    let third = "ecs-svc/3000";
+    let next = task_set(third, it.now, TaskSetStatus::Primary, "third");
+    it.aws.service.task_sets.push(TaskSet { task_definition: "checkout:90".into(), ..next });
+    it.aws.rules = vec![weighted("main", &[("blue", 0), ("green", 0), ("third", 100)])];
+    it.aws.healthy.insert(group("third"), 4);
+    it.run(secs(31));
+    for task in ["d", "e", "f"] {
+        it.run(secs(1));
+        it.crash_of(&key(), third, task);
+    }
+    it.run(secs(10));
+    assert_eq!(it.aws.set(BLUE).status, TaskSetStatus::Primary, "green is newer, and condemned");
+    assert_eq!(it.aws.weights(), [("blue".to_owned(), 100), ("green".to_owned(), 0), ("third".to_owned(), 0)]);
+}
+
+/// Four services breach in a row, the fourth after `between`: rollbacks that have begun.
+fn fleet(between: impl FnOnce(&mut Driver)) -> usize {
+    let everywhere = Rule { protect: vec![Protect { cluster: "prod".into(), service: "*".into() }], ..rule() };
+    let neighbour = |n: u32| (ServiceKey::new("prod", format!("fleet-{n}")), Aws::blue_and_green());
+    let mut it = Driver::idle(Aws::blue_and_green(), false);
+    it.neighbours.extend((1..=3).map(neighbour));
+    it.protect(everywhere);
+    let crash = |it: &mut Driver, service: &ServiceKey| {
+        for n in 0..3 {
+            it.run(secs(1));
+            it.crash_of(service, GREEN, &format!("{service}-{n}"));
+        }
+    };
+    (1..=3).for_each(|n| crash(&mut it, &neighbour(n).0));
+    between(&mut it);
+    crash(&mut it, &key());
+    it.run(secs(20));
+    decisions(&it)
+}
+
+#[test]
+fn the_fleet_brake_is_not_outrun_by_a_clock() {
+    assert_eq!(fleet(|it| it.run(secs(500))), 3);
+    assert_eq!(fleet(|it| it.run(secs(610))), 4, "ten minutes are over");
+    let set = |it: &mut Driver| {
+        it.run(secs(100));
+        set_clock(it, 600_000);
+    };
+    assert_eq!(fleet(set), 3, "two minutes are over, whatever the clock says");
+    let another_machine = |it: &mut Driver| {
+        it.run(secs(100));
+        it.now = it.now.plus(secs(600));
+        it.feed(Input::Restarted);
+    };
+    assert_eq!(fleet(another_machine), 3, "nobody knows how much of the ten minutes its predecessor saw pass");
 }

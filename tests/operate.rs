@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskset_guardian::model::ServiceKey;
+use taskset_guardian::model::{Incident, Role, ServiceKey};
 use taskset_guardian::ports::Clock as _;
 use taskset_guardian::runtime::SystemClock;
 use taskset_guardian::sandbox::api::{ApiError, Backend as _, Call, Reply};
@@ -223,6 +223,27 @@ async fn a_pipeline_learns_what_became_of_its_deployment() {
     assert!(watched.code == 1 && watched.err.contains("only observes"), "{watched:?}");
     let bad = stage.verb(&format!("verdict prod/checkout --task-set {green} --wait 60s")).await;
     assert!(bad.code == 1 && bad.out.contains("rolled_back"), "{bad:?}");
+    let told = stage.verb("explain prod/checkout").await;
+    for said in
+        ["prod/checkout was rolled back", "2 tasks of green", "exit code 1", "checkout-green 0", "DeleteTaskSet done"]
+    {
+        assert!(told.code == 0 && told.out.contains(said), "{said}: {told:?}");
+    }
+    let document = stage.verb("explain prod/checkout --output json").await;
+    let incident: Incident = serde_json::from_str(&document.out).unwrap();
+    let (before, after) = (incident.before.unwrap(), incident.after.unwrap());
+    assert_eq!((before.task_sets.len(), before.ended.iter().filter(|one| one.role == Role::Green).count()), (2, 2));
+    assert_ne!(before.rules, after.rules);
+    assert!(incident.calls.iter().all(|call| call.applied && call.sent_at.is_some_and(|sent| sent <= call.at)));
+    assert_eq!(stage.verb(&format!("explain {}", incident.id)).await.out, told.out);
+    let table = stage.verb("status").await;
+    assert!(
+        table.code == 0 && table.out.contains("rolled_back") && table.out.contains("1 services, 1 ready"),
+        "{table:?}"
+    );
+    let unknown = stage.verb("explain rollback-1").await;
+    assert!(unknown.code == 2 && unknown.err.contains("knows of no incident"), "{unknown:?}");
+
     let known = stage.verb("quarantined prod/checkout --task-definition checkout:88").await;
     assert!(known.code == 1 && known.out.contains("is in quarantine"), "{known:?}");
     assert_eq!(stage.verb("quarantined prod/checkout --task-definition checkout:87").await.code, 0);

@@ -117,7 +117,8 @@ pub(super) fn tell(incident: &Incident, width: usize, out: &mut dyn Write) -> io
         }
     }
     if let Some(before) = &incident.before {
-        tell_ended(before, width, out)?;
+        let facts: Vec<_> = incident.evidence.iter().flat_map(|evidence| &evidence.facts).collect();
+        tell_ended(before, &facts, width, out)?;
         tell_rules(before, incident.after.as_deref(), width, out)?;
     }
     times(incident, width, out)?;
@@ -157,9 +158,12 @@ fn short(task_definition: &str) -> &str {
     task_definition.rsplit('/').next().unwrap_or(task_definition)
 }
 
-fn tell_ended(before: &Snapshot, width: usize, out: &mut dyn Write) -> io::Result<()> {
+fn tell_ended(before: &Snapshot, facts: &[&String], width: usize, out: &mut dyn Write) -> io::Result<()> {
     let mut label = "ended tasks";
-    for EndedTask { task, role, stop } in before.ended.iter().take(TASKS) {
+    // Those that the decision rests on were told with it.
+    let told = |ended: &&EndedTask| facts.iter().any(|fact| fact.contains(short(ended.task.as_str())));
+    let untold: Vec<_> = before.ended.iter().filter(|ended| !told(ended)).collect();
+    for EndedTask { task, role, stop } in untold.iter().take(TASKS) {
         let exits = stop.containers.iter().map(|container| {
             let code = container.exit_code.map_or_else(|| "did not run".to_owned(), |code| format!("exit code {code}"));
             let reason = container.reason.as_ref().map_or_else(String::new, |reason| format!(", {reason}"));
@@ -177,7 +181,7 @@ fn tell_ended(before: &Snapshot, width: usize, out: &mut dyn Write) -> io::Resul
         line(label, &what, width, out)?;
         label = "";
     }
-    match before.ended.len().saturating_sub(TASKS) {
+    match untold.len().saturating_sub(TASKS) {
         0 => Ok(()),
         more => line(label, &format!("and {more} more: --output json has them"), width, out),
     }

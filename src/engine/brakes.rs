@@ -37,6 +37,13 @@ impl Brakes {
         self.breaching.insert(service.clone(), now);
     }
 
+    /// The clock was set, or another process goes on, by a clock of its own: nobody knows how much of the ten minutes has
+    /// passed, so they begin anew. Held too long is better than too short. True when that changed anything.
+    pub(super) fn begin_anew(&mut self, now: Timestamp) -> bool {
+        self.breaching.values_mut().for_each(|at| *at = now);
+        !self.breaching.is_empty()
+    }
+
     /// Nobody protects it any more.
     pub(super) fn forget(&mut self, service: &ServiceKey) {
         self.breaching.remove(service);
@@ -90,5 +97,18 @@ mod tests {
         assert_eq!(brakes.settle(at(599), 3), None, "announced already");
         assert_eq!(brakes.settle(at(600), 3), Some(Turn::Released), "three of them were ten minutes ago");
         assert_eq!(brakes.held(), None);
+    }
+    #[test]
+    fn on_a_clock_that_is_another_one_the_ten_minutes_begin_anew() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        for new in [at(-3600), at(3600)] {
+            let mut brakes = Brakes::default();
+            assert!(!brakes.begin_anew(at(0)), "there is nothing to begin");
+            (0..4).for_each(|n| brakes.breaching(at(0), &ServiceKey::new("prod", format!("s{n}"))));
+            assert_eq!(brakes.settle(at(0), 3), Some(Turn::Engaged));
+            assert!(brakes.begin_anew(new));
+            assert_eq!(brakes.settle(new.plus(Duration::from_secs(599)), 3), None);
+            assert_eq!(brakes.settle(new.plus(Duration::from_secs(600)), 3), Some(Turn::Released));
+        }
     }
 }

@@ -112,7 +112,7 @@ fn primary(seen: &Observation) -> Option<&TaskSet> {
 
 /// Who would be gone back to: blue of the live deployment, or whoever serves now.
 fn blue(seen: &Observation) -> Option<&TaskSet> {
-    roles(&seen.service.task_sets).map(|roles| roles.blue).or_else(|| primary(seen))
+    roles(&seen.service.task_sets, &[]).map(|roles| roles.blue).or_else(|| primary(seen))
 }
 
 fn mode(rule: &Rule) -> Check {
@@ -126,7 +126,7 @@ fn mode(rule: &Rule) -> Check {
 }
 
 fn deployment(seen: &Observation) -> Check {
-    let what = match roles(&seen.service.task_sets) {
+    let what = match roles(&seen.service.task_sets, &[]) {
         Some(Roles { green, blue }) => format!("green {} stands beside blue {}", green.id, blue.id),
         None => "no deployment is under way".to_owned(),
     };

@@ -277,6 +277,7 @@ fn restarted(services: &mut BTreeMap<ServiceKey, Partition>, out: &mut Out<'_>) 
         }
         out.touch(key);
     }
+    out.step.changed |= out.brakes.begin_anew(out.now);
     if let Some(why) = out.brakes.held() {
         out.note(Note::Brake { engaged: true, why });
     }
@@ -289,6 +290,7 @@ fn restarted(services: &mut BTreeMap<ServiceKey, Partition>, out: &mut Out<'_>) 
 fn clock_set(services: &mut BTreeMap<ServiceKey, Partition>, by_ms: i64, out: &mut Out<'_>) {
     out.step.changed = true;
     out.outbox.clock_set(by_ms);
+    out.brakes.begin_anew(out.now);
     for (key, partition) in services {
         partition.clock_set(by_ms);
         partition.soft.want(out.now);

@@ -140,7 +140,8 @@ fn confirm_windows(now: Timestamp, kept: &mut Kept, seen: &Observation) {
 /// Which deployment is going on: begins one, or ends the one that a person ended.
 fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_>) {
     let ours = seen.service.controller == Controller::External && seen.service.status == ServiceStatus::Active;
-    let roles = roles(&seen.service.task_sets).filter(|roles| ours && !took_over_long_ago(kept, *roles, seen));
+    let roles = roles(&seen.service.task_sets, &kept.decided);
+    let roles = roles.filter(|roles| ours && !took_over_long_ago(kept, *roles, seen));
     if let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended()) {
         overtaken(key, deployment, roles, seen, out);
     }

@@ -42,7 +42,7 @@ pub struct Rehearsal {
 
 /// Rehearses the rollback of the newest task set; `None` when there is no deployment.
 pub fn rehearse(rule: &Rule, seen: &Observation) -> Option<Rehearsal> {
-    let green = roles(&seen.service.task_sets)?.green.id.clone();
+    let green = roles(&seen.service.task_sets, &[])?.green.id.clone();
     let key = &seen.ask.service;
     let protect = vec![Protect { cluster: Arc::clone(&key.cluster), service: Arc::clone(&key.service) }];
     let limits = Limits { rollbacks_per_day: u32::MAX };

@@ -1,23 +1,25 @@
-//! Who is green and who is blue: by age alone, never by label.
+//! Who is green and who is blue: by age, never by label.
 
-use crate::model::{TaskSet, TaskSetStatus};
+use crate::model::{TaskSet, TaskSetId, TaskSetStatus};
 
 /// The newest living task set beside an older living one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Roles<'a> {
     /// The newest.
     pub(super) green: &'a TaskSet,
-    /// The PRIMARY among the older ones; the newest of them when none is.
+    /// The PRIMARY among the older ones. When none is, the newest that was not condemned, or the newest when all were.
     pub(super) blue: &'a TaskSet,
 }
 
-/// `None` while fewer than two task sets live: no deployment.
-pub(super) fn roles(task_sets: &[TaskSet]) -> Option<Roles<'_>> {
+/// `None` while fewer than two task sets live: no deployment. What is `condemned`, because a rollback of it was decided
+/// once, is no version to go back to, unless a person has made it PRIMARY.
+pub(super) fn roles<'a>(task_sets: &'a [TaskSet], condemned: &[TaskSetId]) -> Option<Roles<'a>> {
     let age = |set: &&TaskSet| (set.created_at, set.id.clone());
     let living = || task_sets.iter().filter(|set| set.is_living());
     let green = living().max_by_key(age)?;
     let older = || living().filter(|set| set.id != green.id);
-    let blue = older().find(|set| set.status == TaskSetStatus::Primary).or_else(|| older().max_by_key(age))?;
+    let trusted = |set: &&TaskSet| (!condemned.contains(&set.id), age(set));
+    let blue = older().find(|set| set.status == TaskSetStatus::Primary).or_else(|| older().max_by_key(trusted))?;
     Some(Roles { green, blue })
 }
 
@@ -46,7 +48,12 @@ mod tests {
     }
 
     fn named(sets: &[TaskSet]) -> Option<(&str, &str)> {
-        roles(sets).map(|r| (r.green.id.as_str(), r.blue.id.as_str()))
+        named_beside(sets, &[])
+    }
+
+    fn named_beside<'a>(sets: &'a [TaskSet], condemned: &[&str]) -> Option<(&'a str, &'a str)> {
+        let condemned: Vec<_> = condemned.iter().map(|id| TaskSetId::new(*id)).collect();
+        roles(sets, &condemned).map(|r| (r.green.id.as_str(), r.blue.id.as_str()))
     }
 
     #[test]
@@ -63,6 +70,20 @@ mod tests {
             set("c", 3, TaskSetStatus::Active),
         ];
         assert_eq!(named(&sets), Some(("c", "a")));
+    }
+
+    #[test]
+    fn what_was_condemned_is_blue_only_as_primary_or_for_want_of_another() {
+        let mut sets = [
+            set("a", 1, TaskSetStatus::Active),
+            set("b", 2, TaskSetStatus::Active),
+            set("c", 3, TaskSetStatus::Primary),
+        ];
+        assert_eq!(named(&sets), Some(("c", "b")));
+        assert_eq!(named_beside(&sets, &["b"]), Some(("c", "a")));
+        assert_eq!(named_beside(&sets, &["a", "b"]), Some(("c", "b")));
+        (sets[1].status, sets[2].status) = (TaskSetStatus::Primary, TaskSetStatus::Active);
+        assert_eq!(named_beside(&sets, &["b"]), Some(("c", "b")), "a person wants it");
     }
 
     #[test]

@@ -240,7 +240,11 @@ mod tests {
         assert_eq!((code, text.contains("\ntaskset_guardian_leader 1\n")), (200, true), "{text}");
 
         let (code, text) = ask(address, "GET", "/").await;
-        assert_eq!((code, text.contains("/status")), (200, true), "{text}");
+        assert_eq!((code, text.contains("Nothing is protected yet")), (200, true), "{text}");
+        assert!(ask(address, "GET", "/page.css").await.1.contains("color-scheme"));
+        assert!(ask(address, "GET", "/page.js").await.1.contains("replaceChildren"));
+        assert_eq!(ask(address, "GET", "/incidents?service=prod/web&limit=3").await, (200, "[]".into()));
+        assert_eq!(ask(address, "GET", "/incidents/rollback-1").await.0, 404);
         assert_eq!(ask(address, "GET", "/rollback").await.0, 404);
         for method in ["POST", "PUT", "DELETE"] {
             assert_eq!(ask(address, method, "/status").await.0, 405);

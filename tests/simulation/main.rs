@@ -36,6 +36,10 @@ const FOUND: &[(u64, &str)] = &[
     (908_270, "a late delete of a deposed worker, and then its successor's"),
     (1_270_332, "a write of a process that had died came between its successor's read and write"),
     (510_689, "a late write of a deposed worker counted as the shift from which the drain is measured"),
+    (1_433_194, "a call that a process had kept back came long after its death, and counted as that shift"),
+    (1_085_945, "a version that had been rolled back was blue, and made PRIMARY"),
+    (879_355, "a clock that was set let the fleet brake go too soon"),
+    (1_369_554, "the same, where a standby with another clock took over"),
 ];
 
 fn number(name: &str) -> Option<u64> {

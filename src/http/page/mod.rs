@@ -3,6 +3,9 @@
 
 mod plot;
 
+use std::cmp::Ordering;
+use std::time::Duration;
+
 use maud::{DOCTYPE, Markup, html};
 
 use crate::engine::{DeploymentView, GateState, GateView, ServiceView, WithheldView};
@@ -17,6 +20,9 @@ pub(super) const STYLE: &str = include_str!("page.css");
 
 /// Incidents on the page.
 pub(super) const INCIDENTS: usize = 20;
+
+/// For so long after its decision an ended rollback is shown like a live one.
+const RECENT: Duration = Duration::from_hours(1);
 
 /// Steps that the page shows, in the plan's order.
 const STEPS: [Step; 8] = [
@@ -60,17 +66,20 @@ fn content(status: Option<&StatusReply>, incidents: &[Incident], history: &Histo
     let Some(StatusReply { worker, state }) = status else {
         return html! { h1 { "taskset-guardian" } p.bad { "The worker does not answer: it begins, ends or is stuck." } };
     };
-    let live = || state.services.iter().filter_map(|service| Some((service, is_live(service.deployment.as_ref()?)?)));
+    let deployments = || state.services.iter().filter_map(|service| Some((service, service.deployment.as_ref()?)));
+    let shown =
+        deployments().filter(|(_, deployment)| is_live(deployment) || is_recent(deployment, incidents, state.at));
+    let live = deployments().filter(|(_, deployment)| is_live(deployment)).count();
     let ready = state.services.iter().filter(|service| service.ready).count();
     html! {
         (header(worker, state.dry_run, state.fleet_brake.as_deref(), state.at))
         ul.counts {
             (count(state.services.len(), "protected"))
             (count(ready, "ready"))
-            (count(live().count(), "live deployments"))
+            (count(live, "live deployments"))
             (count(incidents.len(), "incidents kept"))
         }
-        @for (service, deployment) in live() {
+        @for (service, deployment) in shown {
             (card(service, deployment, &history.of(&service.service), state.at))
         }
         @if !incidents.is_empty() {
@@ -87,10 +96,15 @@ fn content(status: Option<&StatusReply>, incidents: &[Incident], history: &Histo
     }
 }
 
-/// A deployment about which there is something to watch.
-fn is_live(deployment: &DeploymentView) -> Option<&DeploymentView> {
-    let over = matches!(deployment.phase, Phase::Graduated | Phase::Superseded | Phase::RolledBack);
-    (!over).then_some(deployment)
+/// There is something to watch.
+const fn is_live(deployment: &DeploymentView) -> bool {
+    !matches!(deployment.phase, Phase::Graduated | Phase::Superseded | Phase::RolledBack)
+}
+
+/// Whoever was paged for it may still be reading.
+fn is_recent(deployment: &DeploymentView, incidents: &[Incident], now: Timestamp) -> bool {
+    let of_it = incidents.iter().find(|incident| Some(&incident.id) == deployment.incident.as_ref());
+    of_it.is_some_and(|incident| now.since(incident.detected_at) < RECENT)
 }
 
 fn header(worker: &WorkerView, dry_run: bool, brake: Option<&str>, at: Timestamp) -> Markup {
@@ -151,7 +165,11 @@ fn card(service: &ServiceView, deployment: &DeploymentView, samples: &[Sample], 
                 (plot::failures(samples))
             }
             @if !deployment.gates.is_empty() { (gates(&deployment.gates)) }
-            @if let Phase::RollingBack(step) = deployment.phase { (plan(step)) }
+            @match deployment.phase {
+                Phase::RollingBack(step) => (plan(Some(step))),
+                Phase::RolledBack => (plan(None)),
+                _ => {}
+            }
         }
     }
 }
@@ -208,12 +226,13 @@ fn meter(gate: &GateView) -> Markup {
     }
 }
 
-fn plan(current: Step) -> Markup {
-    let at = STEPS.iter().position(|step| *step == current);
+/// Without a current step, all of them are done.
+fn plan(current: Option<Step>) -> Markup {
+    let at = current.and_then(|current| STEPS.iter().position(|step| *step == current)).unwrap_or(STEPS.len());
     html! {
         ol.plan aria-label="The plan" {
             @for (index, step) in STEPS.iter().enumerate() {
-                @let state = match at { Some(at) if index < at => "done", Some(at) if index == at => "now", _ => "" };
+                @let state = match index.cmp(&at) { Ordering::Less => "done", Ordering::Equal => "now", Ordering::Greater => "" };
                 li class=(state) { (step) }
             }
         }
@@ -278,5 +297,101 @@ fn notes(service: &ServiceView) -> Markup {
         @for version_kept in &service.quarantine {
             p.dim { "in quarantine: " (version(&version_kept.task_definition)) " until " (version_kept.until) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::StatusView;
+    use crate::model::{HoldOrder, ServiceKey, Split, Verdict};
+
+    const HOSTILE: &str = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>&";
+
+    fn service(name: &str) -> ServiceView {
+        let gate =
+            GateView { gate: HOSTILE.into(), state: GateState::Breached, ratio: Some(f64::NAN), why: HOSTILE.into() };
+        ServiceView {
+            service: ServiceKey::new(HOSTILE, name),
+            rule: Some(Arc::from(HOSTILE)),
+            ready: false,
+            not_ready_because: Some(HOSTILE.into()),
+            hold: Some(HoldOrder { until: None, reason: HOSTILE.into() }),
+            quarantine: Vec::new(),
+            observed_at: None,
+            deployment: Some(DeploymentView {
+                green: TaskSetId::new(HOSTILE),
+                blue: TaskSetId::new("ecs-svc/1"),
+                task_definition: Arc::from(HOSTILE),
+                contract: None,
+                began_at: Timestamp::EPOCH,
+                phase: Phase::RollingBack(Step::Drain),
+                phase_word: "rolling_back",
+                why: HOSTILE.into(),
+                verdict: Verdict::Breached,
+                gates: vec![gate],
+                split: Some(Split { blue: 1.0, green: 0.0 }),
+                green_failures: 3,
+                blue_failures: 0,
+                incident: None,
+                open_since: None,
+                withheld: Some(WithheldView {
+                    at: Timestamp::EPOCH,
+                    evidence: HOSTILE.into(),
+                    because: HOSTILE.into(),
+                    then: vec![Moment { at: Timestamp::EPOCH, what: HOSTILE.into() }],
+                }),
+            }),
+        }
+    }
+
+    fn reply(services: Vec<ServiceView>) -> StatusReply {
+        let worker = WorkerView {
+            version: "1.0.0",
+            started_at: Timestamp::EPOCH,
+            role: "active",
+            ready: false,
+            not_ready: vec![HOSTILE.into()],
+            last_event_at: None,
+        };
+        let state = StatusView {
+            at: Timestamp::EPOCH,
+            dry_run: false,
+            fleet_brake: Some(HOSTILE.into()),
+            rules: Vec::new(),
+            services,
+        };
+        StatusReply { worker, state }
+    }
+
+    #[test]
+    fn whatever_comes_from_outside_is_text() {
+        let history = History::default();
+        let view = service(HOSTILE);
+        history.show(&view, Timestamp::EPOCH);
+        let page = document(Some(&reply(vec![view])), &[], &history).into_string();
+        assert_eq!(page.matches("<script").count(), 1, "its own");
+        assert!(!page.contains("<img"), "{page}");
+        assert!(page.matches("&lt;script&gt;").count() > 10, "{page}");
+    }
+
+    #[test]
+    fn the_plan_shows_what_is_done_and_what_is_under_way() {
+        let page = document(Some(&reply(vec![service("web")])), &[], &History::default()).into_string();
+        assert!(page.contains(
+            "<li class=\"done\">VerifyTraffic</li><li class=\"now\">Drain</li><li class=\"\">DeleteGreen</li>"
+        ));
+        assert!(document(None, &[], &History::default()).into_string().contains("does not answer"));
+    }
+
+    #[test]
+    fn five_hundred_services_make_a_page_that_a_phone_can_load() {
+        let quiet = |n| ServiceView { deployment: None, ..service(&format!("service-{n}")) };
+        let page = document(Some(&reply((0..500).map(quiet).collect())), &[], &History::default()).into_string();
+        assert!(page.len() < 700_000 && page.contains("service-499"), "{}", page.len());
     }
 }

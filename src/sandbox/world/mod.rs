@@ -167,6 +167,11 @@ impl World {
         self.agenda.keys().next().map(|(at, _)| *at)
     }
 
+    /// Whether somebody is still to act: a line of a script, or a reaction that is under way.
+    pub fn is_awaiting_people(&self) -> bool {
+        self.agenda.values().any(|happening| matches!(happening, Happening::Script(..)))
+    }
+
     /// Lets everything happen up to and including `now`. Time never goes back: an earlier `now` does nothing.
     pub fn advance_to(&mut self, now: Timestamp) {
         while let Some(next) = self.agenda.first_entry() {

@@ -155,6 +155,9 @@ impl Simulation {
         let worker = &self.workers[who];
         if !worker.acting || worker.epoch() != epoch {
             (self.judged.disturbed_at, self.judged.disturbed_after) = (self.now, self.judged.happened);
+            if late && !was_refused {
+                self.judged.stray_at = Some(self.now);
+            }
             return;
         }
         if self.chance(self.schedule.faults.crash_after_apply) {

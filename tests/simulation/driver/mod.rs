@@ -54,7 +54,7 @@ const ENDLESS: u64 = 1_000_000;
 const FINISH: Duration = Duration::from_mins(5);
 
 /// How long an escalated rollback is watched once nothing disturbs it any more.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -183,7 +183,8 @@ pub(crate) struct Simulation {
     began: Timestamp,
     now: Timestamp,
     settings: Settings,
-    agenda: BTreeMap<(Timestamp, u64), Todo>,
+    /// In boxes, since the map moves its values about.
+    agenda: BTreeMap<(Timestamp, u64), Box<Todo>>,
     planned: u64,
     workers: Vec<Worker>,
     table: Arc<MemoryTable>,
@@ -227,7 +228,8 @@ struct Judged {
     unsure: bool,
     /// Something was opened or ended since the engine's word on that was last checked.
     news: bool,
-    /// When a write was last applied whose sender had been deposed: it counts as a shift, which nobody knows of.
+    /// When a write was last applied whose sender had been deposed, or had died long before: it counts as a shift, which
+    /// nobody knows of.
     stray_at: Option<Timestamp>,
     /// Under which epoch a task set was deleted, and whether by a deposed worker.
     deleted: BTreeMap<String, (u64, bool)>,
@@ -315,17 +317,17 @@ impl Simulation {
     pub(crate) fn run(mut self) -> (Ended, Vec<String>) {
         let drain = self.schedule.setup.drain;
         let end = self.began.plus(self.schedule.calm_at + FINISH + drain + Duration::from_mins(1));
-        // Two sweeps after the calm a bad green is decided on; what is open by then has until the end.
-        let quiet = self.quiet();
+        // By then the calm has been read; what is open has until the end.
+        let read = self.began.plus(self.schedule.calm_at + self.schedule.sweep);
         while let Some(((at, _), todo)) = self.agenda.pop_first() {
-            if at > end || (at > quiet && todo.is_sweep() && self.is_over()) {
+            if at > end || (at > read && todo.is_sweep() && self.is_over()) {
                 break;
             }
             if self.judged.happened > ENDLESS {
                 self.broken("L1", format!("{ENDLESS} things happened, and no end of it: {todo:?}"));
                 break;
             }
-            if let Todo::Of { who, .. } = &todo
+            if let Todo::Of { who, .. } = &*todo
                 && at < self.workers[*who].paused_until
             {
                 let until = self.workers[*who].paused_until;
@@ -337,7 +339,7 @@ impl Simulation {
             self.world.advance_to(at);
             self.listen();
             self.judged.happened += 1;
-            self.happen(todo);
+            self.happen(*todo);
             self.notice_violations();
             self.notice_leaders();
         }
@@ -354,20 +356,26 @@ impl Simulation {
         if !looked || unwritten || self.judged.owed.values().any(|owed| owed.times == 0) {
             return false;
         }
-        // Who has called a person goes on trying, in the same way each time: a few of those tries are enough.
-        let is_patient = self.quiet().plus(PATIENCE) < self.now;
-        let ended = |deployment: DeploymentView| {
-            deployment.open_since.is_none() || (is_patient && deployment.phase == Phase::Escalated)
+        // Two sweeps after the calm a bad green is decided on. Who has called a person goes on trying, in the same way each
+        // time: a few of those tries are enough.
+        let (is_quiet, is_patient) = (self.quiet() < self.now, self.quiet().plus(PATIENCE) < self.now);
+        let is_over = |deployment: DeploymentView| match deployment.phase {
+            Phase::RolledBack | Phase::Graduated | Phase::Superseded => deployment.open_since.is_none(),
+            Phase::Escalated => is_patient,
+            _ => is_quiet && deployment.open_since.is_none(),
         };
         let closed = |key| {
             let view = self.workers[who].engine.service(key, self.now);
-            view.is_some_and(|view| view.deployment.is_none_or(ended))
+            view.is_some_and(|view| view.deployment.map_or(is_quiet, is_over))
         };
+        if !is_quiet && self.world.is_awaiting_people() {
+            return false;
+        }
         self.schedule.keys().all(closed) && self.waiting() <= FEW
     }
 
     fn plan(&mut self, after: Duration, todo: Todo) {
-        self.agenda.insert((self.now.plus(after), self.planned), todo);
+        self.agenda.insert((self.now.plus(after), self.planned), Box::new(todo));
         self.planned += 1;
     }
 
@@ -448,7 +456,7 @@ impl Simulation {
         }
     }
 
-    /// From here on a schedule may be over.
+    /// From here on a schedule may be over in which nothing was decided, or somebody is still to act.
     fn quiet(&self) -> Timestamp {
         self.began.plus(self.schedule.calm_at + 3 * self.schedule.sweep)
     }
