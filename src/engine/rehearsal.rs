@@ -105,7 +105,7 @@ const fn waits(effect: &Effect) -> bool {
 /// users: `None` when there is a deployment already, or no second target group for its green.
 pub fn rehearse_next(rule: &Rule, seen: &Observation) -> Option<Rehearsal> {
     let mut next = seen.clone();
-    if roles(&next.service.task_sets).is_some() {
+    if roles(&next.service.task_sets, &[]).is_some() {
         return None;
     }
     let primary = next.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary)?.clone();

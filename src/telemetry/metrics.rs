@@ -14,7 +14,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::engine::{DeploymentView, Finding, GateState, Note, Report, ServiceView, Stage};
+use crate::engine::{DeploymentView, Finding, Note, Report, ServiceView, Stage};
 use crate::model::{ErrorClass, Fact, Gate, IncidentOutcome, Phase, Role, ServiceKey, Timestamp, Verdict};
 use crate::ports::{QueueDepth, Recorder};
 
@@ -283,7 +283,8 @@ impl Metrics {
     /// Sets how near to a breach each gate is; those without numbers go away.
     fn gates(&self, ServiceKey { cluster, service }: &ServiceKey, findings: &[Finding]) {
         for gate in GATES {
-            let ratios = findings.iter().filter(|finding| gate_word(&finding.gate) == Some(gate)).filter_map(ratio);
+            let ratios =
+                findings.iter().filter(|finding| gate_word(&finding.gate) == Some(gate)).filter_map(Finding::ratio);
             let labels: [&str; 3] = [cluster, service, gate];
             match ratios.reduce(f64::max) {
                 Some(ratio) => self.families.gate_ratio.with_label_values(&labels).set(ratio),
@@ -424,13 +425,6 @@ const fn gate_word(gate: &Gate) -> Option<&'static str> {
     }
 }
 
-/// Value by threshold. A threshold of 0, as of an alarm that counts at once, is either reached or not.
-fn ratio(finding: &Finding) -> Option<f64> {
-    let evidence = finding.evidence.as_ref()?;
-    let over = matches!(finding.state, GateState::Breached | GateState::Shared);
-    Some(if evidence.threshold > 0.0 { evidence.value / evidence.threshold } else { f64::from(u8::from(over)) })
-}
-
 impl Recorder for Metrics {
     fn call(&self, service: &'static str, operation: &'static str, outcome: &'static str, took: Duration) {
         self.families.aws_requests_total.with_label_values(&[service, operation, outcome]).inc();
@@ -444,7 +438,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use crate::engine::{QuarantineView, Use};
+    use crate::engine::{GateState, QuarantineView, Use};
     use crate::model::{AlarmName, Comparator, Evidence, IncidentId, Split, TaskSetId, Unit};
 
     const NOW: Timestamp = Timestamp::from_millis(1_772_445_880_000);
