@@ -1,5 +1,11 @@
 //! Every metric, by its value: deployments with a known ending are played, and the numbers must tell them.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::float_cmp, reason = "a test may panic, and counts are exact")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::float_cmp,
+    clippy::print_stderr,
+    reason = "a test may panic, and counts are exact"
+)]
 
 #[path = "support/exposition.rs"]
 mod exposition;
@@ -337,6 +343,7 @@ fn task_sets_leave_no_series_behind() {
         now.series.into_iter().map(|one| (one.name, one.labels)).collect()
     };
     let mut first = BTreeSet::new();
+    let mut at_first = Duration::ZERO;
     let mut began = 0;
     for number in 0..TASK_SETS {
         driver.aws.remove(&green);
@@ -357,6 +364,7 @@ fn task_sets_leave_no_series_behind() {
         metrics.show(&view);
         if number + 1 == SERVICES {
             first = series(&metrics);
+            at_first = fastest(&metrics);
         }
     }
     assert!(began >= 10_000, "{began} deployments were seen");
@@ -364,12 +372,21 @@ fn task_sets_leave_no_series_behind() {
 
     let size = metrics.render(start()).unwrap().len();
     assert!(size < 2_000_000, "{size} bytes");
-    // The fastest of some: the machine does other things, too.
-    let took = (0..10).map(|_| {
+    let took = fastest(&metrics);
+    eprintln!("{size} bytes in {took:?}, after {TASK_SETS} task sets of {SERVICES} services");
+    assert!(took < 3 * at_first, "{took:?}, and {at_first:?} at first");
+    // What it takes on a machine that does much else, in a build that is not made for speed, says nothing.
+    if !cfg!(debug_assertions) {
+        assert!(took < Duration::from_millis(50), "{took:?} for {size} bytes");
+    }
+}
+
+/// The shortest of some answers: the machine does other things, too.
+fn fastest(metrics: &Metrics) -> Duration {
+    let answer = |_| {
         let began = Instant::now();
         metrics.render(start()).unwrap();
         began.elapsed()
-    });
-    let took = took.min().unwrap();
-    assert!(took < Duration::from_millis(50), "{took:?} for {size} bytes");
+    };
+    (0..20).map(answer).min().unwrap()
 }
