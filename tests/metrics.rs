@@ -1,10 +1,18 @@
 //! Every metric, by its value: deployments with a known ending are played, and the numbers must tell them.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::float_cmp, reason = "a test may panic, and counts are exact")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::float_cmp,
+    clippy::print_stderr,
+    reason = "a test may panic, and counts are exact"
+)]
 
 #[path = "support/exposition.rs"]
 mod exposition;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,18 +20,21 @@ use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use taskset_guardian::model::Timestamp;
+use taskset_guardian::engine::{Note, Report};
+use taskset_guardian::model::{ServiceKey, TaskSetStatus, Timestamp};
 use taskset_guardian::ports::Clock as _;
 use taskset_guardian::runtime::SystemClock;
 use taskset_guardian::sandbox::api::{ApiError, Backend as _, Call};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
 use taskset_guardian::sandbox::world::{ServiceSetup, Setup, World};
+use taskset_guardian::telemetry::Metrics;
 
 use exposition::{Exposition, METRICS, metric};
 use process::{Process, eventually, free_address, get, guardian};
+use support::{Aws, Driver, GREEN, SWEEP, rule, start, task_set};
 
 type Asked = Rc<RefCell<BTreeSet<String>>>;
 
@@ -318,4 +329,64 @@ async fn every_metric_has_the_value_of_what_happened() {
     troubled(&asked).await;
     let known: BTreeSet<_> = METRICS.into_iter().map(str::to_owned).collect();
     assert_eq!(*asked.borrow(), known, "a metric without a value that is checked");
+}
+
+#[test]
+fn task_sets_leave_no_series_behind() {
+    const TASK_SETS: u64 = 10_000;
+    const SERVICES: u64 = 300;
+    let metrics = Metrics::new().unwrap();
+    let mut driver = Driver::new(Aws::blue_and_green(), rule());
+    let mut green = GREEN.to_owned();
+    let series = |metrics: &Metrics| -> BTreeSet<_> {
+        let now = Exposition::parse(&metrics.render(start()).unwrap(), &Asked::default());
+        now.series.into_iter().map(|one| (one.name, one.labels)).collect()
+    };
+    let mut first = BTreeSet::new();
+    let mut at_first = Duration::ZERO;
+    let mut began = 0;
+    for number in 0..TASK_SETS {
+        driver.aws.remove(&green);
+        // What AWS and the test forget, so that it stays fast.
+        driver.aws.tasks.clear();
+        driver.journal.clear();
+        green = format!("ecs-svc/{}", 10_000 + number);
+        driver.aws.service.task_sets.push(task_set(&green, driver.now, TaskSetStatus::Active, "green"));
+        driver.run(2 * SWEEP);
+        driver.crash_of(&support::key(), &green, &format!("task-{number}"));
+        let notes: Vec<_> = driver.notes.drain(..).map(|(_, note)| note).collect();
+        began += notes.iter().filter(|note| matches!(note, Note::DeploymentBegan { .. })).count();
+        metrics.record(&Report { notes, touched: Vec::new() });
+        let mut view = driver.engine.service(&support::key(), driver.now).unwrap();
+        metrics.show(&view);
+        // The others look the same.
+        view.service = ServiceKey::new("prod", format!("service-{}", number % SERVICES));
+        metrics.show(&view);
+        if number + 1 == SERVICES {
+            first = series(&metrics);
+            at_first = fastest(&metrics);
+        }
+    }
+    assert!(began >= 10_000, "{began} deployments were seen");
+    assert_eq!(series(&metrics), first);
+
+    let size = metrics.render(start()).unwrap().len();
+    assert!(size < 2_000_000, "{size} bytes");
+    let took = fastest(&metrics);
+    eprintln!("{size} bytes in {took:?}, after {TASK_SETS} task sets of {SERVICES} services");
+    assert!(took < 3 * at_first, "{took:?}, and {at_first:?} at first");
+    // What it takes on a machine that does much else, in a build that is not made for speed, says nothing.
+    if !cfg!(debug_assertions) {
+        assert!(took < Duration::from_millis(50), "{took:?} for {size} bytes");
+    }
+}
+
+/// The shortest of some answers: the machine does other things, too.
+fn fastest(metrics: &Metrics) -> Duration {
+    let answer = |_| {
+        let began = Instant::now();
+        metrics.render(start()).unwrap();
+        began.elapsed()
+    };
+    (0..20).map(answer).min().unwrap()
 }

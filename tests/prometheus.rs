@@ -5,7 +5,7 @@
 //! $ apt-get install --no-install-recommends prometheus
 //! $ cargo test --test prometheus -- --ignored
 //! ```
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tell why")]
 
 #[path = "support/boards.rs"]
 mod boards;
@@ -102,13 +102,13 @@ struct Prometheus {
 
 impl Prometheus {
     async fn begin(directory: &Path, targets: &[(&str, String)]) -> Self {
-        let mut config = format!(
-            "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [{:?}]\nscrape_configs:\n",
-            root().join("grafana/prometheus/rules.yml")
-        );
-        for (job, target) in targets {
-            config += &format!("  - {{ job_name: {job}, static_configs: [{{ targets: [{target:?}] }}] }}\n");
-        }
+        let rules = root().join("grafana/prometheus/rules.yml");
+        let job = |(job, target): &(&str, String)| {
+            format!("  - {{ job_name: {job}, static_configs: [{{ targets: [{target:?}] }}] }}\n")
+        };
+        let jobs: String = targets.iter().map(job).collect();
+        let global = "global: { scrape_interval: 1s, evaluation_interval: 1s }";
+        let config = format!("{global}\nrule_files: [\"{}\"]\nscrape_configs:\n{jobs}", rules.display());
         std::fs::write(directory.join("prometheus.yml"), config).unwrap();
         let (address, began) = (free_address(), now());
         let mut command = Command::new("prometheus");
