@@ -1,7 +1,6 @@
 //! What `doctor` makes of a service: every finding, with its verdict and its cure.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
-#[allow(dead_code, reason = "other tests use the rest")]
 mod support;
 
 use std::collections::BTreeSet;
@@ -12,6 +11,9 @@ use support::*;
 use taskset_guardian::engine::{Check, CheckVerdict, examine, rehearse, rehearse_next};
 use taskset_guardian::model::*;
 use taskset_guardian::rules::{Mode, Rule};
+
+/// The check, what it says, and what of AWS makes it say so.
+type Case = (&'static str, &'static str, fn(&mut Aws));
 
 fn seen(change: impl FnOnce(&mut Aws)) -> Observation {
     let mut aws = Aws::blue_and_green();
@@ -48,7 +50,7 @@ fn a_sound_service_is_fine_throughout() {
 #[test]
 fn every_obstacle_blocks_and_names_its_cure() {
     let unread = |aws: &mut Aws| aws.rules[0].unread = Some(Arc::from("the member RedirectConfig.Port2"));
-    let changes: [(&str, &str, fn(&mut Aws)); 5] = [
+    let changes: [Case; 5] = [
         ("controller", "not EXTERNAL", |aws| aws.service.controller = Controller::Ecs),
         ("service", "being deleted", |aws| aws.service.status = ServiceStatus::Inactive),
         ("primary", "no task set is PRIMARY", |aws| aws.set(BLUE).status = TaskSetStatus::Active),
@@ -64,7 +66,7 @@ fn every_obstacle_blocks_and_names_its_cure() {
 
 #[test]
 fn what_will_hurt_is_a_warning_with_a_cure() {
-    let changes: [(&str, &str, fn(&mut Aws)); 6] = [
+    let changes: [Case; 6] = [
         ("capacity", "runs 1 of 4 tasks", |aws| aws.set(BLUE).running = 1),
         ("capacity", "2 healthy targets", |aws| _ = aws.healthy.insert(group("blue"), 2)),
         ("stickiness", "sticky for 1h", |aws| {

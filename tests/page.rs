@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tell why")]
 
 #[path = "support/process.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
 mod process;
 
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -46,7 +46,7 @@ pub(super) fn decide(
     let is_primary = |set: &TaskSet| set.id == green && set.status == TaskSetStatus::Primary;
     let promotes = seen.service.task_sets.iter().any(is_primary);
     let mut rollback = Rollback::new(out.now, key, deployment, evidence.clone(), promotes);
-    rollback.incident.before = snapshot::take(deployment, &kept.windows, seen);
+    rollback.incident.before = Some(snapshot::take(deployment, &kept.windows, seen));
     let incident = rollback.incident.id.clone();
     let reason = evidence.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     out.note(Note::Decided { service: key.clone(), incident, held: held.is_some(), evidence });
@@ -140,7 +140,7 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
             }
             Next::Escalate(stuck) => {
                 if rollback.escalation.is_none() {
-                    rollback.incident.after = snapshot::take(deployment, windows, seen);
+                    rollback.incident.after = Some(snapshot::take(deployment, windows, seen));
                 }
                 escalate(key, deployment, &mut rollback, stuck, out);
                 soft.want(out.now.plus(SLOWLY));
@@ -150,7 +150,7 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                 close(key, deployment, &mut rollback, IncidentOutcome::Superseded, &why, out);
             }
             Next::Done(why) => {
-                rollback.incident.after = snapshot::take(deployment, windows, seen);
+                rollback.incident.after = Some(snapshot::take(deployment, windows, seen));
                 done(key, deployment, &mut rollback, &why, out);
             }
         }

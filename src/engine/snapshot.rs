@@ -15,10 +15,10 @@ pub(super) fn take(
     deployment: &Deployment,
     windows: &BTreeMap<TaskSetId, Window>,
     seen: &Observation,
-) -> Option<Arc<Snapshot>> {
+) -> Arc<Snapshot> {
     let roles = [(Role::Green, &deployment.green), (Role::Blue, &deployment.blue)];
     let ended = roles.into_iter().flat_map(|(role, id)| windows.get(id).into_iter().flat_map(move |w| ended(role, w)));
-    Some(Arc::new(Snapshot::of(seen, roles, ended.collect())))
+    Arc::new(Snapshot::of(seen, roles, ended.collect()))
 }
 
 /// Those that ECS has confirmed, the newest first.

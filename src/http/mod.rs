@@ -50,8 +50,8 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 pub async fn serve(listener: TcpListener, worker: Handle, shutdown: CancellationToken) -> io::Result<()> {
     let app = Router::new()
         .route("/", get(index))
-        .route("/page.css", get(|| asset("text/css; charset=utf-8", page::STYLE)))
-        .route("/page.js", get(|| asset("text/javascript; charset=utf-8", page::SCRIPT)))
+        .route("/page.css", get(|| async { asset("text/css; charset=utf-8", page::STYLE) }))
+        .route("/page.js", get(|| async { asset("text/javascript; charset=utf-8", page::SCRIPT) }))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -107,7 +107,7 @@ async fn status(State(worker): State<Handle>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, Json(trouble)).into_response()
 }
 
-async fn asset(content_type: &'static str, text: &'static str) -> Response {
+fn asset(content_type: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, content_type), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], text).into_response()
 }
 

@@ -341,15 +341,12 @@ impl<M: Machine> Turn<M> {
             touched.extend(&report.touched);
         }
         for key in touched {
-            match self.machine.service(key, self.latest) {
-                Some(view) => {
-                    self.metrics.show(&view);
-                    self.history.show(&view, self.latest);
-                }
-                None => {
-                    self.metrics.forget(key);
-                    self.history.forget(key);
-                }
+            if let Some(view) = self.machine.service(key, self.latest) {
+                self.metrics.show(&view);
+                self.history.show(&view, self.latest);
+            } else {
+                self.metrics.forget(key);
+                self.history.forget(key);
             }
         }
     }

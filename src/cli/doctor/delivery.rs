@@ -180,7 +180,7 @@ fn listed(value: Option<&Value>) -> Vec<&Value> {
     }
 }
 
-fn envelope(seen: &Observation, source: &str, detail_type: &str, detail: Value) -> Value {
+fn envelope(seen: &Observation, source: &str, detail_type: &str, detail: &Value) -> Value {
     let scope = &seen.service.scope;
     json!({
         "version": "0", "id": "00000000-0000-0000-0000-000000000000", "source": source, "detail-type": detail_type,
@@ -198,7 +198,7 @@ fn task_stopped(seen: &Observation) -> Value {
         "lastStatus": "STOPPED", "desiredStatus": "STOPPED", "stopCode": "EssentialContainerExited",
         "launchType": "FARGATE", "containers": [{ "exitCode": 1 }],
     });
-    envelope(seen, "aws.ecs", "ECS Task State Change", detail)
+    envelope(seen, "aws.ecs", "ECS Task State Change", &detail)
 }
 
 /// What CloudWatch would send when an alarm that the rule names turns red.
@@ -209,7 +209,7 @@ fn alarm_turned_red(rule: &Rule, seen: &Observation) -> Value {
         "alarmName": name, "state": { "value": "ALARM" }, "previousState": { "value": "OK" },
         "configuration": { "metrics": [] },
     });
-    envelope(seen, "aws.cloudwatch", "CloudWatch Alarm State Change", detail)
+    envelope(seen, "aws.cloudwatch", "CloudWatch Alarm State Change", &detail)
 }
 
 /// What the worker says of itself and of the service, in its `/status`.

@@ -1,5 +1,7 @@
 //! Plots as inline SVG: a deployment's last minutes.
 
+use std::fmt::Write as _;
+
 use maud::{Markup, html};
 
 use crate::model::{Timestamp, humane};
@@ -53,13 +55,14 @@ fn steps(samples: &[Sample], most: f64, value: impl Fn(&Sample) -> Option<f64>) 
     for sample in samples {
         let Some(value) = value(sample) else { continue };
         for height in before.into_iter().chain([value]) {
-            points.push_str(&format!("{:.1},{:.1} ", x(sample.at), y(height)));
+            // Writing to a string does not fail.
+            let _ = write!(points, "{:.1},{:.1} ", x(sample.at), y(height));
         }
         before = Some(value);
     }
     // One sample alone is a line too.
     if let (Some(value), [_]) = (before, samples) {
-        points.push_str(&format!("{WIDTH},{:.1}", y(value)));
+        let _ = write!(points, "{WIDTH},{:.1}", y(value));
     }
     points.trim_end().to_owned()
 }
