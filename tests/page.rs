@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use process::{Process, free_address, guardian};
 
 /// From the start of the deployment to its end, at the demo's speed, with room for a slow machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// One tab of one browser.
 struct Tab {
