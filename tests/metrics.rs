@@ -57,6 +57,20 @@ struct Played {
     told: Value,
 }
 
+/// Half a minute of looks that find the worker in the middle of a message are more than chance.
+const LOOKS: usize = 1_500;
+
+/// Every message that was counted has been taken in.
+fn is_settled(text: &str) -> bool {
+    let values = |name: &str| {
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    let messages = values("taskset_guardian_messages_total{outcome=\"signal\"}");
+    let lags = values("taskset_guardian_event_lag_seconds_count");
+    messages == lags && messages == values("taskset_guardian_signals_total{")
+}
+
 impl Demo {
     fn begin(scenario: &str, speed: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -78,8 +92,14 @@ impl Demo {
                 seen.extend(look());
                 std::thread::sleep(Duration::from_millis(20));
             }
-            // The worker serves on.
-            seen.extend(look());
+            // The worker serves on, and its counters are not read at one moment: looked at until they agree.
+            for _ in 0..LOOKS {
+                seen.extend(look());
+                if seen.last().is_some_and(|text| is_settled(text)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
             (seen, told.join().unwrap())
         }))
     }
