@@ -19,7 +19,7 @@
 //! | [`journal`] | durable inputs and incidents |
 //! | [`telemetry`] | metrics and logs, rendered from the engine's reports |
 //! | [`runtime`] | everything that waits: pump, engine loop, executor, sweep |
-//! | [`http`] | metrics, health and status |
+//! | [`http`] | metrics, health, status, incidents and the status page |
 //! | [`sandbox`] | an AWS twin: a simulated world behind the real protocols |
 //! | [`cli`] | one file per verb |
 //!

@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,16 +18,7 @@ fn seen(change: impl FnOnce(&mut Aws)) -> Observation {
     let mut aws = Aws::blue_and_green();
     aws.alarms = ["blue", "green"].map(|watched| red(&format!("{watched}-5xx"), start(), &[watched])).into();
     change(&mut aws);
-    let ask = Ask {
-        service: key(),
-        tasks: Vec::new(),
-        find_stopped: false,
-        alarms: BTreeSet::new(),
-        find_alarms: true,
-        twice: true,
-        groups: BTreeSet::new(),
-    };
-    *aws.observe(start(), ask).unwrap()
+    *aws.observe(start(), Ask::examination(key())).unwrap()
 }
 
 fn found(rule: &Rule, seen: &Observation, check: &str) -> Check {

@@ -170,6 +170,14 @@ async fn doctor_follows_the_events_to_the_worker() {
     ] {
         assert!(all.code == 0 && all.out.contains(said), "{said}: {all:?}");
     }
+    let nothing = stage.verb("explain prod/checkout").await;
+    assert!(nothing.code == 1 && nothing.err.contains("no deployment, no incident"), "{nothing:?}");
+    stage.deploy("checkout:90");
+    let live = eventually("the live deployment is told, with its gates", async || {
+        Some(stage.verb("explain prod/checkout").await).filter(|said| said.out.contains("stability.task_failures"))
+    });
+    let live = live.await;
+    assert!(live.code == 0 && live.out.contains("watching"), "{live:?}");
     let other = stage.verb(&doctor.replace("queue/taskset-guardian", "queue/elsewhere")).await;
     assert!(other.code == 0 && other.out.contains("correct --queue-url"), "{other:?}");
 }
@@ -241,6 +249,12 @@ async fn a_pipeline_learns_what_became_of_its_deployment() {
         table.code == 0 && table.out.contains("rolled_back") && table.out.contains("1 services, 1 ready"),
         "{table:?}"
     );
+    assert_eq!(stage.verb("register prod/rolling --rule web --force").await.code, 0);
+    let told = eventually("one that is not ready shows", async || {
+        Some(stage.verb("status").await).filter(|said| said.out.contains("2 services, 1 ready"))
+    });
+    let told = told.await;
+    assert!(told.code == 1 && told.out.contains("not ready: its deployment controller is ECS"), "{told:?}");
     let unknown = stage.verb("explain rollback-1").await;
     assert!(unknown.code == 2 && unknown.err.contains("knows of no incident"), "{unknown:?}");
 

@@ -1,6 +1,5 @@
 //! What the verbs that speak to AWS share: the connection, the service that is meant, the rules to go by.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -73,12 +72,12 @@ pub(super) async fn connect() -> Result<Aws, CallError> {
 
 /// Everything that the guardian would read of a service before it acts, and all alarms.
 pub(super) async fn observe(aws: &Aws, service: &ServiceKey) -> Result<Observation, CallError> {
-    observer(aws).observe(&everything(service)).await
+    observer(aws).observe(&Ask::examination(service.clone())).await
 }
 
 /// The same, and how long one round of calls takes: a worker, too, knows what to ask for when it has read a service before.
 pub(super) async fn observe_timed(aws: &Aws, service: &ServiceKey) -> Result<(Observation, Duration), CallError> {
-    let (observer, ask) = (observer(aws), everything(service));
+    let (observer, ask) = (observer(aws), Ask::examination(service.clone()));
     let seen = observer.observe(&ask).await?;
     let begun = Instant::now();
     observer.observe(&Ask { find_alarms: false, ..ask }).await?;
@@ -87,18 +86,6 @@ pub(super) async fn observe_timed(aws: &Aws, service: &ServiceKey) -> Result<(Ob
 
 fn observer(aws: &Aws) -> Observer {
     Observer::new(Arc::new(aws.fleet()), Arc::new(aws.load_balancers()), Arc::new(aws.alarms()), Arc::new(SystemClock))
-}
-
-fn everything(service: &ServiceKey) -> Ask {
-    Ask {
-        service: service.clone(),
-        tasks: Vec::new(),
-        find_stopped: false,
-        alarms: BTreeSet::new(),
-        find_alarms: true,
-        twice: true,
-        groups: BTreeSet::new(),
-    }
 }
 
 /// The rules of a directory. Absent, there are none; bad, that is said and the exit code is 1.

@@ -48,8 +48,7 @@ pub(super) fn check_against(
     let colored = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
     let (result, code) = examine(dir, existing)?;
     if json {
-        serde_json::to_writer_pretty(&mut *out, &result)?;
-        writeln!(out)?;
+        super::write_json(&result, out)?;
         return Ok(code);
     }
     match &result {

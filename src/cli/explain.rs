@@ -4,24 +4,17 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
 use anyhow::bail;
 use clap::Args;
 use serde_json::Value;
 
 use super::account::ServiceArg;
 use super::server::ServerArg;
-use super::text::{columns, printable, wrapped};
+use super::text::{BAD, BOLD, CARE, DIM, GOOD, columns, printable, wrapped};
 use super::{Output, write_json};
 use crate::model::{
     CallRecord, EndedTask, Incident, IncidentOutcome, Moment, RuleSnapshot, ServiceKey, Snapshot, Timestamp, humane,
 };
-
-const BOLD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
-const GOOD: Style = AnsiColor::Green.on_default().bold();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const CARE: Style = AnsiColor::Yellow.on_default().bold();
 
 /// Columns before the text of a line.
 const MARGIN: usize = 13;

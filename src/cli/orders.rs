@@ -13,7 +13,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::account::{ServiceArg, connect, observe, rule_for, rules_in, say};
-use super::{Output, doctor, plan};
+use super::{Output, doctor, plan, write_json};
 use crate::aws::Aws;
 use crate::engine::{Rehearsal, rehearse};
 use crate::model::{Observation, ServiceKey, TaskSetId, TrafficRule, Write as Call, humane, tags};
@@ -169,10 +169,7 @@ async fn order(
     let out = &mut anstream::stdout().lock();
     match output {
         Output::Text => writeln!(out, "{story}")?,
-        Output::Json => {
-            serde_json::to_writer_pretty(&mut *out, &Ordered { service: service.to_string(), tags: said })?;
-            writeln!(out)?;
-        }
+        Output::Json => write_json(&Ordered { service: service.to_string(), tags: said }, out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -297,10 +294,7 @@ fn show(rehearsal: &Rehearsal, output: Output) -> anyhow::Result<()> {
     let out = &mut anstream::stdout().lock();
     match output {
         Output::Text => plan::write(rehearsal, out)?,
-        Output::Json => {
-            serde_json::to_writer_pretty(&mut *out, rehearsal)?;
-            writeln!(out)?;
-        }
+        Output::Json => write_json(rehearsal, out)?,
     }
     Ok(())
 }

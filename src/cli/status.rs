@@ -4,19 +4,13 @@ use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 use clap::Args;
 use serde_json::Value;
 
 use super::server::ServerArg;
-use super::text::{columns, printable, shortened, wrapped};
+use super::text::{BAD, BOLD, CARE, DIM, GOOD, columns, printable, shortened, wrapped};
 use super::{Output, write_json};
-
-const BOLD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
-const GOOD: Style = AnsiColor::Green.on_default();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const CARE: Style = AnsiColor::Yellow.on_default();
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(2);

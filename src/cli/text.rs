@@ -2,6 +2,17 @@
 
 use std::borrow::Cow;
 
+use anstyle::{AnsiColor, Style};
+
+pub(super) const BOLD: Style = Style::new().bold();
+pub(super) const DIM: Style = Style::new().dimmed();
+/// All is well, or well again.
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+/// Somebody should look.
+pub(super) const CARE: Style = AnsiColor::Yellow.on_default();
+/// Somebody must.
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+
 /// Used when the terminal does not say how wide it is.
 const COLUMNS: usize = 100;
 

@@ -98,6 +98,7 @@ mod tests {
         assert_eq!(brakes.settle(at(600), 3), Some(Turn::Released), "three of them were ten minutes ago");
         assert_eq!(brakes.held(), None);
     }
+
     #[test]
     fn on_a_clock_that_is_another_one_the_ten_minutes_begin_anew() {
         let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::partition::Deployment;
-use crate::model::{EndedTask, Observation, Role, Snapshot, Standing, TaskSetId, Window};
+use crate::model::{EndedTask, Observation, Role, Snapshot, Standing, TaskArn, TaskRecord, TaskSetId, Window};
 
 /// Ended tasks of one role that are kept.
 const ENDED: usize = 20;
@@ -24,11 +24,8 @@ pub(super) fn take(
 /// Those that ECS has confirmed, the newest first.
 fn ended(role: Role, window: &Window) -> Vec<EndedTask> {
     let confirmed = window.records().filter(|(_, record)| record.standing == Standing::Confirmed);
-    let task = |(task, record): (&_, &crate::model::TaskRecord)| EndedTask {
-        task: crate::model::TaskArn::clone(task),
-        role,
-        stop: record.stop.clone(),
-    };
+    let task =
+        |(task, record): (&TaskArn, &TaskRecord)| EndedTask { task: task.clone(), role, stop: record.stop.clone() };
     let mut ended: Vec<_> = confirmed.map(task).collect();
     ended.sort_by_key(|ended| Reverse(ended.stop.at));
     ended.truncate(ENDED);

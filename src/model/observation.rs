@@ -31,6 +31,21 @@ pub struct Ask {
     pub groups: BTreeSet<TargetGroupArn>,
 }
 
+impl Ask {
+    /// What a person wants to know who looks at a service: all alarms, and the task sets twice, with their tags.
+    pub const fn examination(service: ServiceKey) -> Self {
+        Self {
+            service,
+            tasks: Vec::new(),
+            find_stopped: false,
+            alarms: BTreeSet::new(),
+            find_alarms: true,
+            twice: true,
+            groups: BTreeSet::new(),
+        }
+    }
+}
+
 /// The answer. Reads that belong together were sent together, after `read_at`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {

@@ -4,14 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AlarmReading, Observation, Role, Stability, Stop, TargetCounts, TaskArn, TaskSetId, TaskSetStatus, Timestamp,
-    TrafficRule, cut,
+    TrafficRule, WeightedGroup,
 };
 
 /// Rules that are kept. A service has a handful.
 const RULES: usize = 50;
-
-/// Longest name of a rule or group that is kept, in bytes.
-const NAME: usize = 256;
 
 /// How a service stood.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +92,6 @@ impl Snapshot {
 
 fn rule(rule: &TrafficRule) -> RuleSnapshot {
     let groups = rule.forwards().flat_map(|forward| &forward.groups);
-    let weight =
-        |group: &super::WeightedGroup| (cut(group.target_group.name(), NAME).to_string(), group.effective_weight());
-    RuleSnapshot { rule: rule.id.to_string(), weights: groups.map(weight).collect() }
+    let weight = |group: &WeightedGroup| (group.target_group.name().to_owned(), group.effective_weight());
+    RuleSnapshot { rule: rule.id.arn().to_owned(), weights: groups.map(weight).collect() }
 }

@@ -62,6 +62,14 @@ impl TrafficRuleId {
         }
     }
 
+    /// The ARN: the rule's own, or its listener's.
+    pub fn arn(&self) -> &str {
+        match self {
+            Self::Rule(arn) => arn.as_str(),
+            Self::DefaultOf(arn) => arn.as_str(),
+        }
+    }
+
     /// For people: the ARN's last part tells rules of one load balancer apart.
     pub fn short(&self) -> String {
         let last = |arn: &str| arn.rsplit('/').next().unwrap_or_default().to_owned();

@@ -15,7 +15,7 @@ use clap::Args;
 use tokio::task::JoinSet;
 
 use self::play::{Ended, Play};
-use super::Output;
+use super::{Output, write_json};
 use crate::sandbox::scenario::{self, Scenario};
 
 /// Slow enough to read along, fast enough to see the end within a minute.
@@ -128,10 +128,7 @@ async fn one(
     told?;
     match output {
         Output::Text => render::summary(&ended, out)?,
-        Output::Json => {
-            serde_json::to_writer_pretty(&mut *out, &ended)?;
-            writeln!(out)?;
-        }
+        Output::Json => write_json(&ended, out)?,
     }
     out.flush()?;
     if args.serve {
@@ -173,10 +170,7 @@ async fn all(args: &DemoArgs, output: Output, out: &mut dyn Write) -> anyhow::Re
     let ended: Vec<_> = ended.into_iter().map(|(_, ended)| ended).collect();
     match output {
         Output::Text => render::table(&ended, out)?,
-        Output::Json => {
-            serde_json::to_writer_pretty(&mut *out, &ended)?;
-            writeln!(out)?;
-        }
+        Output::Json => write_json(&ended, out)?,
     }
     out.flush().or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })?;
     Ok(ended)

@@ -69,13 +69,7 @@ fn bar(split: Split, out: &mut dyn Write) -> io::Result<()> {
     let cells = (1..=room).map(|cell| (f64::from(cell) - 0.5) / f64::from(room) < split.blue);
     let blue: String = cells.clone().filter(|blue| *blue).map(|_| '█').collect();
     let green: String = cells.filter(|blue| !*blue).map(|_| '▒').collect();
-    let percent = |share: f64| share * 100.0;
-    writeln!(
-        out,
-        "{BLUE}{blue}{BLUE:#}{GREEN}{green}{GREEN:#} blue {:.0} %, green {:.0} %",
-        percent(split.blue),
-        percent(split.green)
-    )?;
+    writeln!(out, "{BLUE}{blue}{BLUE:#}{GREEN}{green}{GREEN:#} {split}")?;
     out.flush()
 }
 

@@ -1,31 +1,21 @@
-//! The metrics registry. A field's doc comment is the metric's HELP text, its name with the prefix is the metric's name.
+//! The metrics registry, and what is counted and shown when.
 //!
 //! Closed label sets start at 0, so that a missing series means a missing worker, never a quiet one. Gauges of a service
 //! go away with it.
 
+mod families;
+
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
-};
+use prometheus::{Registry, TextEncoder};
 
+use self::families::Families;
 use crate::engine::{DeploymentView, Finding, Note, Report, ServiceView, Stage};
 use crate::model::{ErrorClass, Fact, Gate, IncidentOutcome, Phase, Role, ServiceKey, Timestamp, Verdict};
 use crate::ports::{QueueDepth, Recorder};
-
-/// From a commit on a fast disk to one on a network volume that stalls.
-const COMMIT_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// From one call within a Region to a call that used up all of its retries.
-const CALL_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0];
-/// EventBridge delivers in under a second; a queue that waits for a restarted worker in hours.
-const LAG_SECONDS: &[f64] = &[0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 3600.0, 21600.0];
-/// The pledge is traffic safe within seconds of the decision, green gone within drain and deregistration delay.
-const ROLLBACK_SECONDS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 3600.0];
 
 /// Every call that the guardian makes: the closed `service` and `operation` labels.
 const OPERATIONS: &[(&str, &str)] = &[
@@ -59,109 +49,6 @@ const OPERATIONS: &[(&str, &str)] = &[
 /// The closed `gate` label, as in rule files. All alarms of a service share one series: their names are anybody's.
 const GATES: [&str; 4] =
     ["errors.alarms", "stability.steady_within", "stability.task_failures", "stability.unhealthy_targets"];
-
-/// What can be made out of a name, a help text, label names and buckets.
-trait Metric: Collector + Clone + Sized + 'static {
-    fn make(opts: Opts, labels: &[&str], buckets: &[f64]) -> prometheus::Result<Self>;
-}
-
-macro_rules! metric {
-    ($($kind:ty: |$opts:ident, $labels:ident, $buckets:ident| $make:expr;)+) => {
-        $(impl Metric for $kind {
-            fn make($opts: Opts, $labels: &[&str], $buckets: &[f64]) -> prometheus::Result<Self> {
-                let _ = ($labels, $buckets);
-                $make
-            }
-        })+
-    };
-}
-
-metric! {
-    IntCounter: |opts, labels, buckets| Self::with_opts(opts);
-    IntCounterVec: |opts, labels, buckets| Self::new(opts, labels);
-    IntGauge: |opts, labels, buckets| Self::with_opts(opts);
-    IntGaugeVec: |opts, labels, buckets| Self::new(opts, labels);
-    Gauge: |opts, labels, buckets| Self::with_opts(opts);
-    GaugeVec: |opts, labels, buckets| Self::new(opts, labels);
-    Histogram: |opts, labels, buckets| Self::with_opts(HistogramOpts::from(opts).buckets(buckets.to_vec()));
-    HistogramVec: |opts, labels, buckets| Self::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels);
-}
-
-macro_rules! families {
-    ($($(#[doc = $help:literal])+ $name:ident: $kind:ty $({ $($label:literal),+ })? $([ $buckets:expr ])?,)+) => {
-        /// One field per metric family.
-        #[derive(Debug)]
-        struct Families {
-            $($(#[doc = $help])+ $name: $kind,)+
-        }
-
-        impl Families {
-            fn register(registry: &Registry) -> prometheus::Result<Self> {
-                $(
-                    let opts = Opts::new(concat!("taskset_guardian_", stringify!($name)), concat!($($help),+).trim());
-                    let labels: &[&str] = &[$($($label),+)?];
-                    let buckets: &[&[f64]] = &[$($buckets)?];
-                    let $name = <$kind as Metric>::make(opts, labels, &buckets.concat())?;
-                    registry.register(Box::new($name.clone()))?;
-                )+
-                Ok(Self { $($name),+ })
-            }
-        }
-    };
-}
-
-families! {
-    /// Always 1; the version is in the label.
-    build_info: IntGaugeVec { "version" },
-    /// Messages received from the queue, by what they were. Undecodable ones are left to the dead-letter queue.
-    messages_total: IntCounterVec { "outcome" },
-    /// About how many messages are in the queue and in its dead-letter queue, by the last sweep.
-    queue_messages: IntGaugeVec { "queue" },
-    /// Signals taken in by the engine, by kind, duplicates included.
-    signals_total: IntCounterVec { "kind" },
-    /// From the time that AWS gives in an event to its reception.
-    event_lag_seconds: Histogram [LAG_SECONDS],
-    /// The newest time that AWS gave in an event, in seconds since the Unix epoch; 0 before the first.
-    last_event_timestamp_seconds: Gauge,
-    /// Services that a rule protects now.
-    protected_services: IntGauge,
-    /// 1 when a rollback of the service would work now, as far as the last observation tells, else 0.
-    service_ready: IntGaugeVec { "cluster", "service" },
-    /// 1 for the phase of the service's deployment, 0 for all others.
-    deployment_phase: IntGaugeVec { "cluster", "service", "phase" },
-    /// Share of the traffic by the weights of the load-balancer rules, 0 to 1.
-    traffic_weight_ratio: GaugeVec { "cluster", "service", "role" },
-    /// Failed tasks in the health window.
-    window_task_failures: IntGaugeVec { "cluster", "service", "role" },
-    /// How far a gate is on its way to a breach, which is at 1, at its last evaluation. Absent while it has no numbers.
-    gate_ratio: GaugeVec { "cluster", "service", "gate" },
-    /// Evaluations of all gates of a deployment, by verdict.
-    verdicts_total: IntCounterVec { "verdict" },
-    /// Rollbacks that ended or need a person, by outcome.
-    rollbacks_total: IntCounterVec { "cluster", "service", "outcome" },
-    /// Stages of a rollback: detect since the first sign, shift and delete since the decision.
-    rollback_duration_seconds: HistogramVec { "stage" } [ROLLBACK_SECONDS],
-    /// Age of the oldest rollback that is decided and not ended; 0 when there is none.
-    rollback_oldest_open_seconds: Gauge,
-    /// Versions that were rolled back and are remembered, over all services.
-    quarantined_versions: IntGauge,
-    /// Calls to AWS, by how they ended after the SDK's own retries.
-    aws_requests_total: IntCounterVec { "service", "operation", "outcome" },
-    /// Calls to AWS, retries by the SDK included.
-    aws_request_duration_seconds: HistogramVec { "service", "operation" } [CALL_SECONDS],
-    /// 1 while the fleet brake holds all rollbacks back, else 0.
-    brake_engaged: IntGauge,
-    /// Listing of all protected services.
-    sweep_duration_seconds: Histogram [CALL_SECONDS],
-    /// Commits of the journal that succeeded.
-    journal_commit_duration_seconds: Histogram [COMMIT_SECONDS],
-    /// Commits of the journal that failed. Each is retried; nothing is acted on or deleted until it succeeds.
-    journal_commit_failures_total: IntCounter,
-    /// 1 while this worker acts, else 0.
-    leader: IntGauge,
-    /// 1 when the rule files on disk are in force, 0 when they are invalid and the last good ones are.
-    rules_last_reload_successful: IntGauge,
-}
 
 /// What a received message was: the `outcome` label of `messages_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -234,12 +121,18 @@ impl Metrics {
         Ok(Self { registry, families, shown: Mutex::default() })
     }
 
-    /// The exposition text. Ages are computed at this moment.
+    /// The exposition text. What is over all services is computed at this moment.
     pub fn render(&self, now: Timestamp) -> prometheus::Result<String> {
-        let oldest =
-            self.shown.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(|one| one.open_since).min();
-        let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
-        self.families.rollback_oldest_open_seconds.set(age.as_secs_f64());
+        let f = &self.families;
+        {
+            let shown = self.shown();
+            let oldest = shown.values().filter_map(|one| one.open_since).min();
+            let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
+            f.rollback_oldest_open_seconds.set(age.as_secs_f64());
+            let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            f.protected_services.set(number(shown.len()));
+            f.quarantined_versions.set(number(shown.values().map(|one| one.quarantined).sum()));
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
@@ -325,10 +218,8 @@ impl Metrics {
         for outcome in IncidentOutcome::ENDS {
             f.rollbacks_total.with_label_values(&[cluster, service, outcome.as_str()]);
         }
-        self.remember(|shown| {
-            let open_since = deployment.and_then(|d| d.open_since);
-            shown.insert(view.service.clone(), Shown { open_since, quarantined: view.quarantine.len() });
-        });
+        let open_since = deployment.and_then(|d| d.open_since);
+        self.shown().insert(view.service.clone(), Shown { open_since, quarantined: view.quarantine.len() });
     }
 
     /// Removes the gauges of a service that is no longer protected. Its counters stay: they are history.
@@ -345,17 +236,11 @@ impl Metrics {
             drop(f.traffic_weight_ratio.remove_label_values(&[cluster, service, role]));
         }
         self.gates(key, &[]);
-        self.remember(|shown| {
-            shown.remove(key);
-        });
+        self.shown().remove(key);
     }
 
-    fn remember(&self, change: impl FnOnce(&mut BTreeMap<ServiceKey, Shown>)) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut shown);
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.families.protected_services.set(number(shown.len()));
-        self.families.quarantined_versions.set(number(shown.values().map(|one| one.quarantined).sum()));
+    fn shown(&self) -> MutexGuard<'_, BTreeMap<ServiceKey, Shown>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A message was received.
