@@ -482,6 +482,19 @@ fn a_checkpoint_from_before_loads_and_the_reassert_is_still_there() {
 }
 
 #[test]
+fn a_successor_whose_clock_is_behind_does_not_wait_for_the_writes_of_its_predecessor() {
+    let mut it = rolled_back();
+    it.now = it.now.minus(secs(360));
+    let next = it.steps() + 1;
+    it.crash_after.insert(next);
+    it.feed(Input::Tick);
+    reapply(&mut it);
+    it.run(FOUND);
+    assert!(is_clean(&it), "{:?}", it.aws.weights());
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Completed"]);
+}
+
+#[test]
 fn a_rule_that_sends_users_to_a_group_that_nobody_serves_and_to_no_other_is_found() {
     let mut it = rolled_back();
     it.aws.rules.push(weighted("other", &[("green", 100)]));

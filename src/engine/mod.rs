@@ -272,7 +272,7 @@ fn restarted(services: &mut BTreeMap<ServiceKey, Partition>, out: &mut Out<'_>) 
         partition.soft =
             Soft { scheduled: partition.soft.scheduled, listed: partition.soft.listed.clone(), ..Soft::default() };
         partition.soft.want(out.now);
-        if rollback::begin_anew(partition) {
+        if rollback::begin_anew(partition, out.now) {
             out.step.changed = true;
         }
         out.touch(key);

@@ -154,8 +154,8 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                 done(key, deployment, &mut rollback, &why, out);
             }
         }
-        call_when_late(key, deployment, &mut rollback, rule.rollback.drain, out);
     }
+    call_when_late(key, deployment, &mut rollback, rule.rollback.drain, out);
     let is_reopened = rollback.is_reopened();
     deployment.rollback = Some(rollback);
     if deployment.phase == Phase::RolledBack && !is_reopened {
@@ -448,16 +448,19 @@ pub(super) fn enter(key: &ServiceKey, deployment: &mut Deployment, to: Phase, wh
 }
 
 /// A process began: nobody will answer for what an earlier one sent, the next read tells. The earlier one may have run on
-/// another machine, by another clock, so the drain begins anew. True when that changed anything.
-pub(super) fn begin_anew(partition: &mut Partition) -> bool {
+/// another machine, by another clock, so the drain begins anew, and no write is younger than now: a read would be waited for
+/// until this clock has come to where the other one stood. True when that changed anything.
+pub(super) fn begin_anew(partition: &mut Partition, now: Timestamp) -> bool {
     let Some(rollback) = partition.kept.deployment.as_mut().and_then(|d| d.rollback.as_mut()) else { return false };
+    let ahead = rollback.accepted.values_mut().filter(|accepted| accepted.at > now);
+    let moved = ahead.map(|accepted| accepted.at = now).count() > 0;
     if rollback.closed {
-        return rollback.after.seen_since.take().is_some();
+        return rollback.after.seen_since.take().is_some() || moved;
     }
     let lost = std::mem::take(&mut rollback.in_flight);
     rollback.unsure.extend(lost.values().map(|sent| (sent.purpose.clone(), sent.clone())));
     let timers = [rollback.safe_since.take(), rollback.retry_at.take()];
-    !lost.is_empty() || timers.iter().any(Option::is_some)
+    moved || !lost.is_empty() || timers.iter().any(Option::is_some)
 }
 
 /// Keeps the record of an open incident when this step changed it. `close` keeps the last one.

@@ -40,6 +40,7 @@ const FOUND: &[(u64, &str)] = &[
     (1_085_945, "a version that had been rolled back was blue, and made PRIMARY"),
     (879_355, "a clock that was set let the fleet brake go too soon"),
     (1_369_554, "the same, where a standby with another clock took over"),
+    (2_538_689, "a process on a clock that was behind waited in silence for its predecessor's writes to be old enough"),
 ];
 
 fn number(name: &str) -> Option<u64> {
