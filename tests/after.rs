@@ -504,3 +504,74 @@ fn a_rule_that_sends_users_to_a_group_that_nobody_serves_and_to_no_other_is_foun
     assert!(sent.iter().all(|share| *share <= 0.0), "{:?}", it.aws.rules);
     assert_eq!(it.phase(), "rolled_back");
 }
+
+/// Who set the weights, as CloudTrail tells it.
+fn applied_by(who: &str) -> Fact {
+    let groups = [group("blue"), group("green")].iter().map(|group| Arc::from(group.dimension())).collect();
+    let rule = weighted("main", &[]).id;
+    let target = CallTarget::Rule { rule, groups };
+    Fact::Call(ApiCall { operation: Arc::from("ModifyRule"), by: Arc::from(who), own: false, target })
+}
+
+const TERRAFORM: &str = "arn:aws:sts::111122223333:assumed-role/terraform/apply";
+
+#[test]
+fn whoever_put_the_weights_back_is_named_where_cloudtrail_tells() {
+    let mut it = rolled_back();
+    for _ in 0..2 {
+        reapply(&mut it);
+        it.run(secs(3));
+        it.signal(applied_by(TERRAFORM));
+        it.run(FOUND);
+    }
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Completed", "Rollback Escalated"]);
+    for said in [&it.announced[0], &it.announced[2]] {
+        assert!(said.reason.contains(TERRAFORM) && said.reason.contains("ModifyRule of rule main"), "{}", said.reason);
+    }
+    assert!(!it.announced[1].reason.contains(TERRAFORM), "{}", it.announced[1].reason);
+}
+
+#[test]
+fn a_change_that_is_heard_of_is_looked_at_without_waiting_for_the_sweep() {
+    let mut it = rolled_back();
+    it.run(secs(8));
+    let before = it.aws.reads;
+    it.signal(applied_by(TERRAFORM));
+    it.run(secs(1));
+    assert_eq!(it.aws.reads, before + 1);
+    for _ in 0..3 {
+        it.run(secs(1));
+        it.signal(applied_by(TERRAFORM));
+    }
+    assert_eq!(it.aws.reads, before + 1, "not for each of them");
+}
+
+#[test]
+fn a_name_that_comes_late_is_in_the_incident_and_calls_nobody_again() {
+    let mut it = rolled_back();
+    for _ in 0..2 {
+        reapply(&mut it);
+        it.run(FOUND);
+    }
+    let said = it.announced.len();
+    it.signal(applied_by(TERRAFORM));
+    it.signal(applied_by(TERRAFORM));
+    it.run(secs(600));
+    assert_eq!((it.announced.len(), tells(&it, &format!("changed by {TERRAFORM}"))), (said, 1));
+}
+
+#[test]
+fn the_guardians_own_calls_name_nobody() {
+    let mut it = breached(Aws::blue_and_green(), rule());
+    it.run(secs(2));
+    assert_eq!(it.aws.calls(), ["ModifyRule"]);
+    // By its time and kind; the next one by its name.
+    it.signal(applied_by("arn:aws:sts::111122223333:assumed-role/guardian/worker"));
+    let Fact::Call(call) = applied_by(TERRAFORM) else { unreachable!() };
+    it.run(secs(200));
+    it.signal(Fact::Call(ApiCall { own: true, ..call }));
+    assert_eq!(tells(&it, "says CloudTrail"), 0);
+    reapply(&mut it);
+    it.run(FOUND);
+    assert!(it.announced.iter().all(|said| !said.reason.contains("CloudTrail")), "{:?}", it.announced);
+}

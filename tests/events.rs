@@ -9,7 +9,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use taskset_guardian::events::{DecodeError, Decoded, IgnoredReason, decode};
-use taskset_guardian::model::{Fact, StopClass, TaskArn, Window};
+use taskset_guardian::model::{ApiCall, CallTarget, Fact, StopClass, TaskArn, Window};
 
 /// Every fixture's text, by its file's stem.
 fn fixtures() -> BTreeMap<String, String> {
@@ -103,6 +103,8 @@ fn subject(fact: &Fact) -> String {
         Fact::Service(action) => action.service.to_string(),
         Fact::Alarm(change) => change.alarm.name.to_string(),
         Fact::AlarmDeleted(deleted) => deleted.name.to_string(),
+        Fact::Call(ApiCall { target: CallTarget::TaskSet { service, .. }, .. }) => service.to_string(),
+        Fact::Call(ApiCall { target: CallTarget::Rule { rule, .. }, .. }) => rule.to_string(),
     }
 }
 

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_smithy_types::DateTime;
 
 pub use self::actuator::Writer;
@@ -38,7 +38,7 @@ pub use self::elb::Elb;
 pub use self::eventbridge::Bus;
 pub use self::sqs::Queue;
 pub use self::tagging::Tagging;
-use crate::model::{CallError, ErrorClass, Timestamp};
+use crate::model::{CallError, ErrorClass, SOURCE, Timestamp};
 use crate::ports::Recorder;
 
 /// One attempt of a call. These APIs answer within a second; the SDK itself sets no limit at all.
@@ -89,6 +89,9 @@ impl Aws {
         // A dated version: an update of the SDK must not change time-outs or retries under a running rollback.
         let mut loader =
             aws_config::defaults(BehaviorVersion::v2026_01_12()).timeout_config(timeouts).retry_config(retries);
+        if let Ok(name) = AppName::new(SOURCE) {
+            loader = loader.app_name(name);
+        }
         if let Endpoint::Local { url, region } = endpoint {
             let made_up = aws_sdk_ecs::config::Credentials::new("local", "local", None, None, "local");
             loader = loader.endpoint_url(url).region(Region::new(region.clone())).credentials_provider(made_up);

@@ -28,12 +28,14 @@ pub(super) fn look(key: &ServiceKey, partition: &mut Partition, seen: &Observati
     if let Some(why) = returned(deployment, seen) {
         let since = *rollback.after.seen_since.get_or_insert(out.now);
         let again_at = since.plus(LOOK_AGAIN);
+        let undone_since = rollback.last_accepted().unwrap_or(rollback.incident.detected_at);
         if seen.read_at < again_at {
             soft.want(again_at.max(out.now));
         } else if let Some(cause) = let_be(&kept.rule, soft.hold.as_ref(), out) {
-            let why = format!("{why}; {cause}");
+            let why = format!("{}; {cause}", kept.hands.named(why, undone_since));
             say_once(key, deployment, &mut rollback, kept.rule.mode, &why, out);
         } else {
+            let why = kept.hands.named(why, undone_since);
             reopen(key, deployment, &mut rollback, &why, out);
         }
     } else {

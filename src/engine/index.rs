@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::partition::{Listed, Partition};
-use crate::model::{AlarmName, EffectId, ServiceKey, TargetGroupArn};
+use super::partition::{Deployment, Listed, Partition};
+use crate::model::{AlarmName, EffectId, Phase, ServiceKey, TargetGroupArn};
 
 /// Derived from the partitions, never stored.
 #[derive(Debug, Default)]
@@ -15,10 +15,15 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Services with a live deployment that the alarm gates, by its name or its target groups.
+    /// Services that the alarm may gate, by its name or its target groups.
     pub(super) fn gated_by<'a>(&'a self, alarm: &AlarmName, groups: &BTreeSet<Arc<str>>) -> BTreeSet<&'a ServiceKey> {
         let by_name = self.alarms.get(alarm).into_iter();
         by_name.chain(groups.iter().filter_map(|group| self.groups.get(group))).flatten().collect()
+    }
+
+    /// Services whose deployment, live or rolled back, has one of these groups.
+    pub(super) fn forwarding_to<'a>(&'a self, groups: &BTreeSet<Arc<str>>) -> BTreeSet<&'a ServiceKey> {
+        groups.iter().filter_map(|group| self.groups.get(group)).flatten().collect()
     }
 
     /// The service that a write belongs to.
@@ -59,13 +64,15 @@ impl Index {
 }
 
 fn listed(partition: &Partition) -> Listed {
-    let Some(deployment) = partition.kept.live() else {
+    let watched = |deployment: &&Deployment| !deployment.ended() || deployment.phase == Phase::RolledBack;
+    let Some(deployment) = partition.kept.deployment.as_ref().filter(watched) else {
         return Listed::default();
     };
+    let alarms = partition.kept.rule.errors.alarms.iter().chain(&deployment.bound_alarms);
     let group = |group: &Option<TargetGroupArn>| group.as_ref().map(|group| Arc::from(group.dimension()));
     Listed {
         effects: deployment.rollback.iter().flat_map(|rollback| rollback.in_flight.keys()).copied().collect(),
-        alarms: partition.kept.rule.errors.alarms.iter().chain(&deployment.bound_alarms).cloned().collect(),
+        alarms: if deployment.ended() { BTreeSet::new() } else { alarms.cloned().collect() },
         groups: [group(&deployment.green_group), group(&deployment.blue_group)].into_iter().flatten().collect(),
     }
 }

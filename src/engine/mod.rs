@@ -8,6 +8,7 @@ mod after;
 mod brakes;
 mod doctor;
 mod gates;
+mod hands;
 mod hold;
 mod index;
 mod input;

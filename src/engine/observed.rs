@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::gates::{self, Judgement, Known};
+use super::hands::Hands;
 use super::mutants::{Mutant, without};
 use super::out::Out;
 use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy};
@@ -142,8 +143,9 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
     let ours = seen.service.controller == Controller::External && seen.service.status == ServiceStatus::Active;
     let roles = roles(&seen.service.task_sets, &kept.decided);
     let roles = roles.filter(|roles| ours && !took_over_long_ago(kept, *roles, seen));
-    if let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended()) {
-        overtaken(key, deployment, roles, seen, out);
+    let Kept { deployment, hands, .. } = &mut *kept;
+    if let Some(deployment) = deployment.as_mut().filter(|d| !d.ended()) {
+        overtaken(key, deployment, hands, roles, seen, out);
     }
     let Some(roles) = roles else { return };
     let same = kept.deployment.as_ref().is_some_and(|d| d.green == roles.green.id);
@@ -195,6 +197,7 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
 fn overtaken(
     key: &ServiceKey,
     deployment: &mut Deployment,
+    hands: &Hands,
     roles: Option<Roles<'_>>,
     seen: &Observation,
     out: &mut Out<'_>,
@@ -210,7 +213,8 @@ fn overtaken(
     }
     let living = |id: &TaskSetId| seen.service.task_sets.iter().any(|set| set.id == *id && set.is_living());
     if !living(&deployment.green) {
-        rollback::supersede(key, deployment, "green was deleted by somebody else", out);
+        let why = hands.named("green was deleted by somebody else".to_owned(), deployment.began_at);
+        rollback::supersede(key, deployment, &why, out);
     } else if !living(&deployment.blue) {
         if let Some(roles) = roles {
             deployment.blue = roles.blue.id.clone();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::hands::Hands;
 use super::mutants::{Mutant, without};
 use super::progress::{self, Rollback};
 use super::quarantine::Quarantined;
@@ -76,6 +77,9 @@ pub(super) struct Kept {
     /// Versions that were rolled back, oldest first.
     #[serde(default)]
     pub(super) quarantine: Vec<Quarantined>,
+    /// Who else changed it lately.
+    #[serde(default)]
+    pub(super) hands: Hands,
 }
 
 /// What a restart may forget: it only steers when the next read is sent, and what is shown.
@@ -122,7 +126,7 @@ pub(super) struct Soft {
 pub(super) struct Listed {
     /// Alarms that gate it.
     pub(super) alarms: BTreeSet<AlarmName>,
-    /// `TargetGroup` dimensions of its live deployment.
+    /// `TargetGroup` dimensions of its deployment, live or rolled back.
     pub(super) groups: BTreeSet<Arc<str>>,
     /// Writes in flight.
     pub(super) effects: BTreeSet<EffectId>,
@@ -221,6 +225,7 @@ impl Kept {
             rollbacks: Vec::new(),
             missing: 0,
             quarantine: Vec::new(),
+            hands: Hands::default(),
         }
     }
 

@@ -78,7 +78,7 @@ pub(super) fn held(mode: Mode, out: &Out<'_>) -> Option<&'static str> {
 pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &mut Out<'_>) {
     let Partition { kept, soft } = partition;
     let doubted = doubted(out.now, out.settings.sweep, kept, seen);
-    let Kept { rule, deployment, windows, .. } = kept;
+    let Kept { rule, deployment, windows, hands, .. } = kept;
     let Some(deployment) = deployment.as_mut() else { return };
     let Some(mut rollback) = deployment.rollback.take_if(|rollback| !rollback.closed) else { return };
     if let Some(why) = held(rule.mode, out) {
@@ -138,7 +138,10 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                 soft.twice = true;
                 soft.want(out.now);
             }
-            Next::Escalate(stuck) => {
+            Next::Escalate(mut stuck) => {
+                if stuck.frozen {
+                    stuck.why = hands.named(stuck.why, rollback.incident.detected_at);
+                }
                 if rollback.escalation.is_none() {
                     rollback.incident.after = Some(snapshot::take(deployment, windows, seen));
                 }
@@ -146,6 +149,7 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                 soft.want(out.now.plus(SLOWLY));
             }
             Next::Superseded(why) => {
+                let why = hands.named(why, rollback.incident.detected_at);
                 enter(key, deployment, Phase::Superseded, &why, out);
                 close(key, deployment, &mut rollback, IncidentOutcome::Superseded, &why, out);
             }

@@ -7,16 +7,17 @@ use super::index::Index;
 use super::out::Out;
 use super::partition::{Partition, Soft};
 use super::reads::{self, HINT_GAP};
-use super::{Note, Use};
+use super::{Note, Use, hands};
 use crate::model::{
-    AlarmChange, AlarmReading, AlarmValue, Fact, Scope, ServiceKey, Signal, StopClass, TaskChange, Timestamp,
+    AlarmChange, AlarmReading, AlarmValue, CallTarget, Fact, Scope, ServiceKey, Signal, StopClass, TaskChange,
+    Timestamp,
 };
 
 /// An event dated further ahead than this is not from AWS's clock.
 const AHEAD: Duration = Duration::from_mins(5);
 
 /// Least span between two reads that events about unknown task sets, or about a service as a whole, ask for.
-const DISCOVERY_GAP: Duration = Duration::from_secs(5);
+pub(super) const DISCOVERY_GAP: Duration = Duration::from_secs(5);
 
 /// Alarms that may bind to one deployment by their dimensions.
 pub(super) const BOUND_ALARMS: usize = 50;
@@ -52,6 +53,18 @@ pub(super) fn take(services: &mut BTreeMap<ServiceKey, Partition>, index: &Index
                 Use::Taken
             }),
         ),
+        Fact::Call(call) => match &call.target {
+            CallTarget::TaskSet { service, .. } => (
+                Some(service),
+                one(services, service, signal, out, |partition, out| hands::take(partition, signal, call, out)),
+            ),
+            CallTarget::Rule { groups, .. } => (
+                None,
+                each(services, index.forwarding_to(groups), signal, out, |partition, out| {
+                    hands::take(partition, signal, call, out)
+                }),
+            ),
+        },
     };
     out.note(Note::Signal { kind: signal.fact.kind(), service: service.cloned(), used });
 }
@@ -77,7 +90,7 @@ fn one(
     used
 }
 
-/// A signal that may concern several services. What most of them made of it is nobody's question: the best use counts.
+/// A signal about alarms, which may gate several services.
 fn gated<'a>(
     services: &mut BTreeMap<ServiceKey, Partition>,
     keys: impl IntoIterator<Item = &'a ServiceKey>,
@@ -88,18 +101,28 @@ fn gated<'a>(
     let fresh = |partition: &Partition, now: Timestamp| {
         !signal.replayed && now.since(signal.at) <= partition.kept.rule.watch.freshness
     };
+    each(
+        services,
+        keys,
+        signal,
+        out,
+        |partition, out| {
+            if fresh(partition, out.now) { then(partition, out) } else { Use::Stale }
+        },
+    )
+}
+
+/// A signal that may concern several services. What most of them made of it is nobody's question: the best use counts.
+fn each<'a>(
+    services: &mut BTreeMap<ServiceKey, Partition>,
+    keys: impl IntoIterator<Item = &'a ServiceKey>,
+    signal: &Signal,
+    out: &mut Out<'_>,
+    mut then: impl FnMut(&mut Partition, &mut Out<'_>) -> Use,
+) -> Use {
     let mut best = Use::Unregistered;
     for key in keys {
-        let used =
-            one(
-                services,
-                key,
-                signal,
-                out,
-                |partition, out| {
-                    if fresh(partition, out.now) { then(partition, out) } else { Use::Stale }
-                },
-            );
+        let used = one(services, key, signal, out, &mut then);
         if best != Use::Taken {
             best = used;
         }
@@ -160,6 +183,6 @@ fn alarm(partition: &mut Partition, reading: &AlarmReading, out: &mut Out<'_>) -
 }
 
 /// Asks for a read, not sooner than `gap` after the last one.
-fn hint(soft: &mut Soft, now: Timestamp, gap: Duration) {
+pub(super) fn hint(soft: &mut Soft, now: Timestamp, gap: Duration) {
     soft.want(soft.asked_at.map_or(now, |at| at.plus(gap).max(now)));
 }

@@ -7,6 +7,7 @@
 //! names, and nothing here decides: that takes a read from AWS.
 
 mod alarm;
+mod call;
 mod envelope;
 mod service;
 mod task;
@@ -48,6 +49,8 @@ pub enum IgnoredReason {
     NotOfATaskSet,
     /// `ECS Deployment State Change`: it speaks of rolling updates, which ECS guards itself.
     RollingDeployment,
+    /// A call that AWS refused, that changes nothing of ours, or that does not say what it changes.
+    OtherCall,
     /// Emitted by the guardian.
     Own,
     /// It contradicts itself about account, Region, cluster or name. AWS doesn't: it is forged.
@@ -56,11 +59,12 @@ pub enum IgnoredReason {
 
 impl IgnoredReason {
     /// All of them, for closed label sets.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::UnknownType,
         Self::NotOfAService,
         Self::NotOfATaskSet,
         Self::RollingDeployment,
+        Self::OtherCall,
         Self::Own,
         Self::Contradictory,
     ];
@@ -72,6 +76,7 @@ impl IgnoredReason {
             Self::NotOfAService => "not_of_a_service",
             Self::NotOfATaskSet => "not_of_a_task_set",
             Self::RollingDeployment => "rolling_deployment",
+            Self::OtherCall => "other_call",
             Self::Own => "own",
             Self::Contradictory => "contradictory",
         }
@@ -125,6 +130,7 @@ pub fn decode(body: &str) -> Result<Decoded, DecodeError> {
         ("aws.ecs", "ECS Deployment State Change") => Err(IgnoredReason::RollingDeployment.into()),
         ("aws.cloudwatch", "CloudWatch Alarm State Change") => alarm::read_state(&parse(body)?),
         ("aws.cloudwatch", "CloudWatch Alarm Configuration Change") => alarm::read_configuration(&parse(body)?),
+        ("aws.ecs" | "aws.elasticloadbalancing", "AWS API Call via CloudTrail") => call::read(&parse(body)?),
         (SOURCE, _) => Err(IgnoredReason::Own.into()),
         _ => Err(IgnoredReason::UnknownType.into()),
     };

@@ -81,7 +81,7 @@ pub(super) fn read(event: &Envelope<'_, Detail<'_>>) -> Result<Signal, NoSignal>
     Ok(event.signal(Fact::Task(change))?)
 }
 
-fn task_set(started_by: &str) -> Option<TaskSetId> {
+pub(super) fn task_set(started_by: &str) -> Option<TaskSetId> {
     let digits = started_by.strip_prefix("ecs-svc/")?;
     let is_number = (1..=MOST_DIGITS).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| TaskSetId::new(started_by))

@@ -7,6 +7,9 @@ use super::{Evidence, IncidentId, ServiceKey, TaskSetId, Timestamp};
 /// `source` of every event that the guardian emits.
 pub const SOURCE: &str = "taskset-guardian";
 
+/// The application's name in the `User-Agent` of its calls, as the SDK writes it, by which CloudTrail tells them apart.
+pub const USER_AGENT: &str = "app/taskset-guardian";
+
 /// Version of the `detail` document. Raised when a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
 

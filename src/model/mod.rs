@@ -17,7 +17,7 @@ mod traffic;
 mod verdict;
 mod window;
 
-pub use announcement::{Announcement, AnnouncementKind, SCHEMA_VERSION, SOURCE};
+pub use announcement::{Announcement, AnnouncementKind, SCHEMA_VERSION, SOURCE, USER_AGENT};
 pub use fault::{CallError, ErrorClass};
 pub use ids::{
     AlarmName, Arn, EffectId, IncidentId, ListenerArn, RuleArn, Scope, ServiceKey, TargetGroupArn, TaskArn, TaskSetArn,
@@ -29,7 +29,10 @@ pub use observation::{
     TaskReading, TaskSet, TaskSetStatus, suppressed,
 };
 pub use plan::{Outcome, Phase, Step, Write};
-pub use signal::{AlarmChange, AlarmDeleted, ContainerExit, Fact, ServiceAction, Signal, Stop, StopClass, TaskChange};
+pub use signal::{
+    AlarmChange, AlarmDeleted, ApiCall, CallTarget, ContainerExit, Fact, ServiceAction, Signal, Stop, StopClass,
+    TaskChange,
+};
 pub use snapshot::{EndedTask, RuleSnapshot, Snapshot, TaskSetSnapshot};
 pub use stop::{classify, cut, target_group_in};
 pub use tags::{Contract, HoldOrder, Tags};

@@ -1,10 +1,11 @@
 //! Signals: one attributed fact each, decoded from an `EventBridge` event. Hints, never authority.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AlarmName, AlarmReading, Scope, ServiceKey, TargetGroupArn, TaskArn, TaskSetId, Timestamp};
+use super::{AlarmName, AlarmReading, Scope, ServiceKey, TargetGroupArn, TaskArn, TaskSetId, Timestamp, TrafficRuleId};
 
 /// One fact with its provenance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub enum Fact {
     Alarm(AlarmChange),
     /// An alarm was deleted: no OK transition will follow.
     AlarmDeleted(AlarmDeleted),
+    /// Somebody changed task sets or rules, by CloudTrail's word.
+    Call(ApiCall),
 }
 
 impl Fact {
@@ -43,12 +46,13 @@ impl Fact {
             Self::Service(_) => "service_action",
             Self::Alarm(_) => "alarm_changed",
             Self::AlarmDeleted(_) => "alarm_deleted",
+            Self::Call(_) => "api_call",
         }
     }
 
     /// All kinds, for closed label sets.
-    pub const KINDS: [&'static str; 5] =
-        ["task_stopped", "task_changed", "service_action", "alarm_changed", "alarm_deleted"];
+    pub const KINDS: [&'static str; 6] =
+        ["task_stopped", "task_changed", "service_action", "alarm_changed", "alarm_deleted", "api_call"];
 }
 
 /// `ECS Task State Change` of a task that belongs to a task set.
@@ -133,4 +137,39 @@ pub struct AlarmChange {
 pub struct AlarmDeleted {
     /// Its name.
     pub name: AlarmName,
+}
+
+/// `AWS API Call via CloudTrail`: a change that AWS accepted. CloudTrail delivers late or never, so it gives a change its
+/// author's name and a reason to look, and nothing rests on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiCall {
+    /// `eventName`, as in `ModifyRule`.
+    pub operation: Arc<str>,
+    /// `userIdentity.arn`, or whatever else names the caller.
+    pub by: Arc<str>,
+    /// `userAgent` says that a guardian made it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
+    /// What was changed.
+    pub target: CallTarget,
+}
+
+/// What a call changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallTarget {
+    /// A task set of a service.
+    TaskSet {
+        /// From the request.
+        service: ServiceKey,
+        /// From the request, or from the answer when it was created. Absent when neither names it.
+        id: Option<TaskSetId>,
+    },
+    /// A rule or a default action.
+    Rule {
+        /// Which.
+        rule: TrafficRuleId,
+        /// The target groups that it was made to forward to, as `targetgroup/<name>/<id>`; at most 20.
+        groups: BTreeSet<Arc<str>>,
+    },
 }

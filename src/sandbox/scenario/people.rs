@@ -78,7 +78,8 @@ pub(super) fn all() -> Vec<Scenario> {
             title: "infrastructure code puts green's weight back afterwards",
             story: "checkout:88 crashes and is rolled back, and half a minute later infrastructure code that knows \
                     nothing of it sends half of the users to a target group without a target. The guardian gives the \
-                    rules to blue once more, and when they are changed again it only calls a person.",
+                    rules to blue once more, and when they are changed again it only calls a person, with the name that \
+                    CloudTrail gave it.",
             setup: |_| {
                 let again = |after| Reaction {
                     to: "DeleteTaskSet".to_owned(),
@@ -90,6 +91,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 setup.services.iter_mut().for_each(|service| {
                     service.reactions = vec![again(30), again(75)];
                 });
+                setup.trail = Some((Duration::from_secs(1), Duration::from_secs(4)));
                 setup
             },
             afterwards: Duration::from_mins(2),

@@ -28,8 +28,12 @@ impl Backend for World {
         }
         let service = self.concerned(&call);
         self.check_change(service.as_ref(), operation);
+        let made = self.setup.trail.map(|_| call.clone());
         let reply = self.answer(call)?;
         self.changed += 1;
+        if let Some(made) = made {
+            self.record_call(&made, service.as_ref());
+        }
         if let Some(service) = service {
             self.react(&service, operation);
         }
@@ -140,7 +144,7 @@ fn refusal(entry: &EventEntry) -> Option<ApiError> {
 }
 
 /// The operation's name, as AWS writes it.
-fn operation(call: &Call) -> &'static str {
+pub(super) fn operation(call: &Call) -> &'static str {
     match call {
         Call::ListClusters => "ListClusters",
         Call::ListServices { .. } => "ListServices",

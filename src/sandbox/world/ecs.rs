@@ -8,6 +8,7 @@ use super::health::Health;
 use super::setup::ServiceSetup;
 use super::tasks::Task;
 use super::traffic::Tallies;
+use super::trail::Caller;
 use super::{Happening, World, names};
 use crate::model::{ServiceKey, Timestamp};
 
@@ -330,6 +331,7 @@ impl World {
         service.task_sets.push(TaskSet::new(id.clone(), label, now, scale, version, group));
         self.balancer.begin_deployment(key);
         self.reconcile_soon(key, &id);
+        self.record_task_set(Caller::Deployer, "CreateTaskSet", key, &id);
         Ok(label)
     }
 

@@ -11,7 +11,7 @@ use super::ecs::count;
 use super::health::{Health, Target};
 use super::routes::OIDC;
 use super::{Happening, World, names};
-use crate::model::{Action, ActionKind, Forward, ServiceKey, TargetGroupArn, Timestamp, WeightedGroup};
+use crate::model::{Action, ActionKind, Forward, ServiceKey, TargetGroupArn, Timestamp, TrafficRuleId, WeightedGroup};
 
 /// A user's `AWSALBTG` cookie: the group that it names, and until when.
 pub(super) type Cookie = Option<(TargetGroupArn, Timestamp)>;
@@ -240,6 +240,15 @@ impl Balancer {
 }
 
 impl Rule {
+    /// What a modification addresses.
+    pub(super) fn id(&self) -> TrafficRuleId {
+        if self.is_default {
+            TrafficRuleId::DefaultOf(self.listener.as_str().into())
+        } else {
+            TrafficRuleId::Rule(self.arn.as_str().into())
+        }
+    }
+
     fn view(&self) -> RuleView {
         RuleView {
             arn: self.arn.clone(),

@@ -270,7 +270,7 @@ fn alarm_state(state: &AlarmState) -> Value {
 }
 
 /// As in `2026-03-02T10:04:40Z`.
-fn to_the_second(at: Timestamp) -> String {
+pub(super) fn to_the_second(at: Timestamp) -> String {
     let text = at.to_string();
     text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
 }

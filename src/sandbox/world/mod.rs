@@ -25,6 +25,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod trail;
 mod views;
 
 use std::collections::{BTreeMap, VecDeque};

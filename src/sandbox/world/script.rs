@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::behaviour::{Act, Loss, TagValue, Trouble};
 use super::ecs::{Outage, TaskSet, at_least};
+use super::trail::Caller;
 use super::{Happening, World};
 use crate::model::{ActionKind, Forward, Role, ServiceKey, TargetGroupArn, WeightedGroup};
 
@@ -30,7 +31,7 @@ impl World {
                 self.say_of(key, &format!("somebody removes the tag {name}"));
             }
             Act::ApplyWeights { blue, green } => {
-                self.weigh(key, [*blue, *green]);
+                self.weigh(key, Caller::InfrastructureCode, [*blue, *green]);
                 self.say_of(key, &format!("infrastructure code gives blue weight {blue} and green weight {green}"));
             }
             Act::DeleteService => self.delete_service(key),
@@ -46,7 +47,7 @@ impl World {
         let id = |role: &Role| if *role == Role::Blue { blue.clone() } else { green.clone() };
         let said = match act {
             Act::SetWeights { blue, green } => {
-                self.weigh(key, [*blue, *green]);
+                self.weigh(key, Caller::Deployer, [*blue, *green]);
                 format!("the deployer gives blue weight {blue} and green weight {green}")
             }
             Act::ForwardTo(role) => {
@@ -55,14 +56,17 @@ impl World {
             }
             Act::SetPrimary(role) => {
                 self.apply_primary(key, &id(role));
+                self.record_task_set(Caller::Deployer, "UpdateServicePrimaryTaskSet", key, &id(role));
                 format!("the deployer makes {} PRIMARY", role.as_str())
             }
             Act::DeleteTaskSet(role) => {
                 self.apply_delete(key, &id(role));
+                self.record_task_set(Caller::Deployer, "DeleteTaskSet", key, &id(role));
                 format!("the deployer deletes {}", role.as_str())
             }
             Act::ScaleTaskSet(role, scale) => {
                 self.apply_scale(key, &id(role), *scale);
+                self.record_task_set(Caller::Deployer, "UpdateTaskSet", key, &id(role));
                 format!("the deployer scales {} to {scale} %", role.as_str())
             }
             // Those that need no roles were done before.
@@ -145,9 +149,9 @@ impl World {
     }
 
     /// On every route, restoring a group that somebody took out; everything else stays as it is.
-    fn weigh(&mut self, key: &ServiceKey, weights: [u32; 2]) {
+    fn weigh(&mut self, key: &ServiceKey, by: Caller, weights: [u32; 2]) {
         let wanted: Vec<_> = self.pair(key).into_iter().zip(weights).collect();
-        self.rewrite(key, |forward| {
+        self.rewrite(key, by, |forward| {
             for (group, weight) in &wanted {
                 match forward.groups.iter_mut().find(|known| known.target_group == *group) {
                     Some(known) => known.weight = Some(*weight),
@@ -162,7 +166,7 @@ impl World {
     /// As people do who write a bare `TargetGroupArn`.
     fn forward_to(&mut self, key: &ServiceKey, role: Role) {
         let Some(group) = self.pair(key).into_iter().nth(usize::from(role == Role::Green)) else { return };
-        self.rewrite(key, |forward| {
+        self.rewrite(key, Caller::Deployer, |forward| {
             let alone = WeightedGroup { target_group: group.clone(), weight: Some(1) };
             *forward = Forward { groups: vec![alone], stickiness: None };
         });
@@ -173,18 +177,19 @@ impl World {
         pair.map(TargetGroupArn::new).collect()
     }
 
-    fn rewrite(&mut self, key: &ServiceKey, change: impl Fn(&mut Forward)) {
+    fn rewrite(&mut self, key: &ServiceKey, by: Caller, change: impl Fn(&mut Forward)) {
         for at in 0..self.balancer.rules.len() {
             let Some(rule) = self.balancer.rules.get(at).filter(|rule| rule.service.as_ref() == Some(key)) else {
                 continue;
             };
-            let mut actions = rule.actions.clone();
+            let (id, mut actions) = (rule.id(), rule.actions.clone());
             for action in &mut actions {
                 if let ActionKind::Forward(forward) = &mut action.kind {
                     change(forward);
                 }
             }
             self.note_undone(at, &actions);
+            self.record_rule(by, &id, &actions);
             self.write_actions(at, actions);
         }
     }

@@ -41,6 +41,8 @@ pub struct Setup {
     pub lag: Duration,
     /// S11: at most so many services may be changed within any ten minutes.
     pub brake: Option<usize>,
+    /// CloudTrail tells of changes, after least and most this long. Without it there is no trail.
+    pub trail: Option<(Duration, Duration)>,
 }
 
 /// A rule of EventBridge's default bus.
@@ -230,6 +232,7 @@ impl Default for Setup {
             throttled: Vec::new(),
             lag: Duration::ZERO,
             brake: None,
+            trail: None,
         }
     }
 }
