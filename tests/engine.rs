@@ -96,7 +96,8 @@ fn failures_whose_events_were_lost_are_found_by_the_sweep() {
     let mut it = watching();
     for task in ["a", "b", "c"] {
         let change = stopped(GREEN, task, it.now);
-        let reading = TaskReading { task: change.task, task_set: change.task_set, version: 5, stop: change.stop };
+        let (task, task_set) = (change.task, change.task_set);
+        let reading = TaskReading { task, task_set, version: 5, stop: change.stop, images: Images::new() };
         it.aws.tasks.insert(reading.task.clone(), reading);
     }
     it.run(SWEEP + secs(1));

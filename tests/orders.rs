@@ -263,3 +263,77 @@ fn a_version_is_forgotten_after_its_time() {
     }
     assert_eq!(status(&it).quarantine, []);
 }
+
+/// Green ran this image when it crashed, was rolled back, and its task definition comes back. A task of it then runs that
+/// image, and an event says so `after`, if one does.
+fn returned_with_images(on_return: OnReturn, then: &str, now: &str, after: Option<Duration>) -> Driver {
+    let mut rule = rule();
+    rule.quarantine.on_return = on_return;
+    let mut it = Driver::new(Aws::blue_and_green(), rule);
+    let version = it.aws.set(GREEN).task_definition.clone();
+    for name in ["a", "b", "c"] {
+        it.run(secs(1));
+        let mut change = stopped(GREEN, name, it.now);
+        change.stop.as_mut().unwrap().containers[0].image_digest = Some(Arc::from(then));
+        let (task, task_set, stop) = (change.task.clone(), change.task_set.clone(), change.stop.clone());
+        it.aws.tasks.insert(task.clone(), TaskReading { task, task_set, version: 5, stop, images: Images::new() });
+        it.signal(Fact::Task(change));
+    }
+    it.run(secs(120));
+    assert_eq!(it.phase(), "rolled_back");
+    it.announced.clear();
+    it.aws.writes.clear();
+    let mut again = task_set(AGAIN, it.now, TaskSetStatus::Active, "green");
+    again.task_definition = version;
+    it.aws.service.task_sets.push(again);
+    it.aws.rules = vec![weighted("main", &[("blue", 90), ("green", 10)])];
+    it.run(secs(31));
+    if let Some(after) = after {
+        it.run(after);
+        let running = TaskChange { stop: None, last_status: Arc::from("RUNNING"), ..stopped(AGAIN, "new", it.now) };
+        let images = Images::from([(Arc::from("app"), Arc::from(now))]);
+        let (task, task_set) = (running.task.clone(), running.task_set.clone());
+        it.aws.tasks.insert(task.clone(), TaskReading { task, task_set, version: 5, stop: None, images });
+        it.signal(Fact::Task(running));
+    }
+    it
+}
+
+#[test]
+fn a_mended_image_under_the_same_task_definition_is_another_version() {
+    let mut it = returned_with_images(OnReturn::Rollback, "sha256:bad", "sha256:mended", Some(secs(20)));
+    it.run(secs(600));
+    assert_eq!((it.said(), it.aws.writes.len(), it.phase().as_str()), (vec![], 0, "watching"));
+}
+
+#[test]
+fn the_same_image_is_rolled_back_once_ecs_has_said_that_it_is_the_same() {
+    let mut it = returned_with_images(OnReturn::Rollback, "sha256:bad", "sha256:bad", Some(secs(20)));
+    it.run(secs(2));
+    assert_eq!(it.said(), ["Rollback Started"]);
+    assert!(it.announced[0].reason.contains("with the same images"), "{}", it.announced[0].reason);
+}
+
+#[test]
+fn a_version_whose_images_nobody_tells_is_known_by_its_task_definition_a_minute_later() {
+    let mut it = returned_with_images(OnReturn::Rollback, "sha256:bad", "", None);
+    assert_eq!(it.said(), [] as [&str; 0]);
+    it.run(secs(61));
+    assert_eq!(it.said(), ["Rollback Started"]);
+}
+
+#[test]
+fn an_event_alone_does_not_let_a_version_out_of_quarantine() {
+    let mut it = returned_with_images(OnReturn::Rollback, "sha256:bad", "", None);
+    // Forged: ECS knows no such task.
+    let forged = TaskChange { stop: None, last_status: Arc::from("RUNNING"), ..stopped(AGAIN, "forged", it.now) };
+    it.signal(Fact::Task(forged));
+    it.run(secs(61));
+    assert_eq!(it.said(), ["Rollback Started"]);
+}
+
+#[test]
+fn one_that_is_only_reported_is_said_at_once_whatever_it_runs() {
+    let it = returned_with_images(OnReturn::Report, "sha256:bad", "sha256:mended", None);
+    assert_eq!(it.said(), ["Rollback Held"]);
+}

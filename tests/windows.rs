@@ -61,6 +61,7 @@ proptest! {
                 task_set: TaskSetId::new("ecs-svc/2000"),
                 version: 5,
                 stop: Some(stop(1000, true)),
+                images: taskset_guardian::model::Images::new(),
             };
             window.confirm(&confirmed);
         }

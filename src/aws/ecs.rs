@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types::{
-    DeploymentController, DeploymentControllerType, DesiredStatus, Failure, Service, ServiceField, StabilityStatus,
-    Tag, Task, TaskSet as EcsTaskSet, TaskSetField,
+    Container, DeploymentController, DeploymentControllerType, DesiredStatus, Failure, Service, ServiceField,
+    StabilityStatus, Tag, Task, TaskSet as EcsTaskSet, TaskSetField,
 };
 
 use super::calls::{Calls, Operation, side_by_side};
@@ -303,7 +303,12 @@ fn task_reading(task: &Task) -> Option<TaskReading> {
         task_set: TaskSetId::new(task.started_by()?),
         version: u64::try_from(task.version()).unwrap_or(0),
         stop: stop(task),
+        images: task.containers().iter().take(CONTAINERS).filter_map(image).collect(),
     })
+}
+
+fn image(container: &Container) -> Option<(Arc<str>, Arc<str>)> {
+    Some((container.name()?.into(), container.image_digest()?.into()))
 }
 
 /// How ECS says that a task ended, or is about to. Without any time there is nothing to put into a window.
@@ -314,10 +319,11 @@ fn stop(task: &Task) -> Option<Stop> {
     let code = task.stop_code().map_or("", |code| code.as_str());
     let reason = task.stopped_reason().unwrap_or_default();
     let ended = task.containers().iter().filter(|c| c.exit_code().is_some() || c.reason().is_some());
-    let exit = |container: &aws_sdk_ecs::types::Container| ContainerExit {
+    let exit = |container: &Container| ContainerExit {
         name: Arc::from(container.name().unwrap_or_default()),
         exit_code: container.exit_code(),
         reason: container.reason().map(|reason| cut(reason, CONTAINER_REASON_BYTES)),
+        image_digest: container.image_digest().map(Arc::from),
     };
     Some(Stop {
         at,
@@ -333,7 +339,7 @@ fn stop(task: &Task) -> Option<Stop> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-    use aws_sdk_ecs::types::{Container, LoadBalancer, Tag, TaskStopCode};
+    use aws_sdk_ecs::types::{LoadBalancer, TaskStopCode};
     use aws_smithy_types::DateTime;
 
     use super::*;

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_elasticloadbalancingv2::Client;
-use aws_sdk_elasticloadbalancingv2::types::{Listener, Rule, TargetHealthStateEnum};
+use aws_sdk_elasticloadbalancingv2::types::{
+    Listener, Rule, TargetHealth, TargetHealthDescription, TargetHealthReasonEnum, TargetHealthStateEnum,
+};
 
 use super::actions;
 use super::calls::{Calls, Operation, side_by_side};
@@ -218,8 +220,7 @@ impl LoadBalancers for Elb {
     async fn health(&self, group: &TargetGroupArn) -> Result<TargetCounts, CallError> {
         let call = self.client.describe_target_health().target_group_arn(group.as_str()).send();
         let answer = self.calls.send(DESCRIBE_TARGET_HEALTH, call).await?;
-        let states = answer.target_health_descriptions().iter();
-        Ok(counts(states.filter_map(|target| target.target_health()?.state().cloned())))
+        Ok(counts(answer.target_health_descriptions().iter().filter_map(TargetHealthDescription::target_health)))
     }
 }
 
@@ -259,16 +260,22 @@ fn default_rule(listener: &Listener, passed_over: Option<Arc<str>>) -> Option<Tr
     })
 }
 
-fn counts(states: impl Iterator<Item = TargetHealthStateEnum>) -> TargetCounts {
+fn counts<'t>(targets: impl Iterator<Item = &'t TargetHealth>) -> TargetCounts {
     let mut counts = TargetCounts::default();
-    for state in states {
-        let one = match state {
-            TargetHealthStateEnum::Healthy => &mut counts.healthy,
-            TargetHealthStateEnum::Unhealthy
-            | TargetHealthStateEnum::UnhealthyDraining
-            | TargetHealthStateEnum::Unavailable => &mut counts.unhealthy,
-            TargetHealthStateEnum::Initial => &mut counts.initial,
-            _ => &mut counts.other,
+    for target in targets {
+        let one = match target.state() {
+            Some(TargetHealthStateEnum::Healthy) => &mut counts.healthy,
+            Some(
+                TargetHealthStateEnum::Unhealthy
+                | TargetHealthStateEnum::UnhealthyDraining
+                | TargetHealthStateEnum::Unavailable,
+            ) => {
+                counts.fails(target.reason().map(TargetHealthReasonEnum::as_str), target.description());
+                continue;
+            }
+            Some(TargetHealthStateEnum::Initial) => &mut counts.initial,
+            Some(_) => &mut counts.other,
+            None => continue,
         };
         *one = one.saturating_add(1);
     }
@@ -312,8 +319,15 @@ mod tests {
             State::Draining,
             State::from("new"),
         ];
-        let expected = TargetCounts { healthy: 2, unhealthy: 3, initial: 1, other: 3 };
-        assert_eq!(counts(states.into_iter()), expected);
+        let said = |state| {
+            let target = TargetHealth::builder().state(state).reason(TargetHealthReasonEnum::ResponseCodeMismatch);
+            target.description("Health checks failed with these codes: [502]").build()
+        };
+        let targets = states.map(said);
+        let reason = "Target.ResponseCodeMismatch: Health checks failed with these codes: [502]";
+        let reasons = BTreeMap::from([(Arc::from(reason), 3)]);
+        let expected = TargetCounts { healthy: 2, unhealthy: 3, initial: 1, other: 3, reasons };
+        assert_eq!(counts(targets.iter()), expected);
     }
 
     #[test]

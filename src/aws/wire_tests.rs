@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use super::{Aws, Endpoint};
 use crate::model::{
     Action, ActionKind, ErrorClass, Forward, ListenerArn, RuleArn, ServiceKey, TargetGroupArn, TaskArn, TaskSetArn,
-    TrafficRuleId, WeightedGroup, Write,
+    TrafficRuleId, USER_AGENT, WeightedGroup, Write,
 };
 use crate::ports::{
     Actuator, Change, Expected, Field, Fields, Fleet, Inbox, LoadBalancers, Receipt, Recorder, RowKey, Table,
@@ -35,15 +35,19 @@ struct Canned {
     aws: Aws,
     sent: Arc<Mutex<Vec<(String, String)>>>,
     recorded: Arc<Recorded>,
+    /// Of the last call.
+    headers: Arc<Mutex<HeaderMap>>,
 }
 
 impl Canned {
     async fn new(answer: impl Fn(&str, &str, usize) -> (u16, String) + Send + Sync + 'static) -> Self {
         let sent = Arc::new(Mutex::new(Vec::new()));
-        let log = sent.clone();
+        let headers = Arc::new(Mutex::new(HeaderMap::new()));
+        let (log, last) = (sent.clone(), headers.clone());
         let answer = Arc::new(answer);
         let handler = move |headers: HeaderMap, body: String| async move {
             let operation = operation(&headers, &body);
+            *last.lock().unwrap() = headers;
             let before = {
                 let mut log = log.lock().unwrap();
                 log.push((operation.clone(), body.clone()));
@@ -57,7 +61,7 @@ impl Canned {
         tokio::spawn(async move { axum::serve(listener, Router::new().fallback(handler)).await });
         let recorded = Arc::new(Recorded::default());
         let endpoint = Endpoint::Local { url, region: "eu-west-1".to_owned() };
-        Self { aws: Aws::connect(&endpoint, recorded.clone()).await.unwrap(), sent, recorded }
+        Self { aws: Aws::connect(&endpoint, recorded.clone()).await.unwrap(), sent, recorded, headers }
     }
 
     /// Operations since the last time.
@@ -356,4 +360,13 @@ async fn a_partition_is_read_to_its_end_and_as_it_is_now() {
     let rows = canned.aws.table("guardian").list("entries").await.unwrap();
     assert_eq!(rows.iter().map(|(key, _)| key.sort.as_str()).collect::<Vec<_>>(), ["1", "2"]);
     assert!(rows.iter().all(|(_, fields)| fields.is_empty()), "what the journal never writes is somebody else's");
+}
+
+#[tokio::test]
+async fn every_call_says_who_makes_it() {
+    let it = Canned::new(|operation, _, _| xml(operation, "<TargetGroups/>")).await;
+    let _ = it.aws.load_balancers().health(&TargetGroupArn::new(GREEN)).await;
+    let headers = it.headers.lock().unwrap();
+    let says = |name: &str| headers.get(name).is_some_and(|agent| agent.to_str().unwrap().contains(USER_AGENT));
+    assert!(says("user-agent"), "{headers:?}");
 }

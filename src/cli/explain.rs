@@ -13,7 +13,8 @@ use super::server::ServerArg;
 use super::text::{BAD, BOLD, CARE, DIM, GOOD, columns, printable, wrapped};
 use super::{Output, write_json};
 use crate::model::{
-    CallRecord, EndedTask, Incident, IncidentOutcome, Moment, RuleSnapshot, ServiceKey, Snapshot, Timestamp, humane,
+    CallRecord, EndedTask, Incident, IncidentOutcome, Moment, Role, RuleSnapshot, ServiceKey, Snapshot, Timestamp,
+    humane,
 };
 
 /// Columns before the text of a line.
@@ -100,6 +101,11 @@ fn line(label: &str, text: &str, width: usize, out: &mut dyn Write) -> io::Resul
 pub(super) fn tell(incident: &Incident, width: usize, out: &mut dyn Write) -> io::Result<()> {
     headline(incident, width, out)?;
     line("green", &format!("{}, {}", incident.green, short(&incident.task_definition)), width, out)?;
+    if let Some(before) = &incident.before {
+        for (container, digest) in before.images(Role::Green) {
+            line("", &format!("{container} ran {digest}"), width, out)?;
+        }
+    }
     line("blue", incident.blue.as_str(), width, out)?;
     let mut label = "why";
     for evidence in &incident.evidence {
@@ -112,6 +118,7 @@ pub(super) fn tell(incident: &Incident, width: usize, out: &mut dyn Write) -> io
     if let Some(before) = &incident.before {
         let facts: Vec<_> = incident.evidence.iter().flat_map(|evidence| &evidence.facts).collect();
         tell_ended(before, &facts, width, out)?;
+        tell_targets(before, width, out)?;
         tell_rules(before, incident.after.as_deref(), width, out)?;
     }
     times(incident, width, out)?;
@@ -178,6 +185,18 @@ fn tell_ended(before: &Snapshot, facts: &[&String], width: usize, out: &mut dyn 
         0 => Ok(()),
         more => line(label, &format!("and {more} more: --output json has them"), width, out),
     }
+}
+
+/// Why the load balancer would send nobody to some of green's targets.
+fn tell_targets(before: &Snapshot, width: usize, out: &mut dyn Write) -> io::Result<()> {
+    let green = before.task_sets.iter().filter(|set| set.role == Some(Role::Green));
+    let reasons = green.filter_map(|set| set.targets.as_ref()).flat_map(|targets| &targets.reasons);
+    let mut label = "targets";
+    for (reason, targets) in reasons {
+        line(label, &format!("{targets} of green's: {reason}"), width, out)?;
+        label = "";
+    }
+    Ok(())
 }
 
 fn tell_rules(before: &Snapshot, after: Option<&Snapshot>, width: usize, out: &mut dyn Write) -> io::Result<()> {

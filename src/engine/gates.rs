@@ -224,7 +224,7 @@ fn fact(task: &TaskArn, record: &TaskRecord) -> String {
     if !reason.is_empty() {
         parts.push(reason.to_string());
     }
-    for ContainerExit { name, exit_code, reason } in containers {
+    for ContainerExit { name, exit_code, reason, image_digest: _ } in containers {
         let code = exit_code.map(|code| format!(" exit code {code}")).unwrap_or_default();
         let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         parts.push(format!("container {name}{code}{reason}"));
@@ -308,6 +308,9 @@ fn unhealthy_targets(
         (true, _) if share - control > limit => GateState::Breached,
         (true, _) => GateState::Shared,
     };
+    let shares = format!("{} of green's targets and {} of blue's are unhealthy", percent(share), percent(control));
+    let told = seen.targets.get(group).into_iter().flat_map(|counts| &counts.reasons);
+    let told = told.map(|(reason, targets)| format!("{targets} of green's targets: {reason}"));
     let shared = if control > 0.0 { format!("; of blue's {}", percent(control)) } else { String::new() };
     let evidence = Evidence {
         gate: gate.clone(),
@@ -319,16 +322,16 @@ fn unhealthy_targets(
         unit: Unit::Share,
         from: since,
         to: now.max(since),
-        facts: vec![format!("{} of green's targets and {} of blue's are unhealthy", percent(share), percent(control))],
+        facts: std::iter::once(shares).chain(told).collect(),
     };
     Some(Finding { gate, state, evidence: Some(evidence), why: format!("{why}{shared}") })
 }
 
 /// The share of a group's targets that fail their checks; those that leave don't count. `None` without any.
 pub(super) fn unhealthy_share(group: &TargetGroupArn, seen: &Observation) -> Option<f64> {
-    let TargetCounts { healthy, unhealthy, initial, other: _ } = *seen.targets.get(group)?;
-    let all = healthy.saturating_add(unhealthy).saturating_add(initial);
-    (all > 0).then(|| f64::from(unhealthy) / f64::from(all))
+    let TargetCounts { healthy, unhealthy, initial, other: _, reasons: _ } = seen.targets.get(group)?;
+    let all = healthy.saturating_add(*unhealthy).saturating_add(*initial);
+    (all > 0).then(|| f64::from(*unhealthy) / f64::from(all))
 }
 
 fn alarm(

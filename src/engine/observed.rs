@@ -59,6 +59,10 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
 
     quarantine::expire(kept, &seen.service.tags, out.now);
     track(key, kept, seen, out);
+    quarantine::compare(kept, seen, out.now);
+    if let Some(by) = kept.live().and_then(|deployment| deployment.compared_by) {
+        soft.want(by);
+    }
     orders::contract(partition, seen, out);
     let Partition { kept, soft } = partition;
     orders::roll_back(key, kept, seen, out);

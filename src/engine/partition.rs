@@ -12,7 +12,7 @@ use super::quarantine::Quarantined;
 use super::{Finding, roles::Roles};
 use crate::model::{
     AlarmName, Contract, EffectId, Evidence, HoldOrder, Incident, IncidentId, IncidentOutcome, Phase, Scope,
-    ServiceKey, Split, TargetGroupArn, TaskSetArn, TaskSetId, Timestamp, Verdict, Window,
+    ServiceKey, Split, TargetGroupArn, TaskArn, TaskSetArn, TaskSetId, Timestamp, Verdict, Window,
 };
 use crate::rules::Rule;
 
@@ -105,6 +105,8 @@ pub(super) struct Soft {
     pub(super) task_sets: BTreeSet<TaskSetId>,
     /// How the traffic was split, by the last read.
     pub(super) split: Option<Split>,
+    /// A task that runs, of which task set, by an event's word.
+    pub(super) runs: Option<(TaskSetId, TaskArn)>,
     /// What the gates said last.
     pub(super) findings: Vec<Finding>,
     /// What the gates said last, over all of them.
@@ -153,6 +155,9 @@ pub(super) struct Deployment {
     /// The incident of an earlier rollback of the same version.
     #[serde(default)]
     pub(super) returned: Option<IncidentId>,
+    /// Until then, whether it runs the same images is still to be found out.
+    #[serde(default)]
+    pub(super) compared_by: Option<Timestamp>,
     /// The task set that green replaces.
     pub(super) blue: TaskSetId,
     /// Where its tasks are registered.
@@ -273,6 +278,11 @@ impl Kept {
 }
 
 impl Soft {
+    /// A task of it that runs is known already.
+    pub(super) fn knows_a_task_of(&self, task_set: &TaskSetId) -> bool {
+        self.runs.as_ref().is_some_and(|(of, _)| of == task_set)
+    }
+
     /// Asks for a read at this time, or earlier if one is due earlier already.
     pub(super) fn want(&mut self, at: Timestamp) {
         self.read_at = Some(self.read_at.map_or(at, |other| other.min(at)));
@@ -292,6 +302,7 @@ impl Deployment {
             task_definition: green.task_definition.clone(),
             contract: None,
             returned: None,
+            compared_by: None,
             blue: blue.id.clone(),
             blue_group: blue.target_group.clone(),
             was_steady: false,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Settings;
 use super::partition::{Kept, Partition, Soft};
-use super::plan;
 use super::progress::{Purpose, Rollback};
+use super::{plan, quarantine};
 use crate::model::{Ask, Phase, ServiceKey, Standing, TaskSetId, Timestamp};
 
 /// Least span between two reads that events ask for. Bounds what forged or repeated events can cost, and is short
@@ -39,7 +39,9 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
     let ours = |id: &TaskSetId| live.is_some_and(|d| *id == d.green || *id == d.blue);
     let (first, rest): (Vec<_>, Vec<_>) = kept.windows.iter().partition(|(id, _)| ours(id));
     let windows = first.into_iter().chain(rest);
-    let tasks = live.map(|_| windows.flat_map(|(_, window)| window.claims()).take(BATCH).cloned().collect());
+    let claimed = windows.flat_map(|(_, window)| window.claims());
+    let tasks =
+        live.map(|_| quarantine::wanted_task(kept, soft).into_iter().chain(claimed).take(BATCH).cloned().collect());
     // Once decided, alarms have had their say; a CloudWatch that hangs must not slow the plan down.
     let stale = |rollback: &Rollback| rollback.is_stale(now, kept.rule.watch.freshness);
     let judged = live.filter(|d| d.rollback.as_ref().is_none_or(stale));

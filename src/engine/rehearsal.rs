@@ -127,7 +127,7 @@ pub fn rehearse_next(rule: &Rule, seen: &Observation) -> Option<Rehearsal> {
             forward.groups.iter_mut().filter(pair).for_each(|named| named.weight = Some(50));
         }
         green.target_group = Some(free);
-        let healthy = next.targets.get(group).copied().unwrap_or_default();
+        let healthy = next.targets.get(group).cloned().unwrap_or_default();
         next.targets.extend(green.target_group.clone().map(|group| (group, healthy)));
     }
     next.service.task_sets.push(green.clone());

@@ -153,7 +153,12 @@ fn task(partition: &mut Partition, signal: &Signal, change: &TaskChange, out: &m
             reads::on_suspicion(out.now, kept, soft);
         }
     } else if !unknown {
-        return Use::Irrelevant;
+        let suspect = kept.live().filter(|d| d.compared_by.is_some() && d.green == change.task_set);
+        if suspect.is_none() || &*change.last_status != "RUNNING" || soft.knows_a_task_of(&change.task_set) {
+            return Use::Irrelevant;
+        }
+        soft.runs = Some((change.task_set.clone(), change.task.clone()));
+        hint(soft, out.now, HINT_GAP);
     }
     if !fresh {
         return Use::Stale;

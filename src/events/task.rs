@@ -54,6 +54,8 @@ struct Container<'a> {
     exit_code: Option<i64>,
     #[serde(borrow)]
     reason: Option<Text<'a>>,
+    #[serde(borrow)]
+    image_digest: Option<Text<'a>>,
 }
 
 pub(super) fn read(event: &Envelope<'_, Detail<'_>>) -> Result<Signal, NoSignal> {
@@ -120,6 +122,7 @@ fn ended(container: &Container<'_>) -> Option<ContainerExit> {
         name: cut(container.name.as_ref().map(Text::as_str).unwrap_or_default(), 256),
         exit_code: container.exit_code.and_then(exit_code),
         reason,
+        image_digest: container.image_digest.as_ref().map(|digest| cut(digest.as_str(), 128)),
     })
 }
 

@@ -30,8 +30,8 @@ pub use observation::{
 };
 pub use plan::{Outcome, Phase, Step, Write};
 pub use signal::{
-    AlarmChange, AlarmDeleted, ApiCall, CallTarget, ContainerExit, Fact, ServiceAction, Signal, Stop, StopClass,
-    TaskChange,
+    AlarmChange, AlarmDeleted, ApiCall, CallTarget, ContainerExit, Fact, Images, ServiceAction, Signal, Stop,
+    StopClass, TaskChange,
 };
 pub use snapshot::{EndedTask, RuleSnapshot, Snapshot, TaskSetSnapshot};
 pub use stop::{classify, cut, target_group_in};

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AlarmName, Scope, ServiceKey, Stop, Tags, TargetGroupArn, TaskArn, TaskSetArn, TaskSetId, Timestamp, Traffic,
+    AlarmName, Images, Scope, ServiceKey, Stop, Tags, TargetGroupArn, TaskArn, TaskSetArn, TaskSetId, Timestamp,
+    Traffic, cut,
 };
 
 /// What the engine wants to know about a service.
@@ -183,7 +184,7 @@ pub enum Stability {
 }
 
 /// Targets of a group, by what the load balancer says of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetCounts {
     /// `healthy`.
     pub healthy: u32,
@@ -193,6 +194,29 @@ pub struct TargetCounts {
     pub initial: u32,
     /// `unused`, `draining`, and states that we do not know.
     pub other: u32,
+    /// Why targets are unhealthy, in the load balancer's words, and how many for each; at most 8.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reasons: BTreeMap<Arc<str>, u32>,
+}
+
+/// Reasons that are kept of one group.
+const MOST_REASONS: usize = 8;
+
+impl TargetCounts {
+    /// One target more that fails its checks, as in `Target.ResponseCodeMismatch`, `Health checks failed with these codes:
+    /// [502]`.
+    pub fn fails(&mut self, reason: Option<&str>, description: Option<&str>) {
+        self.unhealthy = self.unhealthy.saturating_add(1);
+        let said = match (reason, description) {
+            (Some(reason), Some(description)) => cut(&format!("{reason}: {description}"), 256),
+            (Some(only), None) | (None, Some(only)) => cut(only, 256),
+            (None, None) => return,
+        };
+        if self.reasons.len() < MOST_REASONS || self.reasons.contains_key(&said) {
+            let count = self.reasons.entry(said).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
 }
 
 /// What `DescribeTasks` says of a task whose failure an event claimed.
@@ -206,6 +230,9 @@ pub struct TaskReading {
     pub version: u64,
     /// Absent while ECS wants it to run.
     pub stop: Option<Stop>,
+    /// What it runs; at most ten containers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: Images,
 }
 
 /// One CloudWatch alarm, from an event or from `DescribeAlarms`.

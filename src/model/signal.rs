@@ -1,6 +1,6 @@
 //! Signals: one attributed fact each, decoded from an `EventBridge` event. Hints, never authority.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -98,7 +98,13 @@ pub struct ContainerExit {
     pub exit_code: Option<i32>,
     /// As in `OutOfMemoryError: …`, cut at 256 bytes.
     pub reason: Option<Arc<str>>,
+    /// `sha256:…` of its image. Absent when it was not pulled, or not from ECR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<Arc<str>>,
 }
+
+/// What a task runs: digests by container name.
+pub type Images = BTreeMap<Arc<str>, Arc<str>>;
 
 /// Whom a task's end speaks against. Decided by stop code *and* stopped reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,5 +1,7 @@
 //! Snapshots: how a service stood at one moment of a rollback, kept because ECS and load balancers forget it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -68,6 +70,12 @@ pub struct EndedTask {
 }
 
 impl Snapshot {
+    /// What the ended tasks of blue or green ran, where ECS told.
+    pub fn images(&self, role: Role) -> BTreeMap<&str, &str> {
+        let containers = self.ended.iter().filter(|ended| ended.role == role).flat_map(|ended| &ended.stop.containers);
+        containers.filter_map(|container| Some((&*container.name, container.image_digest.as_deref()?))).collect()
+    }
+
     /// What a read found. `roles` are blue and green; `ended` is what the windows know.
     pub fn of(seen: &Observation, roles: [(Role, &TaskSetId); 2], ended: Vec<EndedTask>) -> Self {
         let task_sets = seen.service.task_sets.iter().map(|set| TaskSetSnapshot {
@@ -78,7 +86,7 @@ impl Snapshot {
             task_definition: set.task_definition.to_string(),
             running: set.running,
             desired: set.computed_desired,
-            targets: set.target_group.as_ref().and_then(|group| seen.targets.get(group)).copied(),
+            targets: set.target_group.as_ref().and_then(|group| seen.targets.get(group)).cloned(),
         });
         Self {
             at: seen.read_at,

@@ -374,8 +374,13 @@ mod tests {
         async fn tasks(&self, _: &ServiceKey, asked: &[TaskArn], _: bool) -> Result<Vec<TaskReading>, CallError> {
             self.call("tasks", "").await?;
             let task_set = TaskSetId::new("ecs-svc/1");
-            let reading =
-                |task: &TaskArn| TaskReading { task: task.clone(), task_set: task_set.clone(), version: 1, stop: None };
+            let reading = |task: &TaskArn| TaskReading {
+                task: task.clone(),
+                task_set: task_set.clone(),
+                version: 1,
+                stop: None,
+                images: BTreeMap::new(),
+            };
             Ok(asked.iter().map(reading).collect())
         }
     }

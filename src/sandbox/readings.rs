@@ -131,7 +131,10 @@ pub(super) fn counts(targets: Vec<TargetView>) -> TargetCounts {
     for target in targets {
         let count = match target.state.as_str() {
             "healthy" => &mut counts.healthy,
-            "unhealthy" | "unhealthy.draining" | "unavailable" => &mut counts.unhealthy,
+            "unhealthy" | "unhealthy.draining" | "unavailable" => {
+                counts.fails(target.reason.as_deref(), None);
+                continue;
+            }
             "initial" => &mut counts.initial,
             _ => &mut counts.other,
         };
@@ -162,10 +165,16 @@ pub(super) fn task(view: TaskView) -> TaskReading {
     let TaskView { arn, started_by, desired_status, version, stop_code, stopped_reason, .. } = view;
     let ended = desired_status == "STOPPED" || stop_code.is_some();
     let at = view.stopping_at.or(view.stopped_at).filter(|_| ended);
-    let exit = |ContainerView { name, exit_code, reason, .. }| ContainerExit {
+    let image = |container: &ContainerView| {
+        let digest = container.image_digest.as_deref()?;
+        Some((Arc::from(container.name.as_str()), Arc::from(digest)))
+    };
+    let images = view.containers.iter().filter_map(image).collect();
+    let exit = |ContainerView { name, exit_code, reason, image_digest, .. }| ContainerExit {
         name: Arc::from(name),
         exit_code,
         reason: reason.map(Arc::from),
+        image_digest: image_digest.map(Arc::from),
     };
     let stop = at.map(|at| {
         let (code, reason) = (stop_code.unwrap_or_default(), stopped_reason.unwrap_or_default());
@@ -178,7 +187,7 @@ pub(super) fn task(view: TaskView) -> TaskReading {
             containers: view.containers.into_iter().filter(|c| c.exit_code.is_some()).map(exit).collect(),
         }
     });
-    TaskReading { task: TaskArn::new(arn), task_set: TaskSetId::new(started_by), version, stop }
+    TaskReading { task: TaskArn::new(arn), task_set: TaskSetId::new(started_by), version, stop, images }
 }
 
 pub(super) fn alarm(view: AlarmView) -> AlarmReading {

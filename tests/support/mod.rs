@@ -398,6 +398,7 @@ impl Driver {
             task_set: change.task_set.clone(),
             version: change.version,
             stop: change.stop.clone(),
+            images: Images::new(),
         };
         let aws = self.neighbours.get_mut(service).unwrap_or(&mut self.aws);
         aws.tasks.insert(reading.task.clone(), reading);
@@ -431,7 +432,12 @@ pub fn stopped(task_set: &str, task: &str, at: Timestamp) -> TaskChange {
             class: StopClass::Version,
             code: Arc::from("EssentialContainerExited"),
             reason: Arc::from("Essential container in task exited"),
-            containers: vec![ContainerExit { name: Arc::from("app"), exit_code: Some(1), reason: None }],
+            containers: vec![ContainerExit {
+                name: Arc::from("app"),
+                exit_code: Some(1),
+                reason: None,
+                image_digest: None,
+            }],
             target_group: None,
         }),
     }
