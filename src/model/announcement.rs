@@ -1,5 +1,6 @@
 //! Announcements: what the guardian tells the world on `EventBridge`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Evidence, IncidentId, ServiceKey, TaskSetId, Timestamp};
@@ -14,7 +15,7 @@ pub const USER_AGENT: &str = "app/taskset-guardian";
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// One event. Its serialization is the `detail`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Announcement {
     /// [`SCHEMA_VERSION`].
@@ -46,7 +47,7 @@ pub struct Announcement {
 }
 
 /// The five announcements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AnnouncementKind {
     /// The plan begins.
@@ -62,6 +63,15 @@ pub enum AnnouncementKind {
 }
 
 impl AnnouncementKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::RollbackStarted,
+        Self::RollbackCompleted,
+        Self::RollbackEscalated,
+        Self::RollbackHeld,
+        Self::DeploymentGraduated,
+    ];
+
     /// `detail-type` on `EventBridge`.
     pub const fn detail_type(self) -> &'static str {
         match self {

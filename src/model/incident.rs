@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::snapshot::Snapshot;
 use super::{Evidence, IncidentId, ServiceKey, TaskSetId, Timestamp};
 
 /// What is kept when everything else is gone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Incident {
     /// Stable: the same in logs, announcements and here.
     pub id: IncidentId,
@@ -39,10 +40,10 @@ pub struct Incident {
     /// Every changing call that was answered, with its outcome. At most 200.
     #[serde(default)]
     pub calls: Vec<CallRecord>,
-    /// How the service stood when the rollback was decided, and
+    /// How the service stood when the rollback was decided.
     #[serde(default)]
     pub before: Option<Arc<Snapshot>>,
-    /// when it was done, or a person was called.
+    /// How it stood when the rollback was done, or a person was called.
     #[serde(default)]
     pub after: Option<Arc<Snapshot>>,
     /// What other hands did after a decision that was only told, in observe mode or a dry run. At most 200 moments.
@@ -58,7 +59,7 @@ impl Incident {
 }
 
 /// One changing call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CallRecord {
     /// When it was sent; absent when that was before a restart of an older version.
     pub sent_at: Option<Timestamp>,
@@ -73,7 +74,7 @@ pub struct CallRecord {
 }
 
 /// One line of a timeline.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Moment {
     /// When.
     pub at: Timestamp,
@@ -82,7 +83,7 @@ pub struct Moment {
 }
 
 /// How an incident stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IncidentOutcome {
     /// The plan runs.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -160,7 +161,7 @@ impl TaskSet {
 }
 
 /// `status` of a task set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskSetStatus {
     /// Serves production, by the deployer's word.
@@ -174,7 +175,7 @@ pub enum TaskSetStatus {
 }
 
 /// `stabilityStatus` of a task set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stability {
     /// Running as desired, nothing pending, all health checks green.
@@ -184,7 +185,7 @@ pub enum Stability {
 }
 
 /// Targets of a group, by what the load balancer says of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetCounts {
     /// `healthy`.
     pub healthy: u32,
@@ -236,7 +237,7 @@ pub struct TaskReading {
 }
 
 /// One CloudWatch alarm, from an event or from `DescribeAlarms`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AlarmReading {
     /// Its name.
     pub name: AlarmName,
@@ -259,7 +260,7 @@ pub fn suppressed(by: &str) -> Arc<str> {
 }
 
 /// An alarm's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AlarmValue {
     /// Fine.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{AlarmName, AlarmReading, Scope, ServiceKey, TargetGroupArn, TaskArn, TaskSetId, Timestamp, TrafficRuleId};
@@ -73,7 +74,7 @@ pub struct TaskChange {
 }
 
 /// Why and when a task ended, as ECS tells it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Stop {
     /// When ECS began to stop it: `stoppingAt`, else `stoppedAt`, else the event's time.
     pub at: Timestamp,
@@ -90,7 +91,7 @@ pub struct Stop {
 }
 
 /// How one container ended.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerExit {
     /// Container name.
     pub name: Arc<str>,
@@ -107,7 +108,7 @@ pub struct ContainerExit {
 pub type Images = BTreeMap<Arc<str>, Arc<str>>;
 
 /// Whom a task's end speaks against. Decided by stop code *and* stopped reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StopClass {
     /// The version: it crashed, failed its health checks or could not start.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 const RULES: usize = 50;
 
 /// How a service stood.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshot {
     /// When it was read.
     pub at: Timestamp,
@@ -28,7 +29,7 @@ pub struct Snapshot {
 }
 
 /// One task set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskSetSnapshot {
     /// Which.
     pub id: TaskSetId,
@@ -49,7 +50,7 @@ pub struct TaskSetSnapshot {
 }
 
 /// One rule or default action.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleSnapshot {
     /// Its ARN, or its listener's.
     pub rule: String,
@@ -58,7 +59,7 @@ pub struct RuleSnapshot {
 }
 
 /// One task that ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EndedTask {
     /// Which.
     pub task: TaskArn,

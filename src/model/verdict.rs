@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{TaskSetId, Timestamp, humane};
@@ -50,7 +51,7 @@ impl fmt::Display for Verdict {
 }
 
 /// One threshold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Gate {
     /// `stability.task_failures` in `stability.window`.
@@ -81,7 +82,7 @@ impl fmt::Display for Gate {
 }
 
 /// Whose numbers they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// The task set that green replaces.
@@ -101,7 +102,7 @@ impl Role {
 }
 
 /// How a value is compared with its threshold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Comparator {
     /// At least.
     #[serde(rename = ">=")]
@@ -121,7 +122,7 @@ impl fmt::Display for Comparator {
 }
 
 /// What a value counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Distinct tasks.
@@ -153,7 +154,7 @@ impl Evidence {
 }
 
 /// What one gate found: number, comparator, threshold, time span, and the single facts behind the number.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
     /// Which threshold.
     pub gate: Gate,

@@ -2,102 +2,19 @@
 
 use std::fs;
 
-use regex_lite::Regex;
 use serde_json::{Value, json};
 use taskset_guardian::cli::schema::{Described, schema as print};
 use taskset_guardian::rules::{Code, compile, schema};
 
 use crate::{codes, file, files_of, gallery, in_project, protecting};
 
-/// Where a value does not fit. It knows what our schema uses, and panics at anything else: a keyword that nobody looks at
-/// would hold nothing.
-fn misfits(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
-    let keywords = schema.as_object().unwrap();
-    let mut expect = |fits: bool, keyword: &str| {
-        if !fits {
-            found.push(format!("{at}: {keyword}"));
-        }
-    };
-    for (keyword, wanted) in keywords {
-        match keyword.as_str() {
-            // For people; and what is looked into below.
-            "$schema" | "title" | "description" | "default" | "properties" | "items" => {}
-            "type" => expect(has_type(value, wanted.as_str().unwrap()), keyword),
-            "enum" => expect(wanted.as_array().unwrap().contains(value), keyword),
-            "const" => expect(wanted == value, keyword),
-            "anyOf" => expect(wanted.as_array().unwrap().iter().any(|one| fits(one, value)), keyword),
-            "not" => expect(!fits(wanted, value), keyword),
-            "pattern" => {
-                let pattern = Regex::new(wanted.as_str().unwrap()).unwrap();
-                expect(value.as_str().is_none_or(|text| pattern.is_match(text)), keyword);
-            }
-            "maxLength" => expect(size(value.as_str().map(|text| text.chars().count())) <= wanted.as_f64(), keyword),
-            "minimum" => expect(value.as_f64().is_none_or(|number| number >= wanted.as_f64().unwrap()), keyword),
-            "maximum" => expect(value.as_f64().is_none_or(|number| number <= wanted.as_f64().unwrap()), keyword),
-            "exclusiveMaximum" => {
-                expect(value.as_f64().is_none_or(|number| number < wanted.as_f64().unwrap()), keyword);
-            }
-            "minItems" => {
-                expect(value.as_array().is_none_or(|list| size(Some(list.len())) >= wanted.as_f64()), keyword);
-            }
-            "maxItems" => expect(size(value.as_array().map(Vec::len)) <= wanted.as_f64(), keyword),
-            "uniqueItems" => {
-                let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
-                expect((1..list.len()).all(|n| !list[..n].contains(&list[n])), keyword);
-            }
-            "required" => {
-                let mut names = wanted.as_array().unwrap().iter().map(|name| name.as_str().unwrap());
-                expect(value.as_object().is_none_or(|table| names.all(|name| table.contains_key(name))), keyword);
-            }
-            "additionalProperties" => {
-                assert_eq!(wanted, &json!(false));
-                let known = keywords["properties"].as_object().unwrap();
-                expect(value.as_object().is_none_or(|table| table.keys().all(|key| known.contains_key(key))), keyword);
-            }
-            _ => panic!("{at}: this test does not know the keyword {keyword}"),
-        }
-    }
-    if let (Some(known), Some(table)) = (keywords.get("properties"), value.as_object()) {
-        for (key, value) in table.iter().filter(|(key, _)| known.get(key).is_some()) {
-            misfits(&known[key], value, &format!("{at}/{key}"), found);
-        }
-    }
-    if let (Some(each), Some(list)) = (keywords.get("items"), value.as_array()) {
-        for (index, value) in list.iter().enumerate() {
-            misfits(each, value, &format!("{at}/{index}"), found);
-        }
-    }
-}
-
-fn size(count: Option<usize>) -> Option<f64> {
-    count.map(|count| f64::from(u32::try_from(count).unwrap()))
-}
-
-fn has_type(value: &Value, name: &str) -> bool {
-    match name {
-        "object" => value.is_object(),
-        "array" => value.is_array(),
-        "string" => value.is_string(),
-        "number" => value.is_number(),
-        "integer" => value.is_u64() || value.is_i64(),
-        "boolean" => value.is_boolean(),
-        _ => panic!("this test does not know the type {name}"),
-    }
-}
-
-fn fits(schema: &Value, value: &Value) -> bool {
-    let mut found = Vec::new();
-    misfits(schema, value, "", &mut found);
-    found.is_empty()
-}
-
 /// What does not fit of a rule file. `None` when it is no TOML.
 fn told_by_the_schema(text: &str) -> Option<Vec<String>> {
     // A byte order mark is the editor's business, not the schema's.
     let table: toml::Table = text.trim_start_matches('\u{feff}').parse().ok()?;
-    let mut found = Vec::new();
-    misfits(&schema(), &serde_json::to_value(table).unwrap(), "", &mut found);
-    Some(found)
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let value = serde_json::to_value(table).unwrap();
+    Some(validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect())
 }
 
 /// A key, as the schema has it.
