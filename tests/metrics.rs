@@ -376,7 +376,7 @@ fn task_sets_leave_no_series_behind() {
         driver.crash_of(&support::key(), &green, &format!("task-{number}"));
         let notes: Vec<_> = driver.notes.drain(..).map(|(_, note)| note).collect();
         began += notes.iter().filter(|note| matches!(note, Note::DeploymentBegan { .. })).count();
-        metrics.record(&Report { notes, touched: Vec::new() });
+        metrics.record(&Report { notes, ..Report::default() });
         let mut view = driver.engine.service(&support::key(), driver.now).unwrap();
         metrics.show(&view);
         // The others look the same.

@@ -5,6 +5,7 @@
 mod process;
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -302,4 +303,50 @@ async fn a_hold_is_written_with_its_reason_and_its_end() {
     assert!(left > Duration::from_mins(29) && left <= Duration::from_mins(30), "{left:?}");
     assert_eq!(stage.verb("release prod checkout").await.code, 0);
     assert!(stage.tags("checkout").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_from_outside_can_not_command_the_terminal() {
+    let stage = Stage::new().await;
+    let hostile = ApiError::client("AccessDeniedException", "\u{1b}[2J\u{1b}]0;all is well\u{7}not allowed");
+    stage.sandbox.with(|world| world.fail_next("DescribeServices", &hostile, 9));
+    let told = stage.verb("doctor prod/checkout").await;
+    assert!(told.out.contains("\u{fffd}[2J") && !told.out.contains('\u{1b}'), "{told:?}");
+    let refused = stage.verb("hold prod/checkout --for 30m --reason x").await;
+    assert!(refused.err.contains("\u{fffd}[2J") && !refused.err.contains('\u{1b}'), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_status_follows_the_worker_and_ends_when_it_is_told_to() {
+    let stage = Stage::new().await;
+    assert_eq!(stage.verb("register prod/checkout --rule web").await.code, 0);
+    let mut command = guardian(stage.directory.path(), &stage.sandbox.endpoint());
+    command.args(["status", "--watch", "--server", &format!("http://{}", stage.address)]);
+    let mut watching = Process::start("status", command, stage.directory.path());
+    let mut pipe = watching.stdout();
+    let (sender, screens) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut some = [0; 4096];
+        while let Ok(read @ 1..) = pipe.read(&mut some) {
+            if sender.send(String::from_utf8_lossy(&some[..read]).into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    let seen = std::cell::RefCell::new(String::new());
+    let shows = async |what: &str| {
+        eventually(&format!("status shows {what:?}"), async || {
+            seen.borrow_mut().extend(screens.try_iter());
+            seen.borrow().contains(what).then_some(())
+        })
+        .await;
+    };
+    shows(&stage.address).await;
+    let _worker = stage.worker();
+    shows("prod/checkout").await;
+    stage.deploy("checkout:88");
+    shows("rolled_back").await;
+    watching.interrupt();
+    let ended = eventually("it ends", async || watching.ended()).await;
+    assert_eq!(ended.code(), Some(0));
 }

@@ -295,3 +295,26 @@ async fn asked_to_end_it_waits_for_calls_in_flight_and_asked_again_it_ends_at_on
     let ended = eventually("it has ended", async || worker.ended()).await;
     assert_eq!(ended.code(), Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_id_leads_through_all_the_lines_of_a_rollback() {
+    let stage = Stage::new(crashing()).await;
+    let worker = stage.worker(&[]);
+    stage.announces("Rollback Completed").await;
+    let id = stage.announced()[0].1["incident"].as_str().unwrap().to_owned();
+    let log = eventually("the log tells of the end", async || {
+        let log = worker.said();
+        log.contains("is rolled back").then_some(log)
+    })
+    .await;
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let says = |line: &Value, what: &str| line["message"].as_str().is_some_and(|message| message.contains(what));
+    let of_service: Vec<_> = lines.iter().filter(|line| line["service"] == "prod/checkout").collect();
+    let from = of_service.iter().position(|line| says(line, "the guardian rolls back")).unwrap();
+    let to = of_service.iter().position(|line| says(line, "is rolled back")).unwrap();
+    let unnamed: Vec<_> = of_service[from..=to].iter().filter(|line| line["incident"] != id.as_str()).collect();
+    assert!(unnamed.is_empty() && to - from > 5, "{unnamed:#?}");
+    for secret in ["AKIA", "\"test\"", "SECRET"] {
+        assert!(!log.contains(secret), "{secret}");
+    }
+}

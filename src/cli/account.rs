@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use super::text::printable;
 use crate::aws::{Aws, Endpoint};
 use crate::model::{Ask, CallError, Observation, ServiceKey, tags};
 use crate::ports::Recorder;
@@ -106,7 +107,7 @@ pub(super) fn rule_for(rules: &RuleSet, service: &ServiceKey, said: &tags::Tags)
 
 /// A line of the narration. Nobody may read it; the result says it too.
 pub(super) fn say(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", printable(&text.to_string()));
 }
 
 #[cfg(test)]

@@ -156,7 +156,10 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         // Nobody reads stderr any more: the exit code says it.
-        let _ = writeln!(io::stderr(), "error: {error:#}");
+        let said = format!("error: {error:#}");
+        // Some errors show a line with a caret below it.
+        let lines = said.lines().map(text::printable).collect::<Vec<_>>();
+        let _ = writeln!(io::stderr(), "{}", lines.join("\n"));
         ExitCode::from(2)
     })
 }

@@ -13,6 +13,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::account::{ServiceArg, connect, observe, rule_for, rules_in, say};
+use super::text::printable;
 use super::{Output, doctor, plan, write_json};
 use crate::aws::Aws;
 use crate::engine::{Rehearsal, rehearse};
@@ -168,7 +169,7 @@ async fn order(
     }
     let out = &mut anstream::stdout().lock();
     match output {
-        Output::Text => writeln!(out, "{story}")?,
+        Output::Text => writeln!(out, "{}", printable(story))?,
         Output::Json => write_json(&Ordered { service: service.to_string(), tags: said }, out)?,
     }
     Ok(ExitCode::SUCCESS)

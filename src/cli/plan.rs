@@ -2,18 +2,19 @@
 
 use std::io::{self, Write};
 
+use super::text::printable;
 use crate::engine::Rehearsal;
 use crate::model::{Action, Write as Call, humane};
 
 /// For people: every changing call, in order.
 pub(super) fn write(rehearsal: &Rehearsal, out: &mut dyn Write) -> io::Result<()> {
     let Rehearsal { green, calls, completes, ending, .. } = rehearsal;
-    writeln!(out, "  a rollback of {green} would")?;
+    writeln!(out, "  a rollback of {} would", printable(green.as_str()))?;
     for (after, call) in calls {
-        writeln!(out, "    {:>7}  {}", format!("+{}", humane(*after)), told(call))?;
+        writeln!(out, "    {:>7}  {}", format!("+{}", humane(*after)), printable(&told(call)))?;
     }
     let end = if *completes { "and end" } else { "and NOT end" };
-    writeln!(out, "             {end}: {ending}")
+    writeln!(out, "             {end}: {}", printable(ending))
 }
 
 fn told(call: &Call) -> String {

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::account::{ServiceArg, say};
 use super::server::{ServerArg, service};
+use super::text::printable;
 use super::{Output, write_json};
 use crate::model::{ServiceKey, humane};
 
@@ -126,7 +127,7 @@ fn show(verdict: &Verdict, output: Output) -> anyhow::Result<()> {
         Output::Text => {
             let Verdict { service, task_set, phase, why, incident } = verdict;
             let incident = incident.as_ref().map_or_else(String::new, |id| format!(" ({id})"));
-            writeln!(out, "{service} {task_set}: {phase}: {why}{incident}")?;
+            writeln!(out, "{}", printable(&format!("{service} {task_set}: {phase}: {why}{incident}")))?;
         }
         Output::Json => {
             write_json(verdict, out)?;
@@ -154,7 +155,9 @@ pub(super) async fn quarantined(args: &QuarantinedArgs, output: Output) -> anyho
         (Output::Text, Some(one)) => {
             let text = |name: &str| one[name].as_str().unwrap_or("?").to_owned();
             let (since, until, incident) = (text("since"), text("until"), text("incident"));
-            writeln!(out, "{wanted} is in quarantine for {key}: rolled back at {since} ({incident}), until {until}")?;
+            let story =
+                format!("{wanted} is in quarantine for {key}: rolled back at {since} ({incident}), until {until}");
+            writeln!(out, "{}", printable(&story))?;
         }
     }
     Ok(ExitCode::from(u8::from(found.is_some())))

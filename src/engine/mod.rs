@@ -45,8 +45,8 @@ pub use status::{DeploymentView, GateView, QuarantineView, ServiceView, StatusVi
 use self::brakes::Brakes;
 use self::index::Index;
 use self::out::{Out, Outbox};
-use self::partition::{Kept, Partition, Soft};
-use crate::model::{EffectId, Outcome, ServiceKey, Timestamp};
+use self::partition::{Deployment, Kept, Partition, Soft};
+use crate::model::{Announcement, EffectId, Outcome, ServiceKey, Timestamp};
 use crate::rules::{Rule, RuleSet};
 
 /// All that the guardian knows.
@@ -106,6 +106,10 @@ impl Engine {
         step.report.touched.dedup();
         for key in &step.report.touched {
             self.settle(now, key, &mut step.effects);
+            let deployment = self.state.services.get(key).and_then(|partition| partition.kept.deployment.as_ref());
+            if let Some(incident) = deployment.and_then(Deployment::incident_id) {
+                step.report.incidents.insert(key.clone(), incident.clone());
+            }
         }
         step
     }
@@ -256,9 +260,11 @@ fn done(
     outcome: &Outcome,
     out: &mut Out<'_>,
 ) {
-    if let Some((delivered, detail_type)) = out.outbox.done(out.now, id, outcome) {
+    if let Some((delivered, announcement)) = out.outbox.done(out.now, id, outcome) {
         out.step.changed |= delivered;
-        out.note(Note::Announced { detail_type, outcome: outcome.clone() });
+        let Announcement { kind, service, incident, .. } = announcement;
+        let detail_type = kind.detail_type();
+        out.note(Note::Announced { service, incident, detail_type, outcome: outcome.clone() });
     } else if let Some(key) = index.service_of(id).cloned()
         && let Some(partition) = services.get_mut(&key)
     {

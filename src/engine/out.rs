@@ -128,9 +128,9 @@ struct Pending {
 
 impl Outbox {
     /// Takes the answer to an announcement. `None` when the id is not one. True when it was delivered.
-    pub(super) fn done(&mut self, now: Timestamp, id: EffectId, outcome: &Outcome) -> Option<(bool, &'static str)> {
+    pub(super) fn done(&mut self, now: Timestamp, id: EffectId, outcome: &Outcome) -> Option<(bool, Announcement)> {
         let pending = self.pending.get_mut(&id)?;
-        let detail_type = pending.announcement.kind.detail_type();
+        let announcement = pending.announcement.clone();
         let delivered = matches!(outcome, Outcome::Applied | Outcome::AlreadyDone | Outcome::Suppressed);
         if delivered {
             self.pending.remove(&id);
@@ -139,7 +139,7 @@ impl Outbox {
             pending.tries = pending.tries.saturating_add(1);
             pending.retry_at = Some(now.plus(wait));
         }
-        Some((delivered, detail_type))
+        Some((delivered, announcement))
     }
 
     /// When the next try is due.

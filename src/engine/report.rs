@@ -1,5 +1,6 @@
 //! What a step found and decided, as data. Logs, metrics, the demo's timeline and the page are renderings of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,6 +16,8 @@ pub struct Report {
     pub notes: Vec<Note>,
     /// Services whose [`super::ServiceView`] may have changed.
     pub touched: Vec<ServiceKey>,
+    /// The incident of those of them whose deployment has one.
+    pub incidents: BTreeMap<ServiceKey, IncidentId>,
 }
 
 /// One thing that happened.
@@ -163,6 +166,10 @@ pub enum Note {
     },
     /// An announcement was delivered, or not.
     Announced {
+        /// Which service.
+        service: ServiceKey,
+        /// Of what. Absent for a graduation.
+        incident: Option<IncidentId>,
         /// As in `Rollback Started`.
         detail_type: &'static str,
         /// How it ended.
@@ -188,8 +195,9 @@ impl Note {
             | Self::Graduated { service, .. }
             | Self::Unread { service, .. }
             | Self::NotReady { service, .. }
-            | Self::Witnessed { service, .. } => Some(service),
-            Self::Brake { .. } | Self::Announced { .. } => None,
+            | Self::Witnessed { service, .. }
+            | Self::Announced { service, .. } => Some(service),
+            Self::Brake { .. } => None,
         }
     }
 }

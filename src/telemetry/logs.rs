@@ -72,6 +72,8 @@ pub fn log_report(report: &Report) {
     for note in &report.notes {
         if let Some((level, sentence)) = narrate(note) {
             let Subject { service, incident, task_set } = subject(note);
+            // So that one id leads through all the lines of a rollback.
+            let incident = incident.or_else(|| report.incidents.get(service?));
             let service = service.map(ToString::to_string);
             let (service, incident, task_set) =
                 (service.as_deref(), incident.map(IncidentId::as_str), task_set.map(TaskSetId::as_str));
@@ -106,6 +108,7 @@ fn subject(note: &Note) -> Subject<'_> {
             (Some(incident), evidence.first().map(|evidence| &evidence.task_set))
         }
         Note::Closed { incident, .. } => (Some(incident), None),
+        Note::Announced { incident, .. } => (incident.as_ref(), None),
         _ => (None, None),
     };
     Subject { service: note.service(), incident, task_set }
@@ -147,7 +150,7 @@ mod tests {
             why: "blue is gone".into(),
         };
         tracing::subscriber::with_default(subscriber, || {
-            log_report(&Report { notes: vec![closed], touched: Vec::new() });
+            log_report(&Report { notes: vec![closed], ..Report::default() });
         });
         let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();

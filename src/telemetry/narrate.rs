@@ -68,7 +68,7 @@ pub fn narrate(note: &Note) -> Option<(Level, String)> {
         }
         Note::Brake { engaged: true, why } => (Level::ERROR, format!("Rollbacks are held: {why}")),
         Note::Brake { engaged: false, why } => (Level::WARN, format!("Rollbacks are allowed again: {why}")),
-        Note::Announced { detail_type, outcome } => {
+        Note::Announced { service: _, incident: _, detail_type, outcome } => {
             (level_of(outcome, Level::DEBUG), format!("Announcement {detail_type:?}: {outcome}"))
         }
     };
@@ -163,7 +163,12 @@ mod tests {
             Note::Graduated { service: service.clone(), green, why: "bake is over".into() },
             Note::NotReady { service: service.clone(), why: "controller is ECS".into() },
             Note::Witnessed { service, what: "green was made PRIMARY".into() },
-            Note::Announced { detail_type: "Rollback Started", outcome: Outcome::Applied },
+            Note::Announced {
+                service: ServiceKey::new("prod", "checkout"),
+                incident: None,
+                detail_type: "Rollback Started",
+                outcome: Outcome::Applied,
+            },
         ];
         let story: Vec<_> = notes
             .iter()

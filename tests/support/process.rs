@@ -42,9 +42,23 @@ impl Process {
         self.child.stdout.take().unwrap()
     }
 
+    /// What it has said on stderr so far.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Asks it to end, as ECS does.
     pub(crate) fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        self.signal("-TERM");
+    }
+
+    /// Asks it to end, as Ctrl-C does.
+    pub(crate) fn interrupt(&self) {
+        self.signal("-INT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success(), "{} is gone already", self.name);
     }
 
@@ -60,8 +74,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-            eprintln!("---- {} said ----\n{said}", self.name);
+            eprintln!("---- {} said ----\n{}", self.name, self.said());
         }
     }
 }

@@ -115,7 +115,12 @@ mod tests {
     #[test]
     fn a_warning_about_nobody_in_particular_is_told_and_other_such_notes_are_not() {
         let about = ServiceKey::new("prod", "checkout");
-        let announced = |outcome| Note::Announced { detail_type: "Rollback Held", outcome };
+        let announced = |outcome| Note::Announced {
+            service: ServiceKey::new("prod", "checkout"),
+            incident: None,
+            detail_type: "Rollback Held",
+            outcome,
+        };
         assert_eq!(from_guardian(&announced(Outcome::Applied), &about, BEGIN), None);
         let expired = from_guardian(&announced(Outcome::Expired), &about, BEGIN).unwrap();
         assert!(expired.what.contains("Rollback Held"), "{expired:?}");

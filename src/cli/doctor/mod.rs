@@ -18,6 +18,7 @@ use serde_json::Value;
 use self::delivery::Way;
 use super::account::{self, connect, rule_for, rules_in};
 use super::server::ServerArg;
+use super::text::printable;
 use super::{Output, plan, write_json};
 use crate::aws::{Aws, Writer};
 use crate::engine::{Check, CheckVerdict, Rehearsal, examine, rehearse, rehearse_next};
@@ -212,7 +213,7 @@ fn time_to_safe(rehearsal: &Rehearsal, round: Duration) -> Check {
 pub(super) fn write(examined: &Examined, out: &mut dyn Write) -> io::Result<()> {
     let Examined { service, ready, rule: _, checks, rollback } = examined;
     let verdict = if *ready { "could be rolled back now" } else { "could NOT be rolled back now" };
-    writeln!(out, "{service} {verdict}")?;
+    writeln!(out, "{} {verdict}", printable(service))?;
     for Check { check, verdict, what, cure } in checks {
         let mark = match verdict {
             CheckVerdict::Fine => "ok  ",
@@ -220,9 +221,9 @@ pub(super) fn write(examined: &Examined, out: &mut dyn Write) -> io::Result<()> 
             CheckVerdict::Warning => "warn",
             CheckVerdict::Blocks => "FAIL",
         };
-        writeln!(out, "  {mark}  {check:<11} {what}")?;
+        writeln!(out, "  {mark}  {check:<11} {}", printable(what))?;
         if let Some(cure) = cure {
-            writeln!(out, "        {:<11} -> {cure}", "")?;
+            writeln!(out, "        {:<11} -> {}", "", printable(cure))?;
         }
     }
     if let Some(rollback) = rollback {

@@ -464,7 +464,7 @@ mod tests {
         let alarm = |name| Gate::Alarm(AlarmName::new(name));
         let judged = |findings| {
             let note = Note::Judged { service: key(), verdict: Verdict::Watching, news: false, findings };
-            metrics.record(&Report { notes: vec![note], touched: Vec::new() });
+            metrics.record(&Report { notes: vec![note], ..Report::default() });
         };
         let gate =
             |name| format!("taskset_guardian_gate_ratio{{cluster=\"prod\",gate=\"{name}\",service=\"checkout\"}}");
@@ -523,7 +523,7 @@ mod tests {
                 why: String::new(),
             },
         ];
-        metrics.record(&Report { notes, touched: Vec::new() });
+        metrics.record(&Report { notes, ..Report::default() });
         for line in [
             "taskset_guardian_signals_total{kind=\"task_stopped\"} 1",
             "taskset_guardian_verdicts_total{verdict=\"breached\"} 1",
