@@ -4,11 +4,18 @@
 #[path = "support/process.rs"]
 mod process;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use taskset_guardian::model::ServiceKey;
+use taskset_guardian::ports::Clock as _;
+use taskset_guardian::runtime::SystemClock;
+use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
+use taskset_guardian::sandbox::world::{Act, Crash, ServiceSetup, Setup, Version, World};
 
 use process::{Process, free_address, guardian};
 
@@ -72,6 +79,20 @@ impl Tab {
         self.ask("Runtime.evaluate", &params)["result"]["value"].clone()
     }
 
+    /// A picture for whoever wants to look: `PAGE_PICTURES` names the directory.
+    fn picture(&mut self, name: &str) {
+        let Some(directory) = std::env::var_os("PAGE_PICTURES") else { return };
+        let taken = self.ask("Page.captureScreenshot", &json!({ "format": "png", "captureBeyondViewport": false }));
+        let text = taken["data"].as_str().unwrap();
+        let mut decode = Command::new("base64").arg("-d").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = decode.stdin.take().unwrap();
+        let text = text.to_owned();
+        let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
+        let picture = decode.wait_with_output().unwrap().stdout;
+        writer.join().unwrap();
+        std::fs::write(std::path::Path::new(&directory).join(name), picture).unwrap();
+    }
+
     /// Looks until the expression has one of the values, and says which it had on the way.
     fn until(&mut self, expression: &str, wanted: &str) -> Vec<String> {
         let begun = Instant::now();
@@ -96,6 +117,8 @@ impl Drop for Tab {
         let _ = self.child.wait();
     }
 }
+
+const OVERFLOWS: &str = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
 
 const PHASE: &str = "document.querySelector('[data-phase]')?.dataset.phase";
 
@@ -122,6 +145,56 @@ fn the_phase_changes_on_the_page_without_a_reload() {
     tab.evaluate("document.querySelector('details').open = true; document.querySelector('details').dataset.old = 1");
     tab.until("String(document.querySelector('details').dataset.old)", "undefined");
     assert_eq!(tab.evaluate("document.querySelector('details').open"), true);
-    let overflows = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
-    assert_eq!(tab.evaluate(overflows), false, "a phone need not scroll sideways");
+    assert_eq!(tab.evaluate(OVERFLOWS), false, "a phone need not scroll sideways");
+}
+
+/// A worker with so many services, one of which is being rolled back and waits for its drain.
+fn many(count: usize) -> Setup {
+    let crash = Crash { after: Duration::from_secs(1), exit_code: 1, out_of_memory: false };
+    let bad = Version { start_delay: Duration::from_secs(1), crash: Some(crash), ..Version::default() };
+    let service = |number: usize| {
+        let deploys = number == count / 2;
+        let create = Act::CreateTaskSet { version: "checkout:88".to_owned(), scale: 100.0 };
+        let script =
+            [(Duration::from_secs(20), create), (Duration::from_secs(21), Act::SetWeights { blue: 90, green: 10 })];
+        ServiceSetup {
+            key: ServiceKey::new("prod", format!("team-{}-service-{number:03}", number % 7)),
+            requests_per_second: if deploys { 100 } else { 0 },
+            script: if deploys { script.into() } else { Vec::new() },
+            ..ServiceSetup::default()
+        }
+    };
+    let drain = Duration::from_mins(10);
+    let versions = BTreeMap::from([("checkout:88".to_owned(), bad)]);
+    Setup { services: (0..count).map(service).collect(), versions, drain, ..Setup::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn two_hundred_services_and_a_rollback_are_looked_at_on_a_phone_and_on_a_desk() {
+    let world = World::new(7, SystemClock.now(), many(200));
+    let sandbox = Sandbox::start(world, Arc::new(SystemClock), WireSettings::default()).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("rules")).unwrap();
+    let rule = "name = \"all\"\n[[protect]]\ncluster = \"prod\"\nservice = \"*\"\n[rollback]\ndrain = \"10m\"\n";
+    std::fs::write(directory.path().join("rules/all.toml"), rule).unwrap();
+    let address = free_address();
+    let mut command = guardian(directory.path(), &sandbox.endpoint());
+    let queue = "http://sandbox/queue/taskset-guardian";
+    command.args(["run", "--queue-url", queue, "--rules", "rules", "--sweep", "10s", "--listen", &address]);
+    let _worker = Process::start("worker", command, directory.path());
+    process::eventually("the worker answers", async || process::get(&address, "/status")).await;
+    let looked = tokio::task::spawn_blocking(move || {
+        for width in [1280, 390] {
+            let profile = directory.path().join(format!("profile-{width}"));
+            let mut tab = Tab::open(&format!("http://{address}/"), width, &profile);
+            tab.until(PHASE, "rolling_back");
+            tab.until("String(document.body.innerText.match(/team-\\d-service-\\d{3}/g)?.length >= 200)", "true");
+            assert_eq!(tab.evaluate(OVERFLOWS), false, "{width} px: nobody need scroll sideways");
+            tab.picture(&format!("rolling-back-{width}.png"));
+            tab.evaluate("window.scrollTo(0, document.body.scrollHeight)");
+            tab.picture(&format!("services-{width}.png"));
+        }
+    });
+    looked.await.unwrap();
 }
