@@ -23,6 +23,8 @@ pub(crate) struct MemoryTable {
     /// What becomes of the next changes; afterwards all goes well.
     pub(crate) faults: Mutex<VecDeque<Option<Fault>>>,
     pub(crate) changes: Mutex<usize>,
+    /// Times that a partition was listed.
+    pub(crate) lists: Mutex<usize>,
 }
 
 fn broken() -> CallError {
@@ -73,6 +75,7 @@ impl Table for MemoryTable {
     }
 
     async fn list(&self, partition: &str) -> Result<Vec<(RowKey, Fields)>, CallError> {
+        *self.lists.lock().unwrap() += 1;
         let rows = self.rows.lock().unwrap();
         let of = rows.iter().filter(|(key, _)| key.partition == partition);
         Ok(of.map(|(key, fields)| (key.clone(), fields.clone())).collect())

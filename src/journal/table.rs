@@ -8,8 +8,9 @@
 //! A commit whose answer was lost may or may not be in force. It is kept, and the caller's retry of the same batch is
 //! the same commit again; before anything else is written, a seal on the head makes sure that it can't be applied later.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +34,55 @@ pub struct TableJournal {
     /// Of the lease as it was last acquired; 0 before.
     epoch: AtomicU64,
     state: Mutex<State>,
+    /// Kept in memory: only the holder of the lease writes incidents, and whoever looks at the status page asks for them every
+    /// two seconds.
+    recent: std::sync::Mutex<Recent>,
+}
+
+/// Incidents that are kept in memory.
+const RECENT: usize = 200;
+
+/// The newest incidents, newest first.
+#[derive(Default)]
+struct Recent {
+    incidents: Vec<Incident>,
+    /// Those of earlier tenures were read.
+    filled: bool,
+    /// The table has older ones too.
+    has_more: bool,
+}
+
+impl Recent {
+    /// What was written in this tenure is newer than what the table gave meanwhile.
+    fn fill(&mut self, stored: Vec<Incident>) {
+        let known: BTreeSet<_> = self.incidents.iter().map(|incident| incident.id.clone()).collect();
+        self.incidents.extend(stored.into_iter().filter(|incident| !known.contains(&incident.id)));
+        self.filled = true;
+        self.settle();
+    }
+
+    fn keep(&mut self, written: &[Incident]) {
+        for incident in written {
+            self.incidents.retain(|other| other.id != incident.id);
+            self.incidents.push(incident.clone());
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        newest_first(&mut self.incidents);
+        self.has_more |= self.incidents.len() > RECENT;
+        self.incidents.truncate(RECENT);
+    }
+
+    fn answer(&self, limit: usize) -> Option<Vec<Incident>> {
+        let known = self.filled && (!self.has_more || limit <= self.incidents.len());
+        known.then(|| self.incidents.iter().take(limit).cloned().collect())
+    }
+}
+
+fn newest_first(incidents: &mut [Incident]) {
+    incidents.sort_by(|a, b| (b.detected_at, b.id.as_str()).cmp(&(a.detected_at, a.id.as_str())));
 }
 
 #[derive(Default)]
@@ -56,9 +106,14 @@ impl TableJournal {
             holder: holder.to_owned(),
             epoch: AtomicU64::new(0),
             state: Mutex::default(),
+            recent: std::sync::Mutex::default(),
         };
         journal.stored_head("open").await?;
         Ok(journal)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, what: &str, cause: impl Into<String>) -> JournalError {
@@ -182,6 +237,7 @@ impl Journal for TableJournal {
         const WHAT: &str = "read";
         let mut state = self.state.lock().await;
         *state = State::default();
+        *self.recent() = Recent::default();
         let head = self.claim(WHAT).await?;
         let mut recovered = Recovered::default();
 
@@ -234,8 +290,14 @@ impl Journal for TableJournal {
             Commit::new(head, Head { next: head.next + 1, ..head }, rows)
         };
         let mut state = self.state.lock().await;
+        // Should this fail or be given up, the table may have what memory has not.
+        let filled = std::mem::take(&mut self.recent().filled);
         let commit = self.commit(WHAT, &mut state, make).await?;
         state.covered.extend(commit.keys_in(ENTRIES));
+        self.recent().filled |= filled;
+        if !incidents.is_empty() {
+            self.recent().keep(incidents);
+        }
         Ok(())
     }
 
@@ -255,6 +317,9 @@ impl Journal for TableJournal {
 
     async fn incidents(&self, limit: usize) -> Result<Vec<Incident>, JournalError> {
         const WHAT: &str = "read incidents of";
+        if let Some(incidents) = self.recent().answer(limit) {
+            return Ok(incidents);
+        }
         let mut incidents = Vec::new();
         for (id, rows) in layout::by_name(self.rows(WHAT, INCIDENTS).await?) {
             // The table lets rows expire one by one; what is left of an incident then is none.
@@ -263,9 +328,10 @@ impl Journal for TableJournal {
                 serde_json::from_slice(&json).map_err(|error| self.failed(WHAT, format!("incident {id}: {error}")))?;
             incidents.push(incident);
         }
-        incidents.sort_by(|a, b| (b.detected_at, b.id.as_str()).cmp(&(a.detected_at, a.id.as_str())));
-        incidents.truncate(limit);
-        Ok(incidents)
+        newest_first(&mut incidents);
+        let asked = incidents.iter().take(limit).cloned().collect();
+        self.recent().fill(incidents);
+        Ok(asked)
     }
 }
 

@@ -397,3 +397,29 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn whoever_watches_the_page_does_not_read_the_table_again_and_again() {
+    let table: Arc<MemoryTable> = Arc::default();
+    let earlier = holder(&table, "first").await;
+    earlier.append(bytes(&["a"]), &[incident("old", 1, IncidentOutcome::Open)]).await.unwrap();
+    let journal = holder(&table, "second").await;
+    // Written before anybody looks, and after.
+    journal.append(bytes(&["b"]), &[incident("old", 1, IncidentOutcome::Escalated)]).await.unwrap();
+    let ids = |found: &[Incident]| found.iter().map(|i| (i.id.to_string(), i.outcome)).collect::<Vec<_>>();
+    let old = ("old".to_owned(), IncidentOutcome::Escalated);
+    assert_eq!(ids(&journal.incidents(9).await.unwrap()), [old.clone()]);
+    let read = *table.lists.lock().unwrap();
+    journal.append(bytes(&["c"]), &[incident("new", 2, IncidentOutcome::Open)]).await.unwrap();
+    journal.append(bytes(&["d"]), &[incident("new", 2, IncidentOutcome::RolledBack)]).await.unwrap();
+    let new = ("new".to_owned(), IncidentOutcome::RolledBack);
+    assert_eq!(ids(&journal.incidents(9).await.unwrap()), [new.clone(), old]);
+    assert_eq!(ids(&journal.incidents(1).await.unwrap()), [new]);
+    assert_eq!(*table.lists.lock().unwrap(), read);
+    // More than memory keeps: the table has them all.
+    let many: Vec<_> = (0..250).map(|n| incident(&format!("i{n}"), 10 + n, IncidentOutcome::Held)).collect();
+    journal.append(bytes(&["e"]), &many).await.unwrap();
+    assert_eq!(journal.incidents(200).await.unwrap().len(), 200);
+    assert_eq!(*table.lists.lock().unwrap(), read);
+    assert_eq!(journal.incidents(1000).await.unwrap().len(), 252);
+}
