@@ -146,6 +146,7 @@ async fn guard(args: &RunArgs) -> anyhow::Result<()> {
     let serving = tokio::spawn(http::serve(listener, handle, done.clone()));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        revision = env!("TASKSET_GUARDIAN_REVISION"),
         dry_run = args.dry_run,
         "Guarding; metrics and status at http://{}/",
         args.listen
