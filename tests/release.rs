@@ -23,6 +23,8 @@ use process::{Process, eventually, free_address, guardian};
 /// A check that takes longer would be ended by ECS, which then can't say why: 5 s is its default.
 const CHECK_TAKES: Duration = Duration::from_secs(5);
 
+const SECRET: &str = "wJalrXUtnFEMI-K7MDENG";
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
@@ -46,7 +48,7 @@ fn version_and_revision_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_is_healthy_wherever_it_listens_as_long_as_it_answers() {
+async fn a_worker_is_healthy_wherever_it_listens_and_keeps_its_secrets() {
     let world = World::new(7, SystemClock.now(), Setup::default());
     let sandbox = Sandbox::start(world, Arc::new(SystemClock), WireSettings::default()).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -59,6 +61,8 @@ async fn a_worker_is_healthy_wherever_it_listens_as_long_as_it_answers() {
     let mut command = guardian(directory.path(), &sandbox.endpoint());
     command.args(["run", "--queue-url", "http://sandbox/queue/taskset-guardian"]);
     command.env("TASKSET_GUARDIAN_LISTEN", &everywhere);
+    // Nobody logs so much, but somebody may.
+    command.env("TASKSET_GUARDIAN_LOG", "trace").env("AWS_SECRET_ACCESS_KEY", SECRET).env("AWS_SESSION_TOKEN", SECRET);
     let worker = Process::start("worker", command, directory.path());
 
     let check = |arguments: &[&str]| verb(arguments).env("TASKSET_GUARDIAN_LISTEN", &everywhere).output().unwrap();
@@ -70,6 +74,11 @@ async fn a_worker_is_healthy_wherever_it_listens_as_long_as_it_answers() {
     assert_eq!(said(&verb(&["healthcheck", "--server", &server]).output().unwrap()).0, Some(0));
 
     drop(worker);
+    let log = std::fs::read_to_string(directory.path().join("worker.log")).unwrap();
+    assert!(log.contains("DescribeServices") || log.contains("ReceiveMessage"), "the SDK logs its requests");
+    let leak = log.lines().find(|line| line.contains(SECRET) || line.contains("Signature="));
+    assert_eq!(leak, None, "a secret is in the log");
+
     let (code, out) = said(&check(&["healthcheck"]));
     assert_eq!((code, out.starts_with("unhealthy: ")), (Some(1), true), "{out}");
     assert!(out.contains(&format!("http://127.0.0.1:{port}/healthz")), "{out}");
