@@ -6,8 +6,8 @@
 //! $ FLEET_SERVICES=1000 FLEET_REGISTERED=1000 FLEET_SWEEP=30 cargo test --release --test fleet -- --nocapture
 //! ```
 //!
-//! `FLEET_BALANCED=1` puts the services behind a load balancer with one listener. Where they are too many, it says by how
-//! much, and fails.
+//! `FLEET_BALANCED=1` puts each service behind a load balancer with one listener. Where they are too many, it says by how much,
+//! and fails. `FLEET_ELB_READS=1000` takes away the pace at which the worker reads load balancers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic, and tells figures")]
 
 #[path = "support/figures.rs"]
@@ -67,6 +67,31 @@ struct Account {
     services: Bucket,
     /// Elastic Load Balancing, "non-mutating".
     balancers: Bucket,
+    /// The listener of each service. The world's are all on one load balancer; here each has its own.
+    listeners: BTreeMap<String, String>,
+}
+
+impl Account {
+    fn new(mut world: World) -> Self {
+        let listeners = listeners(&mut world);
+        Self { world, services: Bucket::new(100.0, 20.0), balancers: Bucket::new(40.0, 10.0), listeners }
+    }
+}
+
+/// By the name of the service.
+fn listeners(world: &mut World) -> BTreeMap<String, String> {
+    let all = Call::DescribeListeners { load_balancer: None, arns: Vec::new() };
+    let Ok(Reply::Listeners(all)) = world.call(all) else { return BTreeMap::new() };
+    let mut listeners = BTreeMap::new();
+    for listener in all {
+        let rules = Call::DescribeRules { listener: Some(listener.arn.clone()), arns: Vec::new() };
+        let Reply::Rules(rules) = world.call(rules).unwrap() else { panic!() };
+        let text = format!("{rules:?}");
+        let (_, from_name) = text.split_once("targetgroup/").unwrap();
+        let (group, _) = from_name.split_once('/').unwrap();
+        listeners.insert(group.trim_end_matches("-blue").trim_end_matches("-green").to_owned(), listener.arn);
+    }
+    listeners
 }
 
 impl Backend for Account {
@@ -79,7 +104,21 @@ impl Backend for Account {
             | Call::DescribeTargetHealth { .. } => self.balancers.take()?,
             _ => {}
         }
-        self.world.call(call)
+        let call = match call {
+            Call::DescribeListeners { load_balancer: Some(own), .. } => {
+                let (_, service) = own.rsplit_once('/').unwrap();
+                Call::DescribeListeners { load_balancer: None, arns: vec![self.listeners[service].clone()] }
+            }
+            other => other,
+        };
+        let mut reply = self.world.call(call)?;
+        if let Reply::TargetGroups(groups) = &mut reply {
+            for group in groups {
+                let service = group.name.trim_end_matches("-blue").trim_end_matches("-green");
+                group.load_balancers.iter_mut().for_each(|arn| *arn = format!("{arn}/{service}"));
+            }
+        }
+        Ok(reply)
     }
 }
 
@@ -138,8 +177,7 @@ async fn sweeps_of_a_large_account_stay_within_what_aws_allows() {
     };
     let setup = Setup { services: (0..all).map(service).collect(), ..Setup::default() };
     let world = World::new(7, SystemClock.now(), setup);
-    let account = Account { world, services: Bucket::new(100.0, 20.0), balancers: Bucket::new(40.0, 10.0) };
-    let sandbox = Sandbox::start(account, Arc::new(SystemClock), WireSettings::default()).await.unwrap();
+    let sandbox = Sandbox::start(Account::new(world), Arc::new(SystemClock), WireSettings::default()).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("rules")).unwrap();
     std::fs::write(directory.path().join("rules/web.toml"), "name = \"web\"\n").unwrap();
@@ -148,6 +186,7 @@ async fn sweeps_of_a_large_account_stay_within_what_aws_allows() {
     let mut command = guardian(directory.path(), &sandbox.endpoint());
     command.args(["run", "--queue-url", "http://sandbox/queue/taskset-guardian", "--listen", &address]);
     command.args(["--sweep", &format!("{}s", sweep.as_secs())]);
+    command.env("TASKSET_GUARDIAN_ELB_READS", figures::set("FLEET_ELB_READS", 8).to_string());
     let began = Instant::now();
     let _worker = Process::start("worker", command, directory.path());
 

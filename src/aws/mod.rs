@@ -14,6 +14,7 @@ mod ecs;
 mod elb;
 mod errors;
 mod eventbridge;
+mod pace;
 mod sqs;
 mod tagging;
 mod unread;
@@ -36,6 +37,7 @@ pub use self::dynamodb::DynamoTable;
 pub use self::ecs::Ecs;
 pub use self::elb::Elb;
 pub use self::eventbridge::Bus;
+use self::pace::Pace;
 pub use self::sqs::Queue;
 pub use self::tagging::Tagging;
 use crate::model::{CallError, ErrorClass, Timestamp};
@@ -73,6 +75,7 @@ pub struct Aws {
     ecs: aws_sdk_ecs::Client,
     elb: aws_sdk_elasticloadbalancingv2::Client,
     calls: Calls,
+    pace: Arc<Pace>,
 }
 
 impl Aws {
@@ -100,7 +103,13 @@ impl Aws {
         }
         let ecs = aws_sdk_ecs::Client::new(&config);
         let elb = aws_sdk_elasticloadbalancingv2::Client::new(&config);
-        Ok(Self { config, ecs, elb, calls: Calls::new(recorder) })
+        Ok(Self { config, ecs, elb, calls: Calls::new(recorder), pace: Arc::default() })
+    }
+
+    /// Reads Elastic Load Balancing at most so many times a second, apart from a burst.
+    #[must_use]
+    pub fn paced(self, reads_per_second: u16) -> Self {
+        Self { pace: Arc::new(Pace::new(reads_per_second)), ..self }
     }
 
     /// The Region that calls go to.
@@ -120,7 +129,7 @@ impl Aws {
 
     /// Elastic Load Balancing, reading.
     pub fn load_balancers(&self) -> Elb {
-        Elb::new(self.elb.clone(), self.calls.clone())
+        Elb::new(self.elb.clone(), self.calls.clone(), self.pace.clone())
     }
 
     /// CloudWatch alarms, reading.
