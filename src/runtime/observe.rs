@@ -480,6 +480,19 @@ mod tests {
         assert_eq!(second.targets.len(), 2);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_being_deployed_does_not_wait_for_a_sweep() {
+        let world = World::with(&PAIR);
+        let observer = observer(&world);
+        observer.observe(&ask()).await.unwrap();
+        // A sweep over a large fleet has taken all the room that it has.
+        let _sweep = observer.idle.acquire_many(u32::try_from(IDLE).unwrap()).await.unwrap();
+        observer.observe(&ask()).await.unwrap();
+        let idle = Ask { service: ServiceKey::new("prod", "idle"), ..ask() };
+        let waits = tokio::time::timeout(Duration::from_mins(1), observer.observe(&idle)).await;
+        assert!(waits.is_err(), "its time begins when there is room, and it is no failure");
+    }
+
     #[tokio::test]
     async fn of_a_group_that_nobody_serves_the_rules_are_read_and_no_targets() {
         let world = World::with(&PAIR[..1]);
