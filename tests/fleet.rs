@@ -194,7 +194,7 @@ async fn sweeps_of_a_large_account_stay_within_what_aws_allows() {
     let (mut ready_after, mut oldest, mut least_ready) = (None, Duration::ZERO, usize::MAX);
     let (mut steady_from, mut taken) = (None, (0, 0));
     while steady_from.is_none_or(|from: Instant| from.elapsed() < 3 * sweep) {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(sweep / 20).await;
         let Some(Standing { ready, oldest: age }) = standing(&address) else { continue };
         if ready == registered {
             ready_after.get_or_insert(began.elapsed());

@@ -1,12 +1,12 @@
-//! The pace of calls: an account may read Elastic Load Balancing ten times a second, and its deployers read it too. What
-//! comes faster waits here, in order, because what AWS throttles is lost, and is asked for again.
+//! The pace of calls: an account may read Elastic Load Balancing ten times a second and services of ECS twenty times, and its
+//! deployers do so too. What comes faster waits here, in order, because what AWS throttles is lost, and is asked for again.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many calls may go at once after a pause: half of AWS's bucket of 40.
+/// So many calls may go at once after a pause: half of the smallest of AWS's buckets.
 const BURST: u32 = 20;
 
 /// Gives calls their turns.
