@@ -71,9 +71,10 @@ pub struct RunArgs {
     #[arg(long, env = "TASKSET_GUARDIAN_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
 
-    /// Reads of Elastic Load Balancing a second, at most. An account has 10 unless AWS has raised it, for all that it runs
+    /// Reads of Elastic Load Balancing a second, at most. An account has 10 unless AWS has raised it, for all that it runs.
+    /// With fewer than 4 a read would not end in time
     #[arg(long, value_name = "N", env = "TASKSET_GUARDIAN_ELB_READS", default_value_t = 8,
-          value_parser = clap::value_parser!(u16).range(1..=1000))]
+          value_parser = clap::value_parser!(u16).range(4..=1000))]
     pub elb_reads: u16,
 
     /// Long polls of the queue at once
