@@ -155,7 +155,8 @@ fn consistent(played: &Played) {
     }
     assert_eq!(last.one("taskset_guardian_leader", &[]), 1.0);
     assert_eq!(last.one("taskset_guardian_rules_last_reload_successful", &[]), 1.0);
-    assert_eq!(last.one("taskset_guardian_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
+    let build = [("version", env!("CARGO_PKG_VERSION")), ("revision", env!("TASKSET_GUARDIAN_REVISION"))];
+    assert_eq!(last.one("taskset_guardian_build_info", &build), 1.0);
     assert_eq!(last.one("taskset_guardian_journal_commit_failures_total", &[]), 0.0);
     assert!(last.one("taskset_guardian_journal_commit_duration_seconds_count", &[]) >= 1.0);
     assert!(last.one("process_resident_memory_bytes", &[]) > 1e6);

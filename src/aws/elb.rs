@@ -13,9 +13,11 @@ use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{
     Listener, Rule, TargetHealth, TargetHealthDescription, TargetHealthReasonEnum, TargetHealthStateEnum,
 };
+use tokio::sync::oneshot;
 
 use super::actions;
 use super::calls::{Calls, Operation, side_by_side};
+use super::pace::Pace;
 use super::unread::{self, Unread};
 use crate::model::{
     CallError, ErrorClass, ListenerArn, RuleArn, TargetCounts, TargetGroupArn, TrafficRule, TrafficRuleId,
@@ -37,12 +39,18 @@ const PAGE: i32 = 400;
 /// A load balancer's ARN.
 type LoadBalancer = Arc<str>;
 
+/// A listener's rules, or why they could not be read.
+type Rules = Result<Vec<TrafficRule>, CallError>;
+
 /// Elastic Load Balancing in one account and Region.
 #[derive(Clone)]
 pub struct Elb {
     client: Client,
     calls: Calls,
+    pace: Arc<Pace>,
     known: Arc<Mutex<Topology>>,
+    /// Who waits for a listener's rules, as long as the call for them is not sent.
+    waiting: Arc<Mutex<BTreeMap<ListenerArn, Vec<oneshot::Sender<Rules>>>>>,
 }
 
 /// What is remembered. A group that no load balancer uses is not: it may be taken into use at any time.
@@ -63,8 +71,13 @@ impl Topology {
 }
 
 impl Elb {
-    pub(super) fn new(client: Client, calls: Calls) -> Self {
-        Self { client, calls, known: Arc::default() }
+    pub(super) fn new(client: Client, calls: Calls, pace: Arc<Pace>) -> Self {
+        Self { client, calls, pace, known: Arc::default(), waiting: Arc::default() }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<ListenerArn, Vec<oneshot::Sender<Rules>>>> {
+        // Lists of who waits are whole after any panic.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, Topology> {
@@ -113,6 +126,7 @@ impl Elb {
     ) -> Result<Vec<(TargetGroupArn, BTreeSet<LoadBalancer>)>, CallError> {
         let arns = groups.iter().map(ToString::to_string).collect();
         let call = self.client.describe_target_groups().set_target_group_arns(Some(arns)).send();
+        self.pace.turn().await;
         let answer = self.calls.send(DESCRIBE_TARGET_GROUPS, call).await?;
         let pair = |group: &aws_sdk_elasticloadbalancingv2::types::TargetGroup| {
             let balancers = group.load_balancer_arns().iter().map(|arn| LoadBalancer::from(arn.as_str()));
@@ -145,6 +159,7 @@ impl Elb {
             let unread = Unread::default();
             let call = self.client.describe_listeners().load_balancer_arn(&**balancer).page_size(PAGE);
             let call = call.set_marker(marker).customize().interceptor(unread.clone());
+            self.pace.turn().await;
             let page = self.calls.send(DESCRIBE_LISTENERS, call.send()).await?;
             let unread = unread.take().into_iter().chain(iter::repeat(None));
             listeners.extend(page.listeners.unwrap_or_default().into_iter().zip(unread));
@@ -156,17 +171,46 @@ impl Elb {
         Err(too_many(DESCRIBE_LISTENERS))
     }
 
-    async fn describe_rules(self, listener: ListenerArn) -> Result<Vec<TrafficRule>, CallError> {
+    /// Services that share a load balancer share the call, when they ask before it is sent: none gets an answer that is
+    /// older than its question.
+    async fn describe_rules(self, listener: ListenerArn) -> Rules {
+        let (answer, answered) = oneshot::channel();
+        let is_first = {
+            let mut waiting = self.waiting();
+            let asked = waiting.entry(listener.clone()).or_default();
+            asked.push(answer);
+            asked.len() == 1
+        };
+        if is_first {
+            // Whoever asked first may give up; those who go along must not lose their answers by that.
+            tokio::spawn(async move {
+                self.pace.turn().await;
+                let asked = self.waiting().remove(&listener).unwrap_or_default();
+                let rules = self.ask_for_rules(&listener).await;
+                for answer in asked {
+                    // Whoever asked may have given up.
+                    let _ = answer.send(rules.clone());
+                }
+            });
+        }
+        answered.await.unwrap_or_else(|_| Err(DESCRIBE_RULES.error(ErrorClass::Transient, "the read died")))
+    }
+
+    /// The first page has had its turn.
+    async fn ask_for_rules(&self, listener: &ListenerArn) -> Rules {
         let mut rules = Vec::new();
         let mut marker = None;
-        for _ in 0..PAGES {
+        for page in 0..PAGES {
+            if page > 0 {
+                self.pace.turn().await;
+            }
             let unread = Unread::default();
             let call = self.client.describe_rules().listener_arn(listener.as_str()).page_size(PAGE);
             let call = call.set_marker(marker).customize().interceptor(unread.clone());
             let page = self.calls.send(DESCRIBE_RULES, call.send()).await?;
             let unread = unread.take().into_iter().chain(iter::repeat(None));
             rules.extend(
-                page.rules().iter().zip(unread).filter_map(|(rule, unread)| traffic_rule(&listener, rule, unread)),
+                page.rules().iter().zip(unread).filter_map(|(rule, unread)| traffic_rule(listener, rule, unread)),
             );
             marker = page.next_marker;
             if marker.is_none() {
@@ -219,6 +263,7 @@ impl LoadBalancers for Elb {
 
     async fn health(&self, group: &TargetGroupArn) -> Result<TargetCounts, CallError> {
         let call = self.client.describe_target_health().target_group_arn(group.as_str()).send();
+        self.pace.turn().await;
         let answer = self.calls.send(DESCRIBE_TARGET_HEALTH, call).await?;
         Ok(counts(answer.target_health_descriptions().iter().filter_map(TargetHealthDescription::target_health)))
     }

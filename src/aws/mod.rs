@@ -14,6 +14,7 @@ mod ecs;
 mod elb;
 mod errors;
 mod eventbridge;
+mod pace;
 mod sqs;
 mod tagging;
 mod unread;
@@ -36,6 +37,7 @@ pub use self::dynamodb::DynamoTable;
 pub use self::ecs::Ecs;
 pub use self::elb::Elb;
 pub use self::eventbridge::Bus;
+use self::pace::Pace;
 pub use self::sqs::Queue;
 pub use self::tagging::Tagging;
 use crate::model::{CallError, ErrorClass, SOURCE, Timestamp};
@@ -52,6 +54,9 @@ const READ_ATTEMPTS: u32 = 3;
 
 /// Pause before the second attempt of a read, growing from there. The SDK's own second is long when a rollback waits.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+
+/// Reads of services a second. ECS allows an account 20, and a burst of 100.
+const SERVICE_READS: u16 = 16;
 
 /// Where the calls go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +78,8 @@ pub struct Aws {
     ecs: aws_sdk_ecs::Client,
     elb: aws_sdk_elasticloadbalancingv2::Client,
     calls: Calls,
+    /// Of reads of services, and of load balancers.
+    paces: (Arc<Pace>, Arc<Pace>),
 }
 
 impl Aws {
@@ -103,7 +110,15 @@ impl Aws {
         }
         let ecs = aws_sdk_ecs::Client::new(&config);
         let elb = aws_sdk_elasticloadbalancingv2::Client::new(&config);
-        Ok(Self { config, ecs, elb, calls: Calls::new(recorder) })
+        Ok(Self { config, ecs, elb, calls: Calls::new(recorder), paces: Default::default() })
+    }
+
+    /// Reads no faster than an account may: services by what ECS allows, load balancers so many times a second, apart from
+    /// bursts.
+    #[must_use]
+    pub fn paced(self, load_balancer_reads: u16) -> Self {
+        let pace = |per_second| Arc::new(Pace::new(per_second));
+        Self { paces: (pace(SERVICE_READS), pace(load_balancer_reads)), ..self }
     }
 
     /// The Region that calls go to.
@@ -118,12 +133,12 @@ impl Aws {
 
     /// ECS, reading.
     pub fn fleet(&self) -> Ecs {
-        Ecs::new(self.ecs.clone(), self.calls.clone())
+        Ecs::new(self.ecs.clone(), self.calls.clone(), self.paces.0.clone())
     }
 
     /// Elastic Load Balancing, reading.
     pub fn load_balancers(&self) -> Elb {
-        Elb::new(self.elb.clone(), self.calls.clone())
+        Elb::new(self.elb.clone(), self.calls.clone(), self.paces.1.clone())
     }
 
     /// CloudWatch alarms, reading.

@@ -200,6 +200,19 @@ async fn rules_take_three_calls_at_first_and_one_from_then_on() {
 }
 
 #[tokio::test]
+async fn who_asks_for_the_same_rules_shares_a_call_that_is_not_sent_yet() {
+    let canned = Canned::new(|operation, _, _| load_balancer(operation)).await;
+    let (elb, groups) = (canned.aws.load_balancers(), groups());
+    let alone = elb.rules(&groups, false).await.unwrap();
+    canned.operations();
+    let (first, second) = tokio::join!(elb.rules(&groups, false), elb.rules(&groups, false));
+    assert_eq!((first.unwrap(), second.unwrap()), (alone.clone(), alone.clone()));
+    assert_eq!(canned.operations(), ["DescribeRules"]);
+    assert_eq!(elb.rules(&groups, false).await.unwrap(), alone);
+    assert_eq!(canned.operations(), ["DescribeRules"], "an answer is for those who asked before it");
+}
+
+#[tokio::test]
 async fn a_remembered_listener_that_is_gone_is_looked_up_anew() {
     let canned = Canned::new(|operation, _, before| match before {
         // The fourth call is the first of the second read.

@@ -4,9 +4,11 @@
 
 mod account;
 pub mod check;
+mod completions;
 mod demo;
 mod doctor;
 mod explain;
+mod healthcheck;
 mod orders;
 mod plan;
 mod run;
@@ -22,20 +24,25 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::telemetry::LogFormat;
 
 pub use demo::DemoArgs;
 pub use doctor::DoctorArgs;
 pub use explain::ExplainArgs;
+pub use healthcheck::HealthcheckArgs;
 pub use orders::{HoldArgs, RegisterArgs, ReleaseArgs, RollbackArgs, UnregisterArgs};
 pub use run::RunArgs;
 pub use status::StatusArgs;
 pub use verdict::{QuarantinedArgs, VerdictArgs};
 
+/// As `--version` says it.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (revision ", env!("TASKSET_GUARDIAN_REVISION"), ")");
+
 /// Rolls ECS task sets back when green goes bad.
 #[derive(Debug, Parser)]
-#[command(name = "taskset-guardian", version, about, max_term_width = 110)]
+#[command(name = "taskset-guardian", version = VERSION, about, max_term_width = 110)]
 pub struct Cli {
     /// How a verb that reports writes its result.
     #[arg(long, global = true, value_enum, default_value_t)]
@@ -102,6 +109,13 @@ pub enum Verb {
         /// Which file
         what: schema::Described,
     },
+    /// Is the worker on this host alive? For a container's health check: exit code 0 yes, 1 no
+    Healthcheck(HealthcheckArgs),
+    /// Print what completes this command line in a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
 }
 
 /// A result for programs.
@@ -144,6 +158,11 @@ pub fn main() -> ExitCode {
             }
             Verb::Schema { what } => {
                 schema::schema(what, &mut anstream::stdout())?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Verb::Healthcheck(args) => orders::block_on(healthcheck::healthcheck(&args, cli.output)),
+            Verb::Completions { shell } => {
+                completions::completions(shell, &mut io::stdout())?;
                 Ok(ExitCode::SUCCESS)
             }
         });

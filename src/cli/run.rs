@@ -71,6 +71,12 @@ pub struct RunArgs {
     #[arg(long, env = "TASKSET_GUARDIAN_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
 
+    /// Reads of Elastic Load Balancing a second, at most. An account has 10 unless AWS has raised it, for all that it runs.
+    /// With fewer than 4 a read would not end in time
+    #[arg(long, value_name = "N", env = "TASKSET_GUARDIAN_ELB_READS", default_value_t = 8,
+          value_parser = clap::value_parser!(u16).range(4..=1000))]
+    pub elb_reads: u16,
+
     /// Long polls of the queue at once
     #[arg(long, value_name = "N", env = "TASKSET_GUARDIAN_RECEIVERS", default_value_t = 4,
           value_parser = clap::value_parser!(u8).range(1..=16))]
@@ -146,6 +152,7 @@ async fn guard(args: &RunArgs) -> anyhow::Result<()> {
     let serving = tokio::spawn(http::serve(listener, handle, done.clone()));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        revision = env!("TASKSET_GUARDIAN_REVISION"),
         dry_run = args.dry_run,
         "Guarding; metrics and status at http://{}/",
         args.listen
@@ -189,7 +196,7 @@ fn obey_signals(worker: Handle, stop: CancellationToken) -> anyhow::Result<impl 
 
 /// Connects to AWS, as the environment says, and opens the journal.
 async fn connect(args: &RunArgs, metrics: &Arc<Metrics>) -> anyhow::Result<Ports> {
-    let aws = Aws::connect(&Endpoint::Environment, metrics.clone()).await?;
+    let aws = Aws::connect(&Endpoint::Environment, metrics.clone()).await?.paced(args.elb_reads);
     let (journal, lease): (Arc<dyn Journal>, Option<Arc<dyn Lease>>) = match &args.state {
         State::File(path) => (Arc::new(RedbJournal::open(path).await?), None),
         State::Table(name) => {

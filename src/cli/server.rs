@@ -77,13 +77,19 @@ pub(super) fn service<'a>(status: &'a Value, key: &ServiceKey) -> Option<&'a Val
     status["services"].as_array()?.iter().find(is_it)
 }
 
-async fn fetch(url: &str) -> anyhow::Result<Option<Value>> {
+/// Status and body of a page.
+pub(super) async fn get(url: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let uri: Uri = url.parse()?;
     ensure!(uri.scheme_str() == Some("http"), "a worker speaks plain HTTP: write http://HOST:PORT");
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let answer = client.get(uri).await?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), LARGEST).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
+    Ok((status, body))
+}
+
+async fn fetch(url: &str) -> anyhow::Result<Option<Value>> {
+    let (status, body) = get(url).await?;
     if status == StatusCode::NOT_FOUND {
         return Ok(None);
     }

@@ -1,7 +1,7 @@
 //! The executor: carries effects out and answers each one, always, whatever happens on the way.
 //!
 //! What the engine sends together goes out together: the rules of a service shift as one set, and none waits for another's
-//! call. Reads and writes have room of their own, so a sweep over a large fleet never holds back a rollback.
+//! call. Reads have their room in the observer, so a sweep over a large fleet never holds back a rollback.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,8 +19,6 @@ use crate::engine::{Effect, Input};
 use crate::model::{Announcement, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, Timestamp, Write};
 use crate::ports::{Actuator, Announcer, Clock};
 
-/// Observations at once. Each is a handful of calls; ECS allows some tens of reads a second.
-const READS: usize = 16;
 /// Writes at once, over all services. ELB's limit for modifications is low; more would only be throttled.
 pub(crate) const WRITES: usize = 8;
 /// Announcements at once.
@@ -41,7 +39,6 @@ pub(crate) struct Executor {
     announcer: Option<Arc<dyn Announcer>>,
     answers: mpsc::Sender<Input>,
     term: Term,
-    reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     announcements: Arc<Semaphore>,
     /// Raised when the clock is set: nobody can tell how old a read is that was under way then.
@@ -74,7 +71,6 @@ impl Executor {
             announcer,
             answers,
             term,
-            reads: Arc::new(Semaphore::new(READS)),
             writes: Arc::new(Semaphore::new(WRITES)),
             announcements: Arc::new(Semaphore::new(ANNOUNCEMENTS)),
             clock_sets: Arc::default(),
@@ -112,7 +108,7 @@ impl Executor {
         let observer = Arc::clone(&self.observer);
         let service = ask.service.clone();
         let (clock_sets, before) = (Arc::clone(&self.clock_sets), self.clock_sets.load(Ordering::Relaxed));
-        let reading = in_turn(Arc::clone(&self.reads), async move { observer.observe(&ask).await });
+        let reading = async move { observer.observe(&ask).await };
         self.answer(async move {
             let result = survive("observe", reading).await.and_then(|result| result);
             let result = if clock_sets.load(Ordering::Relaxed) == before { result } else { Err(of_unknown_age()) };

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::executor::Observe;
@@ -27,6 +28,13 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// make every observation too old to act on.
 const ALARMS_LIMIT: Duration = Duration::from_secs(3);
 
+/// Observations at once of services that are not being deployed: as many as one `DescribeServices` answers for. A sweep over
+/// a large fleet waits for room, and for its turns at Elastic Load Balancing; what is being deployed does not wait for it.
+const IDLE: usize = 10;
+
+/// Observations at once of services that are being deployed. Each is a handful of calls.
+const LIVE: usize = 16;
+
 /// Reads services.
 pub struct Observer {
     fleet: Arc<dyn Fleet>,
@@ -35,6 +43,8 @@ pub struct Observer {
     alarms: Arc<dyn Alarms>,
     clock: Arc<dyn Clock>,
     known: Mutex<BTreeMap<ServiceKey, Known>>,
+    idle: Semaphore,
+    live: Semaphore,
     limit: Duration,
     alarms_limit: Duration,
 }
@@ -61,7 +71,8 @@ impl Observer {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (known, services) = (Mutex::default(), Together::new(fleet.clone()));
-        Self { fleet, services, balancers, alarms, clock, known, limit: LIMIT, alarms_limit: ALARMS_LIMIT }
+        let (idle, live) = (Semaphore::new(IDLE), Semaphore::new(LIVE));
+        Self { fleet, services, balancers, alarms, clock, known, idle, live, limit: LIMIT, alarms_limit: ALARMS_LIMIT }
     }
 
     /// Reads what was asked for. Always ends.
@@ -70,6 +81,9 @@ impl Observer {
     /// `NotFound` when the service does not exist, and only then. Any failed read of ECS or the load balancers fails the
     /// whole; alarms that can't be read are left out.
     pub async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
+        let deployed = ask.twice || self.known().get(&ask.service).is_some_and(|known| known.ids.len() > 1);
+        // They are never closed; if they were, going on without a permit is the safe side.
+        let _room = if deployed { self.live.acquire() } else { self.idle.acquire() }.await;
         match tokio::time::timeout(self.limit, self.read(ask)).await {
             Ok(observation) => observation,
             Err(_) => Err(failure(ErrorClass::Transient, format!("no answer within {}", humane(self.limit)))),
@@ -469,6 +483,19 @@ mod tests {
         assert_eq!(first, second, "the same answer by either way");
         assert_eq!(second.read_at, Timestamp::EPOCH, "the clock was read before the first call");
         assert_eq!(second.targets.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_being_deployed_does_not_wait_for_a_sweep() {
+        let world = World::with(&PAIR);
+        let observer = observer(&world);
+        observer.observe(&ask()).await.unwrap();
+        // A sweep over a large fleet has taken all the room that it has.
+        let _sweep = observer.idle.acquire_many(u32::try_from(IDLE).unwrap()).await.unwrap();
+        observer.observe(&ask()).await.unwrap();
+        let idle = Ask { service: ServiceKey::new("prod", "idle"), ..ask() };
+        let waits = tokio::time::timeout(Duration::from_mins(1), observer.observe(&idle)).await;
+        assert!(waits.is_err(), "its time begins when there is room, and it is no failure");
     }
 
     #[tokio::test]

@@ -89,6 +89,8 @@ pub(crate) fn guardian(directory: &Path, endpoint: &str) -> Command {
         .env("AWS_ACCESS_KEY_ID", "test")
         .env("AWS_SECRET_ACCESS_KEY", "test")
         .env("AWS_EC2_METADATA_DISABLED", "true")
+        // Its time runs faster than the world's.
+        .env("TASKSET_GUARDIAN_ELB_READS", "1000")
         .current_dir(directory);
     command
 }

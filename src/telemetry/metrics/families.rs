@@ -66,8 +66,8 @@ macro_rules! families {
 }
 
 families! {
-    /// Always 1; the version is in the label.
-    build_info: IntGaugeVec { "version" },
+    /// Always 1; version and revision are in the labels.
+    build_info: IntGaugeVec { "version", "revision" },
     /// Messages received from the queue, by what they were. Undecodable ones are left to the dead-letter queue.
     messages_total: IntCounterVec { "outcome" },
     /// About how many messages are in the queue and in its dead-letter queue, by the last sweep.

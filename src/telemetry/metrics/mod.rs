@@ -99,7 +99,7 @@ impl Metrics {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
-        families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("TASKSET_GUARDIAN_REVISION")]).set(1);
         for outcome in MessageOutcome::ALL {
             families.messages_total.with_label_values(&[outcome.as_str()]);
         }
