@@ -11,7 +11,7 @@ use aws_sdk_ecs::types::{
 };
 
 use super::calls::{Calls, Operation, side_by_side};
-use super::pace::Pace;
+use super::pace::{Lane, Pace};
 use super::{count, timestamp};
 
 use crate::model::{
@@ -66,7 +66,7 @@ impl Ecs {
     async fn describe_few(&self, cluster: &str, services: &[Arc<str>]) -> Result<Vec<Service>, CallError> {
         let names = services.iter().map(ToString::to_string).collect();
         let call = self.client.describe_services().cluster(cluster).set_services(Some(names));
-        self.pace.turn().await;
+        self.pace.turn(Lane::Slow).await;
         let answer = self.calls.send(DESCRIBE_SERVICES, call.include(ServiceField::Tags).send()).await?;
         missing_only(DESCRIBE_SERVICES, answer.failures())?;
         Ok(answer.services.unwrap_or_default())
@@ -146,7 +146,7 @@ impl Fleet for Ecs {
         let mut token = None;
         for _ in 0..NAME_PAGES {
             let call = self.client.list_services().cluster(cluster).max_results(100).set_next_token(token);
-            self.pace.turn().await;
+            self.pace.turn(Lane::Slow).await;
             let page = self.calls.send(LIST_SERVICES, call.send()).await?;
             names.extend(page.service_arns.unwrap_or_default().iter().map(|arn| last_part(arn)));
             token = page.next_token;

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::actions;
 use super::calls::{Calls, Operation, side_by_side};
-use super::pace::Pace;
+use super::pace::{Lane, Pace};
 use super::unread::{self, Unread};
 use crate::model::{
     CallError, ErrorClass, ListenerArn, RuleArn, TargetCounts, TargetGroupArn, TrafficRule, TrafficRuleId,
@@ -48,6 +48,7 @@ pub struct Elb {
     client: Client,
     calls: Calls,
     pace: Arc<Pace>,
+    lane: Lane,
     known: Arc<Mutex<Topology>>,
     /// Who waits for a listener's rules, as long as the call for them is not sent.
     waiting: Arc<Mutex<BTreeMap<ListenerArn, Vec<oneshot::Sender<Rules>>>>>,
@@ -72,7 +73,13 @@ impl Topology {
 
 impl Elb {
     pub(super) fn new(client: Client, calls: Calls, pace: Arc<Pace>) -> Self {
-        Self { client, calls, pace, known: Arc::default(), waiting: Arc::default() }
+        Self { client, calls, pace, lane: Lane::Slow, known: Arc::default(), waiting: Arc::default() }
+    }
+
+    /// The same, for what is being deployed: it knows what the other one knows, and does not wait for its turns.
+    #[must_use]
+    pub fn fast(&self) -> Self {
+        Self { lane: Lane::Fast, waiting: Arc::default(), ..self.clone() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<ListenerArn, Vec<oneshot::Sender<Rules>>>> {
@@ -126,7 +133,7 @@ impl Elb {
     ) -> Result<Vec<(TargetGroupArn, BTreeSet<LoadBalancer>)>, CallError> {
         let arns = groups.iter().map(ToString::to_string).collect();
         let call = self.client.describe_target_groups().set_target_group_arns(Some(arns)).send();
-        self.pace.turn().await;
+        self.pace.turn(self.lane).await;
         let answer = self.calls.send(DESCRIBE_TARGET_GROUPS, call).await?;
         let pair = |group: &aws_sdk_elasticloadbalancingv2::types::TargetGroup| {
             let balancers = group.load_balancer_arns().iter().map(|arn| LoadBalancer::from(arn.as_str()));
@@ -159,7 +166,7 @@ impl Elb {
             let unread = Unread::default();
             let call = self.client.describe_listeners().load_balancer_arn(&**balancer).page_size(PAGE);
             let call = call.set_marker(marker).customize().interceptor(unread.clone());
-            self.pace.turn().await;
+            self.pace.turn(self.lane).await;
             let page = self.calls.send(DESCRIBE_LISTENERS, call.send()).await?;
             let unread = unread.take().into_iter().chain(iter::repeat(None));
             listeners.extend(page.listeners.unwrap_or_default().into_iter().zip(unread));
@@ -184,7 +191,7 @@ impl Elb {
         if is_first {
             // Whoever asked first may give up; those who go along must not lose their answers by that.
             tokio::spawn(async move {
-                self.pace.turn().await;
+                self.pace.turn(self.lane).await;
                 let asked = self.waiting().remove(&listener).unwrap_or_default();
                 let rules = self.ask_for_rules(&listener).await;
                 for answer in asked {
@@ -202,7 +209,7 @@ impl Elb {
         let mut marker = None;
         for page in 0..PAGES {
             if page > 0 {
-                self.pace.turn().await;
+                self.pace.turn(self.lane).await;
             }
             let unread = Unread::default();
             let call = self.client.describe_rules().listener_arn(listener.as_str()).page_size(PAGE);
@@ -263,7 +270,7 @@ impl LoadBalancers for Elb {
 
     async fn health(&self, group: &TargetGroupArn) -> Result<TargetCounts, CallError> {
         let call = self.client.describe_target_health().target_group_arn(group.as_str()).send();
-        self.pace.turn().await;
+        self.pace.turn(self.lane).await;
         let answer = self.calls.send(DESCRIBE_TARGET_HEALTH, call).await?;
         Ok(counts(answer.target_health_descriptions().iter().filter_map(TargetHealthDescription::target_health)))
     }

@@ -25,14 +25,16 @@ pub(super) struct Wiring {
 pub(super) fn ports(aws: &Aws, wiring: Wiring) -> Ports {
     let Wiring { clock, journal, rules, queue_url, wait, event_bus, dry_run } = wiring;
     let fleet = Arc::new(aws.fleet());
-    let observer = Observer::new(fleet.clone(), Arc::new(aws.load_balancers()), Arc::new(aws.alarms()), clock.clone());
+    let balancers = aws.load_balancers();
+    let fast = Arc::new(balancers.fast());
+    let observer = Observer::new(fleet.clone(), Arc::new(balancers), Arc::new(aws.alarms()), clock.clone());
     let actuator = || -> Arc<dyn Actuator> { Arc::new(aws.actuator()) };
     Ports {
         clock,
         inbox: Arc::new(aws.inbox(&queue_url, wait)),
         fleet,
         registrations: Arc::new(aws.tagging()),
-        observer: Arc::new(observer),
+        observer: Arc::new(observer.with_fast_lane(fast)),
         actuator: (!dry_run).then(actuator),
         announcer: Some(Arc::new(aws.announcer(Some(&event_bus)))),
         journal,

@@ -40,6 +40,8 @@ pub struct Observer {
     fleet: Arc<dyn Fleet>,
     services: Together,
     balancers: Arc<dyn LoadBalancers>,
+    /// The same ones, for services that are being deployed.
+    fast: Arc<dyn LoadBalancers>,
     alarms: Arc<dyn Alarms>,
     clock: Arc<dyn Clock>,
     known: Mutex<BTreeMap<ServiceKey, Known>>,
@@ -72,7 +74,14 @@ impl Observer {
     ) -> Self {
         let (known, services) = (Mutex::default(), Together::new(fleet.clone()));
         let (idle, live) = (Semaphore::new(IDLE), Semaphore::new(LIVE));
-        Self { fleet, services, balancers, alarms, clock, known, idle, live, limit: LIMIT, alarms_limit: ALARMS_LIMIT }
+        let (fast, limit, alarms_limit) = (balancers.clone(), LIMIT, ALARMS_LIMIT);
+        Self { fleet, services, balancers, fast, alarms, clock, known, idle, live, limit, alarms_limit }
+    }
+
+    /// Reads the load balancers of what is being deployed by a way of its own, which does not wait for sweeps.
+    #[must_use]
+    pub fn with_fast_lane(self, fast: Arc<dyn LoadBalancers>) -> Self {
+        Self { fast, ..self }
     }
 
     /// Reads what was asked for. Always ends.
@@ -83,14 +92,15 @@ impl Observer {
     pub async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
         let deployed = ask.twice || self.known().get(&ask.service).is_some_and(|known| known.ids.len() > 1);
         // They are never closed; if they were, going on without a permit is the safe side.
-        let _room = if deployed { self.live.acquire() } else { self.idle.acquire() }.await;
-        match tokio::time::timeout(self.limit, self.read(ask)).await {
+        let (room, balancers) = if deployed { (&self.live, &self.fast) } else { (&self.idle, &self.balancers) };
+        let _room = room.acquire().await;
+        match tokio::time::timeout(self.limit, self.read(ask, balancers)).await {
             Ok(observation) => observation,
             Err(_) => Err(failure(ErrorClass::Transient, format!("no answer within {}", humane(self.limit)))),
         }
     }
 
-    async fn read(&self, ask: &Ask) -> Result<Observation, CallError> {
+    async fn read(&self, ask: &Ask, balancers: &Arc<dyn LoadBalancers>) -> Result<Observation, CallError> {
         let read_at = self.clock.now();
         let key = &ask.service;
         let guess = self.known().get(key).cloned().unwrap_or_default();
@@ -101,7 +111,7 @@ impl Observer {
             self.service(key),
             self.tasks(ask),
             self.alarms(ask),
-            self.balance(&guess.groups, &ask.groups, relearn),
+            read_balance(balancers, &guess.groups, &ask.groups, relearn),
             self.task_sets(ask, &guess.ids),
         );
         let service = match service {
@@ -120,7 +130,7 @@ impl Observer {
                 if found.groups == guess.groups {
                     balance
                 } else {
-                    self.balance(&found.groups, &ask.groups, true).await
+                    read_balance(self.lane(&found), &found.groups, &ask.groups, true).await
                 }
             },
             async { if found.ids == guess.ids { again } else { self.task_sets(ask, &found.ids).await } },
@@ -157,52 +167,6 @@ impl Observer {
         }
     }
 
-    /// Rules and target health side by side; of `others` the rules alone.
-    async fn balance(
-        &self,
-        groups: &BTreeSet<TargetGroupArn>,
-        others: &BTreeSet<TargetGroupArn>,
-        relearn: bool,
-    ) -> Result<Balance, CallError> {
-        let named = groups | others;
-        if named.is_empty() {
-            return Ok(Balance { rules: Vec::new(), targets: BTreeMap::new() });
-        }
-        let rules = async {
-            // A listener that is gone says nothing about the service.
-            self.balancers.rules(&named, relearn).await.map_err(|error| match error.class {
-                ErrorClass::NotFound => CallError { class: ErrorClass::Transient, ..error },
-                _ => error,
-            })
-        };
-        let (rules, targets) = tokio::try_join!(rules, self.targets(groups))?;
-        Ok(Balance { rules, targets })
-    }
-
-    /// A group that was deleted has no targets and is left out.
-    async fn targets(
-        &self,
-        groups: &BTreeSet<TargetGroupArn>,
-    ) -> Result<BTreeMap<TargetGroupArn, TargetCounts>, CallError> {
-        let mut reads = JoinSet::new();
-        for group in groups {
-            let (balancers, group) = (self.balancers.clone(), group.clone());
-            reads.spawn(async move { (balancers.health(&group).await, group) });
-        }
-        let mut targets = BTreeMap::new();
-        while let Some(read) = reads.join_next().await {
-            match read {
-                Ok((Ok(counts), group)) => {
-                    targets.insert(group, counts);
-                }
-                Ok((Err(error), _)) if error.class == ErrorClass::NotFound => {}
-                Ok((Err(error), _)) => return Err(error),
-                Err(died) => return Err(failure(ErrorClass::Transient, died.to_string())),
-            }
-        }
-        Ok(targets)
-    }
-
     /// Alarms are one source of evidence among several: without them the others still count.
     async fn alarms(&self, ask: &Ask) -> Option<Vec<AlarmReading>> {
         let named = async { if ask.alarms.is_empty() { Ok(Vec::new()) } else { self.alarms.named(&ask.alarms).await } };
@@ -232,6 +196,11 @@ impl Observer {
         readings.map(|readings| readings.into_values().collect())
     }
 
+    /// A deployment that this very read has found does not wait either.
+    fn lane(&self, found: &Known) -> &Arc<dyn LoadBalancers> {
+        if found.ids.len() > 1 { &self.fast } else { &self.balancers }
+    }
+
     fn known(&self) -> MutexGuard<'_, BTreeMap<ServiceKey, Known>> {
         // A guess is as good after a panic as before.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -243,6 +212,52 @@ impl Observe for Observer {
     async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
         Self::observe(self, ask).await
     }
+}
+
+/// Rules and target health side by side; of `others` the rules alone.
+async fn read_balance(
+    balancers: &Arc<dyn LoadBalancers>,
+    groups: &BTreeSet<TargetGroupArn>,
+    others: &BTreeSet<TargetGroupArn>,
+    relearn: bool,
+) -> Result<Balance, CallError> {
+    let named = groups | others;
+    if named.is_empty() {
+        return Ok(Balance { rules: Vec::new(), targets: BTreeMap::new() });
+    }
+    let rules = async {
+        // A listener that is gone says nothing about the service.
+        balancers.rules(&named, relearn).await.map_err(|error| match error.class {
+            ErrorClass::NotFound => CallError { class: ErrorClass::Transient, ..error },
+            _ => error,
+        })
+    };
+    let (rules, targets) = tokio::try_join!(rules, read_targets(balancers, groups))?;
+    Ok(Balance { rules, targets })
+}
+
+/// A group that was deleted has no targets and is left out.
+async fn read_targets(
+    balancers: &Arc<dyn LoadBalancers>,
+    groups: &BTreeSet<TargetGroupArn>,
+) -> Result<BTreeMap<TargetGroupArn, TargetCounts>, CallError> {
+    let mut reads = JoinSet::new();
+    for group in groups {
+        let (balancers, group) = (balancers.clone(), group.clone());
+        reads.spawn(async move { (balancers.health(&group).await, group) });
+    }
+    let mut targets = BTreeMap::new();
+    while let Some(read) = reads.join_next().await {
+        match read {
+            Ok((Ok(counts), group)) => {
+                targets.insert(group, counts);
+            }
+            Ok((Err(error), _)) if error.class == ErrorClass::NotFound => {}
+            Ok((Err(error), _)) => return Err(error),
+            Err(died) => return Err(failure(ErrorClass::Transient, died.to_string())),
+        }
+    }
+    Ok(targets)
 }
 
 /// What the service's task sets have to be asked about. Nothing when it is not ours to act on.
@@ -483,6 +498,19 @@ mod tests {
         assert_eq!(first, second, "the same answer by either way");
         assert_eq!(second.read_at, Timestamp::EPOCH, "the clock was read before the first call");
         assert_eq!(second.targets.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_being_deployed_is_read_in_the_fast_lane_from_the_read_on_that_finds_it() {
+        let (world, fast) = (World::with(&PAIR[..1]), World::with(&PAIR));
+        let observer = observer(&world).with_fast_lane(fast.clone());
+        observer.observe(&ask()).await.unwrap();
+        assert_eq!(fast.rounds(), [] as [BTreeSet<String>; 0], "at rest");
+        world.state().task_sets = PAIR.to_vec();
+        for _ in 0..2 {
+            observer.observe(&ask()).await.unwrap();
+            assert_eq!(fast.rounds().len(), 1);
+        }
     }
 
     #[tokio::test(start_paused = true)]
