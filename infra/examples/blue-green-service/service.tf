@@ -27,7 +27,7 @@ resource "aws_ecs_service" "this" {
 }
 
 locals {
-  images = { for colour, image in { blue = var.blue_image, green = var.green_image } : colour => image if image != null }
+  images = { for colour, image in { blue = var.blue_image, green = var.green_image } : colour => image if image != "" }
 }
 
 resource "aws_ecs_task_definition" "this" {
@@ -47,6 +47,7 @@ resource "aws_ecs_task_definition" "this" {
     name         = "app"
     image        = each.value
     essential    = true
+    memory       = 512
     portMappings = [{ containerPort = 80, hostPort = 80, protocol = "tcp" }]
     logConfiguration = {
       logDriver = "awslogs"

@@ -17,15 +17,15 @@ variable "desired_count" {
 }
 
 variable "blue_image" {
-  description = "Image of the blue task set; null: there is none."
+  description = "Image of the blue task set; empty: there is none."
   type        = string
   default     = "public.ecr.aws/nginx/nginx:1.27"
 }
 
 variable "green_image" {
-  description = "Image of the green task set; null: there is none."
+  description = "Image of the green task set; empty: there is none."
   type        = string
-  default     = null
+  default     = ""
 }
 
 variable "guardian_image" {
