@@ -13,7 +13,9 @@
 //!   `stoppedAt`, exit code (a task stopped in moto has only a reason);
 //! - a task stays as it is until it is stopped (in moto every `DescribeTasks` brings it nearer to its end), and its
 //!   containers' `cpu` and `memory` are texts, as the SDK demands (moto sends numbers);
-//! - an event that EventBridge delivers names its `account` (moto leaves it out).
+//! - an event that EventBridge delivers names its `account` (moto leaves it out), and goes to SNS topics, too;
+//! - a queue has a `RedriveAllowPolicy`, and a service has a `networkConfiguration` only when it was given one: Terraform's
+//!   provider waits for the one for ever, and trips over the other.
 //!
 //! CloudWatch is the sandbox's, without alarms, for moto does not speak its present protocol. ECS's events are put by the
 //! test, for moto emits none, and lets anyone put events of AWS's sources.
@@ -26,6 +28,8 @@
 
 #[path = "moto/account.rs"]
 mod account;
+#[path = "moto/cloudwatch.rs"]
+mod cloudwatch;
 #[path = "support/process.rs"]
 mod process;
 
@@ -34,12 +38,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskset_guardian::model::Timestamp;
 use taskset_guardian::runtime::SystemClock;
-use taskset_guardian::sandbox::api::{ApiError, Backend, Call, Reply, Timed};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
 
 use account::{Account, Forward};
+use cloudwatch::NoAlarms;
 use process::{Process, eventually, free_address, get, guardian, launch_moto};
 
 /// Long enough that only the events can have told of the failures, not a sweep.
@@ -61,30 +64,6 @@ task_failures = 2
 [rollback]
 drain = "2s"
 "#;
-
-/// A CloudWatch without alarms.
-struct NoAlarms;
-
-impl Backend for NoAlarms {
-    fn call(&mut self, call: Call) -> Result<Reply, ApiError> {
-        match call {
-            Call::DescribeAlarms { .. } => Ok(Reply::Alarms(Vec::new())),
-            other => Err(ApiError::client("InvalidAction", format!("only DescribeAlarms is expected here: {other:?}"))),
-        }
-    }
-}
-
-impl Timed for NoAlarms {
-    fn advance_to(&mut self, _now: Timestamp) {}
-
-    fn now(&self) -> Timestamp {
-        Timestamp::EPOCH
-    }
-
-    fn next_event(&self) -> Option<Timestamp> {
-        None
-    }
-}
 
 /// Starts the program, with nothing of this process's environment.
 fn start_guardian(directory: &Path, account: &Account, cloudwatch: &str, address: &str) -> Process {

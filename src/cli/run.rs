@@ -18,6 +18,8 @@ use crate::aws::{Aws, Endpoint};
 use crate::journal::{RedbJournal, TableJournal};
 use crate::model::humane;
 use crate::ports::{Journal, Lease};
+use crate::rules::{Protect, RuleFile};
+use crate::runtime::rule_files::rule_files_of;
 use crate::runtime::{Handle, Ports, Settings, SystemClock, Worker, WorkerError};
 use crate::telemetry::{self, Metrics};
 use crate::{engine, http};
@@ -41,6 +43,16 @@ pub struct RunArgs {
     /// Directory of rule files (*.toml), read again when they change and on SIGHUP
     #[arg(long, value_name = "DIR", env = "TASKSET_GUARDIAN_RULES", default_value = "rules")]
     pub rules: PathBuf,
+
+    /// Rule files themselves instead, as a JSON object of texts by file name: for a container without a disk
+    #[arg(long, value_name = "JSON", env = "TASKSET_GUARDIAN_RULE_FILES", hide_env_values = true,
+          conflicts_with = "rules", value_parser = rule_files)]
+    pub rule_files: Option<RuleFiles>,
+
+    /// Guard no service but those that match, whatever rules and tags say: one shard of several. Globs; repeated, or
+    /// separated by commas. No service may be in two shards
+    #[arg(long, value_name = "CLUSTER/SERVICE", env = "TASKSET_GUARDIAN_ONLY", value_delimiter = ',', value_parser = only)]
+    pub only: Vec<Protect>,
 
     /// The journal, what a restarted worker goes on from: a file that one worker owns, or a DynamoDB table that several
     /// replicas share. Of these one acts, the others stand by and take over within seconds. The table needs the
@@ -81,6 +93,25 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", env = "TASKSET_GUARDIAN_RECEIVERS", default_value_t = 4,
           value_parser = clap::value_parser!(u8).range(1..=16))]
     pub receivers: u8,
+}
+
+/// Rule files that were handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleFiles(Vec<RuleFile>);
+
+fn rule_files(json: &str) -> Result<RuleFiles, String> {
+    let found = rule_files_of(json);
+    found.map(RuleFiles).map_err(|error| format!("{error}; it is a JSON object of texts by file name"))
+}
+
+fn only(text: &str) -> Result<Protect, String> {
+    let part = |part: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_*?".contains(c);
+        (!part.is_empty() && part.chars().all(fits)).then(|| Arc::from(part))
+    };
+    let both = text.split_once('/').and_then(|(cluster, service)| Some((part(cluster)?, part(service)?)));
+    let (cluster, service) = both.ok_or("write CLUSTER/SERVICE, both names or globs, for example prod/checkout-*")?;
+    Ok(Protect { cluster, service })
 }
 
 /// Where the journal is.
@@ -144,7 +175,7 @@ async fn guard(args: &RunArgs) -> anyhow::Result<()> {
         receivers: args.receivers.into(),
     };
     let log: crate::runtime::Hook = Arc::new(|report, _| telemetry::log_report(report));
-    let worker = Worker::new(ports, settings, metrics, vec![log]);
+    let worker = Worker::new(ports, settings, metrics, vec![log]).guarding_only(args.only.clone());
     let handle = worker.handle();
     let (stop, done) = (CancellationToken::new(), CancellationToken::new());
     tokio::spawn(obey_signals(handle.clone(), stop.clone())?);
@@ -209,7 +240,10 @@ async fn connect(args: &RunArgs, metrics: &Arc<Metrics>) -> anyhow::Result<Ports
     let wiring = Wiring {
         clock: Arc::new(SystemClock),
         journal,
-        rules: wiring::rules_in(args.rules.clone()),
+        rules: match &args.rule_files {
+            Some(RuleFiles(files)) => wiring::rules_of(files.clone()),
+            None => wiring::rules_in(args.rules.clone()),
+        },
         queue_url: args.queue_url.clone(),
         wait: WAIT,
         event_bus: args.event_bus.clone(),
@@ -269,6 +303,26 @@ mod tests {
         ] {
             let error = parse(&[&format!("--state={text}")]).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn rules_may_be_handed_over_but_not_from_two_places() {
+        let args = parse(&["--rule-files", r#"{"web.toml":"name = \"web\""}"#]).unwrap();
+        assert_eq!(args.rule_files.unwrap().0[0].path, "web.toml");
+        let error = parse(&["--rule-files", "rules"]).unwrap_err().to_string();
+        assert!(error.contains("JSON object"), "{error}");
+        parse(&["--rule-files", "{}", "--rules", "rules"]).unwrap_err();
+    }
+
+    #[test]
+    fn a_shard_is_named_by_globs_and_what_is_none_is_refused() {
+        let args = parse(&["--only", "prod/checkout,prod/web-*", "--only", "*/edge"]).unwrap();
+        let shown: Vec<_> = args.only.iter().map(|one| format!("{} {}", one.cluster, one.service)).collect();
+        assert_eq!(shown, ["prod checkout", "prod web-*", "* edge"]);
+        for text in ["checkout", "prod/", "/checkout", "prod/a/b", ""] {
+            let error = parse(&[&format!("--only={text}")]).unwrap_err().to_string();
+            assert!(error.contains("CLUSTER/SERVICE"), "{text}: {error}");
         }
     }
 

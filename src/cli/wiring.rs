@@ -52,8 +52,7 @@ pub(super) fn rules_in(directory: PathBuf) -> RuleLoader {
     })
 }
 
-/// Rules out of one text, for ever.
-pub(super) fn rules_of(path: &str, text: &str) -> RuleLoader {
-    let file = RuleFile { path: path.to_owned(), text: text.to_owned() };
-    blocking_loader(move || rules::compile(std::slice::from_ref(&file)).map_err(|diagnostics| diagnostics.to_string()))
+/// The same rules for ever.
+pub(super) fn rules_of(files: Vec<RuleFile>) -> RuleLoader {
+    blocking_loader(move || rules::compile(&files).map_err(|diagnostics| diagnostics.to_string()))
 }

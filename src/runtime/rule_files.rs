@@ -1,5 +1,6 @@
-//! Reading rule files: a directory's `*.toml`, or one file.
+//! Reading rule files: a directory's `*.toml`, one file, or texts that somebody hands over.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,15 @@ use crate::rules::{LARGEST_FILE, MOST_FILES, RuleFile};
 pub fn read_rule_files(path: &Path) -> io::Result<Vec<RuleFile>> {
     let paths = if path.is_dir() { listed(path).map_err(|error| named(path, &error))? } else { vec![path.to_owned()] };
     paths.iter().take(MOST_FILES + 1).map(|path| read(path).map_err(|error| named(path, &error))).collect()
+}
+
+/// Rule files out of a JSON object, texts by file name: for a container that has no directory of its own to read.
+///
+/// # Errors
+/// When it is no such object.
+pub fn rule_files_of(json: &str) -> Result<Vec<RuleFile>, serde_json::Error> {
+    let files: BTreeMap<String, String> = serde_json::from_str(json)?;
+    Ok(files.into_iter().map(|(path, text)| RuleFile { path, text }).collect())
 }
 
 fn listed(directory: &Path) -> io::Result<Vec<PathBuf>> {
@@ -47,4 +57,20 @@ fn read(path: &Path) -> io::Result<RuleFile> {
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_files_come_out_of_json_by_name_and_nothing_else_is_taken_for_them() {
+        let files = rule_files_of(r#"{"web.toml": "name = \"web\"\n", "a.toml": ""}"#).unwrap();
+        let named: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.text.as_str())).collect();
+        assert_eq!(named, [("a.toml", ""), ("web.toml", "name = \"web\"\n")]);
+        for other in ["", "[]", "name = \"web\"", r#"{"web.toml": {"name": "web"}}"#] {
+            assert!(rule_files_of(other).is_err(), "{other}");
+        }
+    }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Sweep {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
     pub(crate) every: Duration,
+    /// Services beyond these are another worker's, if there are any of these.
+    pub(crate) only: Vec<Protect>,
     /// What is protected now; at first, what the journal knew.
     pub(crate) known: BTreeSet<ServiceKey>,
     pub(crate) gauge: Gauge,
@@ -79,7 +81,9 @@ impl Sweep {
                     tokio::join!(list(&*self.fleet, &rules, &self.known), self.registrations.registered())
                 } => found,
             };
-            let registered = self.registered(registered, &mut listing.errors);
+            let mut registered = self.registered(registered, &mut listing.errors);
+            listing.found.retain(|key| self.is_ours(key));
+            registered.retain(|key, _| self.is_ours(key));
             self.known.clone_from(&listing.found);
             if self.control.send(Input::Swept(listing.found)).await.is_err()
                 || self.control.send(Input::Registered(registered)).await.is_err()
@@ -96,6 +100,10 @@ impl Sweep {
                 ((), ()) = async { tokio::join!(self.clock.sleep(self.every), self.gauge.read()) } => {}
             }
         }
+    }
+
+    fn is_ours(&self, key: &ServiceKey) -> bool {
+        self.only.is_empty() || self.only.iter().any(|ours| ours.matches(key))
     }
 
     /// What the tags say. Who protects by rule files alone need not allow the search: that is said once and is no fault.

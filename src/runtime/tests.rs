@@ -42,11 +42,21 @@ fn begin_with(world: &Arc<World>, script: impl FnMut(Timestamp, &Input) -> Step 
 fn begin_on(
     world: &Arc<World>,
     ports: Ports,
+    script: impl FnMut(Timestamp, &Input) -> Step + Send + Sync + 'static,
+) -> Running {
+    begin_as_shard(world, ports, Vec::new(), script)
+}
+
+fn begin_as_shard(
+    world: &Arc<World>,
+    ports: Ports,
+    only: Vec<Protect>,
     mut script: impl FnMut(Timestamp, &Input) -> Step + Send + Sync + 'static,
 ) -> Running {
     let settings = engine::Settings { dry_run: false, sweep: Duration::from_secs(30), fleet_brake: 3 };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let worker = Worker::new(ports, Settings { engine: settings, receivers: 1 }, metrics, Vec::new());
+    let settings = Settings { engine: settings, receivers: 1 };
+    let worker = Worker::new(ports, settings, metrics, Vec::new()).guarding_only(only);
     let inputs = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&inputs);
     let deadline: Arc<Mutex<Option<Timestamp>>> = Arc::default();
@@ -537,6 +547,24 @@ async fn the_sweep_finds_what_is_registered_by_tag_and_does_without_when_that_is
     *locked(&world.tagged) = Err(failure(ErrorClass::Denied));
     running.after(seconds(30)).await;
     assert_eq!(running.handle.health().missing(), [], "who protects by files alone need not allow it");
+    running.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_leaves_the_services_of_others_alone_whether_a_file_or_a_tag_protects_them() {
+    let world = Arc::new(World::default());
+    *locked(&world.rules) = Ok(rules(&[("prod", "*"), ("prod", "billing"), ("prod", "cart")]));
+    locked(&world.fleet).insert("prod".into(), Some(vec!["cart".into(), "checkout".into(), "billing".into()]));
+    let tagged = |names: &[&str]| -> BTreeMap<_, Arc<str>> {
+        names.iter().map(|name| (ServiceKey::new("prod", name), Arc::from("strict"))).collect()
+    };
+    *locked(&world.tagged) = Ok(tagged(&["web", "chat"]));
+    world.deliver(&[]);
+    let only = vec![Protect { cluster: "prod".into(), service: "c*".into() }];
+    let running = begin_as_shard(&world, world.ports(), only, |_, _| Step::default());
+    running.after(seconds(1)).await;
+    assert_eq!(running.swept(), [keys(&[("prod", "cart"), ("prod", "checkout")])]);
+    assert!(locked(&running.inputs).contains(&Input::Registered(tagged(&["chat"]))));
     running.end().await.unwrap();
 }
 

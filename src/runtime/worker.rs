@@ -25,7 +25,7 @@ use super::turn::{Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
 use crate::model::{Incident, Timestamp, humane};
 use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Lease, Registrations};
-use crate::rules::RuleSet;
+use crate::rules::{Protect, RuleSet};
 use crate::telemetry::{History, Metrics};
 
 /// Answers, sweeps and rules on their way to the loop.
@@ -130,6 +130,7 @@ impl WorkerError {
 pub struct Worker {
     ports: Ports,
     settings: Settings,
+    only: Vec<Protect>,
     metrics: Arc<Metrics>,
     history: Arc<History>,
     health: Arc<Health>,
@@ -261,6 +262,7 @@ impl Worker {
         Self {
             ports,
             settings,
+            only: Vec::new(),
             metrics,
             history: Arc::default(),
             health: Arc::new(health),
@@ -270,6 +272,14 @@ impl Worker {
             questions: Arc::new(Mutex::new(questions)),
             started_at,
         }
+    }
+
+    /// Services that match none of these are another worker's: it guards them neither by a rule file nor by their tag. Without
+    /// any, it guards all.
+    #[must_use]
+    pub fn guarding_only(mut self, only: Vec<Protect>) -> Self {
+        self.only = only;
+        self
     }
 
     /// For those who ask while it runs.
@@ -419,6 +429,7 @@ impl Worker {
             metrics: Arc::clone(&metrics),
             health: Arc::clone(&health),
             every: self.settings.engine.sweep,
+            only: self.only.clone(),
             known,
             gauge: Gauge { inbox: Arc::clone(&inbox), metrics: Arc::clone(&metrics), unknown: false },
         };

@@ -1,4 +1,5 @@
 //! The AWS account of the test: set up, disturbed and looked at through the SDK's clients.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use aws_config::BehaviorVersion;
 use aws_sdk_ecs::config::{Credentials, Region};
@@ -7,6 +8,7 @@ use aws_sdk_ecs::types as ecs;
 use aws_sdk_elasticloadbalancingv2::types as elb;
 use aws_sdk_eventbridge::types as events;
 use aws_sdk_sqs::types::QueueAttributeName;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::process::{Network, eventually};
@@ -74,11 +76,17 @@ impl Clients {
         }
     }
 
-    /// A queue with a rule that sends it the events of these sources.
-    async fn queue_of_events(&self, name: &str, sources: &[&str]) -> String {
+    /// Its URL and its ARN.
+    async fn queue(&self, name: &str) -> (String, String) {
         let url = self.sqs.create_queue().queue_name(name).send().await.unwrap().queue_url.unwrap();
         let asked = self.sqs.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::QueueArn);
         let arn = asked.send().await.unwrap().attributes.unwrap()[&QueueAttributeName::QueueArn].clone();
+        (url, arn)
+    }
+
+    /// A queue with a rule that sends it the events of these sources.
+    async fn queue_of_events(&self, name: &str, sources: &[&str]) -> String {
+        let (url, arn) = self.queue(name).await;
         let pattern = json!({ "source": sources }).to_string();
         self.events.put_rule().name(name).event_pattern(pattern).send().await.unwrap();
         let target = events::Target::builder().id("queue").arn(arn).build().unwrap();
@@ -176,7 +184,84 @@ impl Clients {
     }
 }
 
+/// What Terraform has created, as the outputs of infra/examples/blue-green-service name it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Created {
+    listener_arn: String,
+    rule_arn: String,
+    target_group_arns: Pair<String>,
+    task_sets: Pair<CreatedTaskSet>,
+}
+
+/// One of each colour.
+#[derive(Debug, Deserialize)]
+struct Pair<T> {
+    blue: T,
+    green: T,
+}
+
+#[derive(Debug, Deserialize)]
+struct CreatedTaskSet {
+    id: String,
+    arn: String,
+}
+
+impl Created {
+    /// From Terraform's outputs, by name.
+    pub(crate) fn read(output: impl Fn(&str) -> Value) -> Self {
+        let names = ["listener_arn", "rule_arn", "target_group_arns", "task_sets"];
+        let outputs = names.iter().map(|name| ((*name).to_owned(), output(name))).collect();
+        serde_json::from_value(Value::Object(outputs)).unwrap()
+    }
+}
+
 impl Account {
+    /// A queue of this name. Its URL and its ARN.
+    pub(crate) async fn queue(endpoint: &str, name: &str) -> (String, String) {
+        Clients::connect(endpoint).await.queue(name).await
+    }
+
+    /// An account where all stands already, and where announcements arrive at a queue.
+    pub(crate) async fn created(
+        endpoint: &str,
+        created: Created,
+        events_url: String,
+        announcements_url: String,
+    ) -> Self {
+        let Created { listener_arn, rule_arn, target_group_arns: groups, task_sets } = created;
+        let set = |CreatedTaskSet { id, arn }: CreatedTaskSet, group| TaskSet { id, arn, group };
+        Self {
+            endpoint: endpoint.to_owned(),
+            events_url,
+            blue: set(task_sets.blue, groups.blue),
+            green: set(task_sets.green, groups.green),
+            listener: listener_arn,
+            rule: rule_arn,
+            announcements_url,
+            clients: Clients::connect(endpoint).await,
+        }
+    }
+
+    /// What a deployer does first: a tenth of the users to green.
+    pub(crate) async fn canary(&self) {
+        let describe = self.clients.elb.describe_rules().rule_arns(&self.rule);
+        let mut actions = describe.send().await.unwrap().rules.unwrap().remove(0).actions.unwrap();
+        let forward = actions[0].forward_config.as_mut().unwrap();
+        for group in forward.target_groups.iter_mut().flatten() {
+            group.weight = Some(if group.target_group_arn() == Some(&self.green.group) { 10 } else { 90 });
+        }
+        // Of what ELB answers for one group, it takes only a part back.
+        actions[0].target_group_arn = None;
+        let modify = self.clients.elb.modify_rule().rule_arn(&self.rule).set_actions(Some(actions));
+        modify.send().await.unwrap();
+    }
+
+    /// Makes a task set, by its ARN, the PRIMARY.
+    pub(crate) async fn set_primary(endpoint: &str, arn: &str) {
+        let promote = Clients::connect(endpoint).await.ecs.update_service_primary_task_set().cluster(CLUSTER);
+        promote.service(SERVICE).primary_task_set(arn).send().await.unwrap();
+    }
+
     /// A service in the middle of a deployment: blue is PRIMARY and has 90 % of the traffic, green has the rest.
     pub(crate) async fn set_up(network: &Network) -> Self {
         let clients = Clients::connect(&network.endpoint).await;
@@ -284,11 +369,20 @@ impl Account {
                 .unwrap()
                 .messages
                 .unwrap_or_default();
-            told.extend(messages.iter().map(|message| serde_json::from_str(message.body().unwrap()).unwrap()));
+            told.extend(messages.iter().map(|message| event(message.body().unwrap())));
             (told.len() >= number).then_some(())
         })
         .await;
         told
+    }
+}
+
+/// The event in a message, which SNS has wrapped when it came by way of a topic.
+fn event(body: &str) -> Value {
+    let body: Value = serde_json::from_str(body).unwrap();
+    match body["Message"].as_str() {
+        Some(wrapped) => serde_json::from_str(wrapped).unwrap(),
+        None => body,
     }
 }
 

@@ -11,9 +11,13 @@ import sys
 from moto.core.utils import utcnow
 from moto.ec2.models import ec2_backends
 from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskSet
+from moto.events.models import Rule
 from moto.events.utils import EventTemplateParser
 from moto.moto_api import state_manager
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+from moto.sns.models import sns_backends
+from moto.sqs.models import Queue
+from moto.utilities.arns import parse_arn
 
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
@@ -21,6 +25,8 @@ REGION = "eu-west-1"
 create_task_set = EC2ContainerServiceBackend.create_task_set
 update_task_set = EC2ContainerServiceBackend.update_task_set
 stop_task = EC2ContainerServiceBackend.stop_task
+create_service = EC2ContainerServiceBackend.create_service
+send_to_targets = Rule.send_to_targets
 
 
 def start_tasks(ecs, task_set, count):
@@ -42,33 +48,37 @@ def start_tasks(ecs, task_set, count):
             container.cpu, container.memory = str(container.cpu), str(container.memory)
 
 
+def name(name_or_arn):
+    return name_or_arn.split("/")[-1]
+
+
 def running(ecs, task_set):
     tasks = ecs.list_tasks(started_by=task_set.id, desiredStatus="RUNNING")
     return len(tasks)
 
 
-def scale_to(ecs, task_set, cluster_str, service, scale):
+def scale_to(ecs, task_set, scale):
     task_set.scale = scale
-    desired = ecs.services[f"{cluster_str}:{service}"].desired_count
+    desired = ecs.services[f"{task_set.cluster}:{task_set.service}"].desired_count
     task_set.computed_desired_count = math.ceil(desired * scale["value"] / 100)
     missing = task_set.computed_desired_count - running(ecs, task_set)
     if missing > 0:
         start_tasks(ecs, task_set, missing)
     for task in ecs.list_tasks(started_by=task_set.id, desiredStatus="RUNNING")[: max(-missing, 0)]:
-        stop_task(ecs, cluster_str, task.task_arn, "Scaling activity initiated by (deployment)")
+        stop_task(ecs, task_set.cluster, task.task_arn, "Scaling activity initiated by (deployment)")
 
 
 def create_task_set_with_tasks(ecs, service, cluster_str, task_definition, scale, **options):
     """Without a scale moto starts no tasks, so those it would start for nobody are not there."""
-    task_set = create_task_set(ecs, service, cluster_str, task_definition, **options)
+    task_set = create_task_set(ecs, name(service), name(cluster_str), task_definition, **options)
     task_set.backend = ecs
-    scale_to(ecs, task_set, cluster_str, service, scale)
+    scale_to(ecs, task_set, scale)
     return task_set
 
 
 def update_task_set_with_tasks(ecs, cluster_str, service, task_set, scale):
     updated = update_task_set(ecs, cluster_str, service, task_set, scale)
-    scale_to(ecs, updated, cluster_str, service, scale)
+    scale_to(ecs, updated, scale)
     return updated
 
 
@@ -88,7 +98,33 @@ def stop_task_as_failed(ecs, cluster_str, task_str, reason):
     return task
 
 
+def create_service_as_asked(ecs, *args, **options):
+    service = create_service(ecs, *args, **options)
+    # Terraform's provider ends by a nil pointer when there is one without its parts.
+    service.network_configuration = service.network_configuration or None
+    return service
+
+
+def send_to_topics_too(rule, original_event, transform_input=True):
+    topics = [target for target in rule.targets if parse_arn(target["Arn"]).service == "sns"]
+    if topics and rule.event_pattern.matches_event(original_event):
+        for target in topics:
+            topic = sns_backends[ACCOUNT][REGION].get_topic(target["Arn"])
+            topic.publish(json.dumps(original_event))
+    others = [target for target in rule.targets if target not in topics]
+    if others:
+        all_targets, rule.targets = rule.targets, others
+        try:
+            send_to_targets(rule, original_event, transform_input)
+        finally:
+            rule.targets = all_targets
+
+
 def main():
+    EC2ContainerServiceBackend.create_service = create_service_as_asked
+    Rule.send_to_targets = send_to_topics_too
+    Queue.redrive_allow_policy = None
+    Queue.BASE_ATTRIBUTES = [*Queue.BASE_ATTRIBUTES, "RedriveAllowPolicy"]
     EC2ContainerServiceBackend.create_task_set = create_task_set_with_tasks
     EC2ContainerServiceBackend.update_task_set = update_task_set_with_tasks
     EC2ContainerServiceBackend.stop_task = stop_task_as_failed

@@ -16,6 +16,7 @@ use crate::http;
 use crate::journal::RedbJournal;
 use crate::model::Timestamp;
 use crate::ports::Clock;
+use crate::rules::RuleFile;
 use crate::runtime::{Hook, Settings, Worker, WorkerError};
 use crate::sandbox::scenario::Scenario;
 use crate::sandbox::world::REGION;
@@ -55,7 +56,7 @@ impl Guardian {
         let wiring = Wiring {
             clock: around.clock.clone(),
             journal: around.journal.clone(),
-            rules: wiring::rules_of("demo.toml", &scenario.rules_toml),
+            rules: wiring::rules_of(vec![RuleFile { path: "demo.toml".to_owned(), text: scenario.rules_toml.clone() }]),
             queue_url: around.queue_url.clone(),
             wait: WAIT,
             event_bus: "default".to_owned(),

@@ -105,7 +105,7 @@ fn arrival(events: &str, found: Option<&EventRule>, queue: &QueueReading) -> Che
     let Some(rule) = found else {
         let what = format!("no EventBridge rule sends this service's {events} to the queue: {late}");
         return Check::new("events", CheckVerdict::Warning, what)
-            .cure("add a rule with infra/event-pattern.json and the queue as its target");
+            .cure("add a rule with infra/modules/guardian/event-pattern.json and the queue as its target");
     };
     let name = &rule.name;
     if !rule.enabled {

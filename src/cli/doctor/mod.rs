@@ -180,7 +180,9 @@ impl Examined {
     fn unread(service: &ServiceKey, error: &CallError) -> Self {
         let failed = Check::new("read", CheckVerdict::Blocks, error.to_string());
         let failed = match error.class {
-            ErrorClass::Denied => failed.cure("grant it; infra/iam-policy.json has all that the guardian needs"),
+            ErrorClass::Denied => {
+                failed.cure("grant it; infra/modules/guardian/worker-policy.json has all that the guardian needs")
+            }
             ErrorClass::NotFound => failed.cure("correct cluster and service, or the Region (AWS_REGION)"),
             _ => failed,
         };

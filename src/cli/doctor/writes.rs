@@ -61,8 +61,9 @@ fn judged(operation: &str, error: Option<&CallError>) -> Check {
     match error {
         Some(error) if error.class == ErrorClass::Denied => {
             let what = format!("{operation} is not allowed to whoever runs this: {}", error.message);
-            Check::new("writes", CheckVerdict::Blocks, what)
-                .cure("run it with the worker's role; if it was, grant what infra/iam-policy.json has")
+            Check::new("writes", CheckVerdict::Blocks, what).cure(
+                "run it with the worker's role; if it was, grant what infra/modules/guardian/worker-policy.json has",
+            )
         }
         Some(error) if error.class == ErrorClass::NotFound => {
             Check::new("writes", CheckVerdict::Fine, format!("{operation} is allowed (tried on what does not exist)"))

@@ -208,8 +208,8 @@ pub struct Delivery {
     pub duplicates: f64,
     /// Share of events that come up to half a minute late, after younger ones.
     pub stragglers: f64,
-    /// Events of tasks that have not run yet are delivered too. `infra/event-pattern.json` keeps them back: they say
-    /// nothing that decides.
+    /// Events of tasks that have not run yet are delivered too. `infra/modules/guardian/event-pattern.json` keeps them
+    /// back: they say nothing that decides.
     pub early: bool,
 }
 
@@ -240,7 +240,7 @@ impl Default for Setup {
 impl Default for EventRuleSetup {
     /// As it is to be installed.
     fn default() -> Self {
-        let pattern = include_str!("../../../infra/event-pattern.json").to_owned();
+        let pattern = include_str!("../../../infra/modules/guardian/event-pattern.json").to_owned();
         Self { name: "taskset-guardian".to_owned(), enabled: true, pattern, may_send: true }
     }
 }
