@@ -6,7 +6,7 @@ mod support;
 use support::*;
 use taskset_guardian::engine::{Input, Note};
 use taskset_guardian::model::*;
-use taskset_guardian::rules::{DeletePolicy, Protect, Rule};
+use taskset_guardian::rules::{AfterPromotion, DeletePolicy, Protect, Rule};
 
 fn breached(aws: Aws, rule: Rule) -> Driver {
     let mut it = Driver::new(aws, rule);
@@ -152,6 +152,33 @@ fn a_version_that_was_rolled_back_is_none_to_go_back_to() {
     it.run(secs(10));
     assert_eq!(it.aws.set(BLUE).status, TaskSetStatus::Primary, "green is newer, and condemned");
     assert_eq!(it.aws.weights(), [("blue".to_owned(), 100), ("green".to_owned(), 0), ("third".to_owned(), 0)]);
+}
+
+#[test]
+fn a_candidate_is_not_made_primary_because_the_green_that_was_is_gone() {
+    let mut page = rule();
+    page.rollback.after_promotion = AfterPromotion::Page;
+    let mut aws = Aws::blue_and_green();
+    // The first read finds a third version that was promoted past the second, which nobody ever has.
+    let third = "ecs-svc/3000";
+    aws.set(BLUE).status = TaskSetStatus::Active;
+    let promoted = task_set(third, start().plus(secs(1)), TaskSetStatus::Primary, "third");
+    aws.service.task_sets.push(TaskSet { task_definition: "checkout:90".into(), ..promoted });
+    aws.rules = vec![weighted("main", &[("blue", 10), ("green", 10), ("third", 80)])];
+    aws.healthy.insert(group("third"), 4);
+    let mut it = Driver::new(aws, page);
+    for task in ["a", "b", "c"] {
+        it.run(secs(1));
+        it.crash_of(&key(), third, task);
+    }
+    assert_eq!((it.phase().as_str(), it.aws.calls().len()), ("escalated", 0), "it is PRIMARY: a person is called");
+    it.aws.remove(third);
+    it.run(secs(60));
+    assert_eq!(it.aws.calls(), ["ModifyRule"], "its users go to whoever is healthy");
+    assert_eq!(it.phase(), "escalated", "which of the two is to be PRIMARY is for people to say");
+    it.aws.set(GREEN).status = TaskSetStatus::Primary;
+    it.run(secs(60));
+    assert_eq!(it.said().last(), Some(&"Rollback Completed"), "a person has said");
 }
 
 /// Four services breach in a row, the fourth after `between`: rollbacks that have begun.

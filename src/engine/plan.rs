@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::mutants::{Mutant, without};
 use super::partition::Deployment;
 use super::progress::{Purpose, Rollback};
+use super::roles::roles;
 use super::traffic::{self, Cut, NotUnderstood, Pair};
 use crate::model::{
     Contract, Controller, Observation, ServiceKey, ServiceStatus, Stability, Step, TaskSet, TaskSetStatus, Timestamp,
@@ -332,9 +333,19 @@ impl View<'_> {
         if blue.status == TaskSetStatus::Primary {
             return Goal::Met;
         }
+        if self.is_candidate(blue) {
+            let why = "green is gone and nobody is PRIMARY, but blue is the newer of several task sets: which of them is to \
+                       be PRIMARY is for people to say";
+            return Goal::Stuck(Stuck { step: Step::PromoteBlue, why: why.to_owned(), frozen: false });
+        }
         let write = Write::SetPrimary { service: self.service.clone(), task_set: blue.arn.clone() };
         let foreign = "blue was made PRIMARY twice, and is not";
         self.assert(Step::PromoteBlue, vec![(Purpose::Promote, write)], foreign, "waiting for blue to read as PRIMARY")
+    }
+
+    /// Where green is gone, blue may be the newest beside an older one: a candidate itself, which nobody has promoted yet.
+    fn is_candidate(&self, blue: &TaskSet) -> bool {
+        roles(&self.seen.service.task_sets, &[]).is_some_and(|roles| roles.green.id == blue.id)
     }
 
     /// No rule sends anything to green.

@@ -9,8 +9,8 @@ use super::plan::{self, Next, Proven, Stuck, View};
 use super::progress::{Escalation, Purpose, Rollback, Sent};
 use super::{Effect, Note, Stage, observed, quarantine, snapshot, traffic, witness};
 use crate::model::{
-    AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, IncidentOutcome, Observation, Outcome, Phase,
-    ServiceKey, Step, TaskSet, TaskSetStatus, Timestamp, Verdict, Write, humane,
+    AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, Incident, IncidentOutcome, Observation, Outcome,
+    Phase, ServiceKey, Step, TaskSet, TaskSetStatus, Timestamp, Verdict, Write, humane,
 };
 use crate::rules::{Mode, Rule};
 
@@ -469,8 +469,10 @@ pub(super) fn begin_anew(partition: &mut Partition, now: Timestamp) -> bool {
 
 /// Keeps the record of an open incident when this step changed it. `close` keeps the last one.
 pub(super) fn keep_if_changed(before: &Kept, after: &Kept, out: &mut Out<'_>) {
-    let incident = |kept: &Kept| kept.open_rollback().map(|rollback| rollback.incident.clone());
-    if let Some(record) = incident(after).filter(|record| incident(before).as_ref() != Some(record)) {
-        out.step.effects.push(Effect::Keep(record));
+    fn incident(kept: &Kept) -> Option<&Incident> {
+        kept.open_rollback().map(|rollback| &rollback.incident)
+    }
+    if let Some(record) = incident(after).filter(|record| incident(before) != Some(record)) {
+        out.step.effects.push(Effect::Keep(record.clone()));
     }
 }

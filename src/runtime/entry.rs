@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Input;
 use crate::model::Timestamp;
 
+/// Most entries fit into so many bytes.
+const ROOM: usize = 2048;
+
 /// Read back from the journal.
 #[derive(Debug, Deserialize)]
 pub struct Entry {
@@ -25,7 +28,9 @@ struct EntryRef<'a> {
 /// # Errors
 /// Only when an input has a shape that JSON has not.
 pub fn encode(at: Timestamp, input: &Input) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&EntryRef { at, input })
+    let mut bytes = Vec::with_capacity(ROOM);
+    serde_json::to_writer(&mut bytes, &EntryRef { at, input })?;
+    Ok(bytes)
 }
 
 /// From bytes.

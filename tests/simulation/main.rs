@@ -40,6 +40,12 @@ const FOUND: &[(u64, &str)] = &[
     (1_085_945, "a version that had been rolled back was blue, and made PRIMARY"),
     (879_355, "a clock that was set let the fleet brake go too soon"),
     (1_369_554, "the same, where a standby with another clock took over"),
+    (3_219_467, "green was PRIMARY and gone, and a candidate beside an older task set was promoted in its place"),
+    (4_201_962, "the same, where a person wanted the rollback"),
+    (3_464_384, "a lagging read showed blue as it was at the full second before, with a task more"),
+    (3_500_736, "a read that repeated an older one lagged too, so blue had been scaled down unseen"),
+    (2_373_596, "a rollback that a person wants, which no brake holds, was decided in a commit that got no answer"),
+    (3_262_800, "the same, on another worker"),
     (2_538_689, "a process on a clock that was behind waited in silence for its predecessor's writes to be old enough"),
 ];
 

@@ -119,6 +119,7 @@ impl Schedule {
         for service in &mut setup.services {
             service.reactions = reapplied(&mut apart);
         }
+        setup.delivery.terse = apart.u8(0..16) > 0;
         let rules = RuleSet { rules: vec![Arc::new(rule(&mut rng, drain, mode))] };
         Self { seed, setup, rules, faults, workers, dry_run, sweep, calm_at, bad, sound, key, others }
     }

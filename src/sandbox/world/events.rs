@@ -11,6 +11,9 @@ use super::tasks::Task;
 use super::{Happening, World};
 use crate::model::{ServiceKey, Timestamp};
 
+/// Most events fit into so many bytes.
+const ROOM: usize = 2048;
+
 /// The longest that a straggler is late.
 const STRAGGLE: Duration = Duration::from_secs(30);
 
@@ -43,7 +46,8 @@ impl<'a, D: Serialize> Event<'a, D> {
 
     /// The event as text. Every key is a string, so there is nothing that can't be written.
     fn body(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+        let mut body = Vec::with_capacity(ROOM);
+        serde_json::to_writer(&mut body, self).map(|()| String::from_utf8(body).unwrap_or_default()).unwrap_or_default()
     }
 }
 
@@ -72,7 +76,8 @@ impl World {
         if task.is_pending() && !self.setup.delivery.early {
             return;
         }
-        let (id, detail) = (names::uuid(&mut self.wires), task_detail(task, self.now));
+        let (id, terse) = (names::uuid(&mut self.wires), self.setup.delivery.terse);
+        let detail = task_detail(task, self.now, terse);
         let body = Event::new(id, self.now, ("aws.ecs", "ECS Task State Change"), arn, &detail).body();
         self.send(body);
     }
@@ -119,27 +124,14 @@ impl World {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct TaskDetail<'a> {
-    attachments: [Attachment<'a>; 1],
-    availability_zone: &'static str,
     cluster_arn: String,
     containers: [ContainerDetail<'a>; 1],
-    cpu: &'static str,
-    created_at: Timestamp,
     desired_status: &'static str,
-    enable_execute_command: bool,
     group: String,
     last_status: &'static str,
-    launch_type: &'static str,
-    memory: &'static str,
-    overrides: Overrides,
-    platform_version: &'static str,
     started_by: &'a str,
     task_arn: &'a str,
-    task_definition_arn: String,
-    updated_at: Timestamp,
     version: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    started_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stopping_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +140,27 @@ struct TaskDetail<'a> {
     stop_code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped_reason: Option<&'a str>,
+    #[serde(flatten)]
+    unread: Option<UnreadDetail<'a>>,
+}
+
+/// What the guardian reads nothing of.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UnreadDetail<'a> {
+    attachments: [Attachment<'a>; 1],
+    availability_zone: &'static str,
+    cpu: &'static str,
+    created_at: Timestamp,
+    enable_execute_command: bool,
+    launch_type: &'static str,
+    memory: &'static str,
+    overrides: Overrides,
+    platform_version: &'static str,
+    task_definition_arn: String,
+    updated_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<Timestamp>,
 }
 
 /// The network interface of a task.
@@ -176,25 +189,33 @@ struct ContainerOverride {
     name: &'static str,
 }
 
-/// A container that never ran has no exit code, and one whose image was not pulled no digest.
+/// A container that never ran has no exit code.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ContainerDetail<'a> {
+    name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(flatten)]
+    unread: Option<UnreadContainer<'a>>,
+}
+
+/// What the guardian reads nothing of. A container whose image was not pulled has no digest.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UnreadContainer<'a> {
     container_arn: String,
     cpu: &'static str,
     image: String,
     last_status: &'static str,
-    name: &'static str,
     network_interfaces: [Interface<'a>; 1],
     task_arn: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     image_digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     runtime_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    exit_code: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -203,9 +224,33 @@ struct Interface<'a> {
     address: &'a str,
 }
 
-fn task_detail(task: &Task, now: Timestamp) -> TaskDetail<'_> {
+fn task_detail(task: &Task, now: Timestamp, terse: bool) -> TaskDetail<'_> {
     let (code, reason) = task.stop.as_ref().map(|(code, reason)| (code.as_str(), reason.as_str())).unzip();
+    let container = ContainerDetail {
+        name: "app",
+        exit_code: task.exit_code,
+        reason: task.exit_reason.as_deref(),
+        unread: (!terse).then(|| unread_container(task)),
+    };
     TaskDetail {
+        cluster_arn: names::cluster_arn(&task.service.cluster),
+        containers: [container],
+        desired_status: task.desired_status(),
+        group: ["service:", &task.service.service].concat(),
+        last_status: task.status.as_str(),
+        started_by: &task.started_by,
+        task_arn: &task.arn,
+        version: task.version,
+        stopping_at: task.stopping_at,
+        stopped_at: task.stopped_at,
+        stop_code: code,
+        stopped_reason: reason,
+        unread: (!terse).then(|| unread_detail(task, now)),
+    }
+}
+
+fn unread_detail(task: &Task, now: Timestamp) -> UnreadDetail<'_> {
+    UnreadDetail {
         attachments: [Attachment {
             id: &task.attachment,
             r#type: "eni",
@@ -213,46 +258,31 @@ fn task_detail(task: &Task, now: Timestamp) -> TaskDetail<'_> {
             details: [AttachmentDetail { name: "privateIPv4Address", value: &task.ip }],
         }],
         availability_zone: "eu-west-1a",
-        cluster_arn: names::cluster_arn(&task.service.cluster),
-        containers: [container_detail(task)],
         cpu: "256",
         created_at: task.created_at,
-        desired_status: task.desired_status(),
         enable_execute_command: false,
-        group: format!("service:{}", task.service.service),
-        last_status: task.status.as_str(),
         launch_type: "FARGATE",
         memory: "512",
         overrides: Overrides { container_overrides: [ContainerOverride { name: "app" }] },
         platform_version: "1.4.0",
-        started_by: &task.started_by,
-        task_arn: &task.arn,
         task_definition_arn: names::task_definition_arn(&task.definition),
         updated_at: now,
-        version: task.version,
         started_at: task.started_at,
-        stopping_at: task.stopping_at,
-        stopped_at: task.stopped_at,
-        stop_code: code,
-        stopped_reason: reason,
     }
 }
 
-fn container_detail(task: &Task) -> ContainerDetail<'_> {
+fn unread_container(task: &Task) -> UnreadContainer<'_> {
     let id = names::last_part(&task.arn);
     let image_digest = task.image_digest();
-    ContainerDetail {
+    UnreadContainer {
         container_arn: names::container_arn(&task.service.cluster, id),
         cpu: "0",
         image: task.image(),
         last_status: task.container_status(),
-        name: "app",
         network_interfaces: [Interface { address: &task.ip }],
         task_arn: &task.arn,
         runtime_id: image_digest.is_some().then(|| format!("{id}-527074092")),
         image_digest,
-        exit_code: task.exit_code,
-        reason: task.exit_reason.as_deref(),
     }
 }
 
@@ -271,8 +301,11 @@ fn alarm_state(state: &AlarmState) -> Value {
 
 /// As in `2026-03-02T10:04:40Z`.
 pub(super) fn to_the_second(at: Timestamp) -> String {
-    let text = at.to_string();
-    text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
+    let mut text = at.to_string();
+    if let Some(dot) = text.find('.') {
+        text.replace_range(dot.., "Z");
+    }
+    text
 }
 
 /// As in `2026-03-02T10:04:40.989+0000`.

@@ -81,7 +81,8 @@ impl World {
         if self.setup.expect_no_writes {
             self.broken("S12", format!("{operation} although nothing may be changed"));
         }
-        let Some(service) = service else { return };
+        // What a person wants no brake holds.
+        let Some(service) = service.filter(|service| !self.asked.contains(*service)) else { return };
         let horizon = self.now.minus(BRAKED);
         self.changes.retain(|(at, _)| *at >= horizon);
         let known = self.changes.iter().any(|(_, changed)| changed == service);

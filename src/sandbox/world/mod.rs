@@ -28,7 +28,7 @@ mod traffic;
 mod trail;
 mod views;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -79,6 +79,8 @@ pub struct World {
     /// The guardian's changes of the last minutes, and how many there were in all.
     changes: Vec<(Timestamp, ServiceKey)>,
     changed: usize,
+    /// Services of which a person wanted a rollback.
+    asked: BTreeSet<ServiceKey>,
     announcements: Vec<EventEntry>,
     story: Vec<Moment>,
     violations: Vec<Violation>,
@@ -137,6 +139,7 @@ impl World {
             history: VecDeque::new(),
             changes: Vec::new(),
             changed: 0,
+            asked: BTreeSet::new(),
             announcements: Vec::new(),
             story: Vec::new(),
             violations: Vec::new(),
@@ -250,6 +253,12 @@ impl World {
     /// Every event that callers put on the bus and that was accepted, oldest first.
     pub fn announcements(&self) -> &[EventEntry] {
         &self.announcements
+    }
+
+    /// Of when the services are that a read shows now: what happened later is not in it yet.
+    pub fn read_shows(&self) -> Timestamp {
+        // What happened within the same millisecond may have come after it.
+        self.as_of().map_or(self.now, |(at, _)| at.minus(Duration::from_millis(1)))
     }
 
     /// When a healthy target of blue's was last lost: the load balancer notices, and nobody is told.

@@ -9,48 +9,53 @@ pub const ACCOUNT: &str = "111122223333";
 /// The Region of everything in the sandbox.
 pub const REGION: &str = "eu-west-1";
 
-fn arn(service: &str, resource: &str) -> String {
-    format!("arn:aws:{service}:{REGION}:{ACCOUNT}:{resource}")
+/// Put together from its parts: the world says names more often than anything else.
+fn arn(service: &str, resource: &[&str]) -> String {
+    let head = ["arn:aws:", service, ":", REGION, ":", ACCOUNT, ":"];
+    let parts = || head.iter().chain(resource);
+    let mut arn = String::with_capacity(parts().map(|part| part.len()).sum());
+    arn.extend(parts().copied());
+    arn
 }
 
 pub(super) fn cluster_arn(cluster: &str) -> String {
-    arn("ecs", &format!("cluster/{cluster}"))
+    arn("ecs", &["cluster/", cluster])
 }
 
 pub(super) fn service_arn(cluster: &str, service: &str) -> String {
-    arn("ecs", &format!("service/{cluster}/{service}"))
+    arn("ecs", &["service/", cluster, "/", service])
 }
 
 pub(super) fn task_set_arn(cluster: &str, service: &str, id: &str) -> String {
-    arn("ecs", &format!("task-set/{cluster}/{service}/{id}"))
+    arn("ecs", &["task-set/", cluster, "/", service, "/", id])
 }
 
 pub(super) fn task_arn(cluster: &str, id: &str) -> String {
-    arn("ecs", &format!("task/{cluster}/{id}"))
+    arn("ecs", &["task/", cluster, "/", id])
 }
 
 pub(super) fn task_definition_arn(family_and_revision: &str) -> String {
-    arn("ecs", &format!("task-definition/{family_and_revision}"))
+    arn("ecs", &["task-definition/", family_and_revision])
 }
 
 pub(super) fn container_arn(cluster: &str, task: &str) -> String {
-    arn("ecs", &format!("container/{cluster}/{task}/app"))
+    arn("ecs", &["container/", cluster, "/", task, "/app"])
 }
 
 pub(super) fn elb_arn(resource: &str) -> String {
-    arn("elasticloadbalancing", resource)
+    arn("elasticloadbalancing", &[resource])
 }
 
 pub(super) fn alarm_arn(name: &str) -> String {
-    arn("cloudwatch", &format!("alarm:{name}"))
+    arn("cloudwatch", &["alarm:", name])
 }
 
 pub(super) fn queue_arn(name: &str) -> String {
-    arn("sqs", name)
+    arn("sqs", &[name])
 }
 
 pub(super) fn event_rule_arn(name: &str) -> String {
-    arn("events", &format!("rule/{name}"))
+    arn("events", &["rule/", name])
 }
 
 /// The name in a name, or in the ARN of a cluster, service or task.
@@ -70,12 +75,18 @@ pub(super) fn dimension(arn: &str) -> &str {
 }
 
 pub(super) fn hex(rng: &mut Rng, digits: usize) -> String {
-    (0..digits).map(|_| rng.digit(16)).collect()
+    let mut text = String::with_capacity(digits);
+    text.extend((0..digits).map(|_| rng.digit(16)));
+    text
 }
 
 pub(super) fn uuid(rng: &mut Rng) -> String {
-    let mut part = |digits| hex(rng, digits);
-    format!("{}-{}-4{}-a{}-{}", part(8), part(4), part(3), part(3), part(12))
+    let mut text = String::with_capacity(36);
+    for (digits, then) in [(8, "-"), (4, "-4"), (3, "-a"), (3, "-"), (12, "")] {
+        text.extend((0..digits).map(|_| rng.digit(16)));
+        text.push_str(then);
+    }
+    text
 }
 
 /// Nineteen digits, as ECS numbers deployments and task sets.

@@ -6,7 +6,7 @@ use super::behaviour::{Act, Loss, TagValue, Trouble};
 use super::ecs::{Outage, TaskSet, at_least};
 use super::trail::Caller;
 use super::{Happening, World};
-use crate::model::{ActionKind, Forward, Role, ServiceKey, TargetGroupArn, WeightedGroup};
+use crate::model::{ActionKind, Forward, Role, ServiceKey, TargetGroupArn, WeightedGroup, tags};
 
 impl World {
     /// One line of the script. A deployer who finds no green any more does nothing.
@@ -107,6 +107,9 @@ impl World {
         };
         self.say_of(key, &format!("somebody tags the service {name} = {value}"));
         if let Some(service) = self.services.get_mut(key) {
+            if name == tags::ROLLBACK && service.task_set(&value).is_some() {
+                self.asked.insert(key.clone());
+            }
             service.tags.insert(name.to_owned(), value);
         }
     }

@@ -211,6 +211,8 @@ pub struct Delivery {
     /// Events of tasks that have not run yet are delivered too. `infra/modules/guardian/event-pattern.json` keeps them
     /// back: they say nothing that decides.
     pub early: bool,
+    /// Events of tasks say only what the guardian reads: half the text, for simulations that read it a million times.
+    pub terse: bool,
 }
 
 impl Default for Setup {
@@ -302,6 +304,7 @@ impl Default for Delivery {
             duplicates: 0.0,
             stragglers: 0.0,
             early: true,
+            terse: false,
         }
     }
 }

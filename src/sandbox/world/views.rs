@@ -1,10 +1,12 @@
 //! ECS, reading: what its Describe and List calls answer.
 
+use std::collections::BTreeMap;
+
 use super::super::api::{ApiError, ContainerView, Reply, ServiceView, TaskSetView, TaskView};
 use super::ecs::{Service, TaskSet};
 use super::tasks::Task;
 use super::{World, names};
-use crate::model::ServiceKey;
+use crate::model::{ServiceKey, Timestamp};
 
 fn invalid(message: &str) -> ApiError {
     ApiError::client("InvalidParameterException", message)
@@ -25,10 +27,14 @@ impl World {
 
     /// The services as they were some time ago, while reads lag; only what has happened since the world began lags.
     fn service_read(&self, key: &ServiceKey) -> Option<ServiceView> {
-        let then = self.now.minus(self.setup.lag);
-        let seen = self.history.iter().rev().find(|(at, _)| *at <= then);
         let now = || self.services.get(key).map(|service| self.service_view(service));
-        seen.map_or_else(now, |(_, views)| views.get(key).cloned())
+        self.as_of().map_or_else(now, |(_, views)| views.get(key).cloned())
+    }
+
+    /// What a lagging read shows. `None` when it shows what is.
+    pub(super) fn as_of(&self) -> Option<&(Timestamp, BTreeMap<ServiceKey, ServiceView>)> {
+        let then = self.now.minus(self.setup.lag);
+        self.history.iter().rev().find(|(at, _)| *at <= then)
     }
 
     /// Keeps what lagging reads will answer.
@@ -165,7 +171,7 @@ impl World {
             task_definition: names::task_definition_arn(&set.task_definition),
             target_group: set.group.clone(),
             external_id: set.external_id.clone(),
-            tags: std::collections::BTreeMap::new(),
+            tags: BTreeMap::new(),
         }
     }
 }

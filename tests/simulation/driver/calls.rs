@@ -42,17 +42,17 @@ impl Simulation {
             self.meddle(&key, &Act::SetPrimary(Role::Green));
         }
         let now = self.now;
-        let mut shows = self.now.minus(self.schedule.setup.lag);
+        let mut shows = self.world.read_shows();
         let answer = match self.refusal(who, "observe", self.schedule.faults.reads_denied) {
             Some(error) => Err(error),
             None => direct::observe(&mut self.world, ask, read_at).map(|mut seen| {
-                let fresh = (self.now, seen.service.clone());
-                let old = self.last_seen.insert(key.clone(), fresh).filter(|(at, _)| self.now.since(*at) <= LAG);
-                if let Some((at, old)) = old
+                let fresh = (self.now, shows, seen.service.clone());
+                let old = self.last_seen.insert(key.clone(), fresh).filter(|(at, ..)| self.now.since(*at) <= LAG);
+                if let Some((_, showed, old)) = old
                     && self.chance(self.schedule.faults.stale_read)
                 {
                     seen.service.task_sets = old.task_sets;
-                    shows = shows.min(at);
+                    shows = shows.min(showed);
                 }
                 if ask.twice {
                     // The second call is not answered by what was.

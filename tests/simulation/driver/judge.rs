@@ -145,8 +145,7 @@ impl Simulation {
         let mut opened_or_closed = false;
         for note in &heard.notes {
             match note {
-                Note::Decided { service, incident, held: false, evidence } => {
-                    self.judged.asked |= evidence.iter().any(|evidence| evidence.gate == Gate::Person);
+                Note::Decided { service, incident, held: false, .. } => {
                     self.judged.open.insert(incident.clone(), (service.clone(), heard.at));
                     if heard.decided.as_ref().is_some_and(|(_, was_primary)| *was_primary) {
                         self.judged.promotes.insert(service.clone());
@@ -251,9 +250,6 @@ impl Simulation {
         self.judged.violations += found.len();
         for violation in found {
             let judged = &self.judged;
-            if violation.invariant == "S11" && judged.asked {
-                continue;
-            }
             let revived = violation.invariant == "S3" && judged.green_was_dead;
             let disturbed = judged.disturbed_at > judged.rests_on || judged.disturbed_after > judged.rests_after;
             let unseen = disturbed || revived;

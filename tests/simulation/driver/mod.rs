@@ -170,6 +170,9 @@ pub(crate) struct Ended {
     pub(crate) decided: bool,
     pub(crate) escalated: bool,
     pub(crate) completed: bool,
+    /// Virtual time.
+    pub(crate) lasted: Duration,
+    pub(crate) happened: u64,
     pub(crate) writes: u32,
     pub(crate) crashes: u32,
     /// Times that a worker took the lease over from another.
@@ -191,7 +194,8 @@ pub(crate) struct Simulation {
     /// Where the journal's calls run; none of them waits.
     runtime: Runtime,
     without: Option<ShellMutant>,
-    last_seen: BTreeMap<ServiceKey, (Timestamp, ServiceReading)>,
+    /// The last reads: when each was made, and what it showed of when.
+    last_seen: BTreeMap<ServiceKey, (Timestamp, Timestamp, ServiceReading)>,
     /// Bodies of messages that were received: what an archive holds.
     archive: Vec<String>,
     judged: Judged,
@@ -220,8 +224,6 @@ struct Judged {
     open: BTreeMap<IncidentId, (ServiceKey, Timestamp)>,
     /// Announcements that are owed, by their ids.
     owed: BTreeMap<String, Owed>,
-    /// A person wanted a rollback, which no brake holds.
-    asked: bool,
     /// How often a worker began to act: each time it may say again what was not answered.
     terms: u32,
     /// A commit got no answer, and its worker did not live to try again: what it said may be durable.
@@ -265,7 +267,6 @@ impl Simulation {
             promotes: BTreeSet::new(),
             open: BTreeMap::new(),
             owed: BTreeMap::new(),
-            asked: false,
             terms: 0,
             unsure: false,
             news: false,
@@ -345,6 +346,8 @@ impl Simulation {
         }
         self.judge_the_end();
         self.ended.trace = self.hasher.finish();
+        self.ended.lasted = self.now.since(self.began);
+        self.ended.happened = self.judged.happened;
         (self.ended, self.story.unwrap_or_default())
     }
 

@@ -85,7 +85,7 @@ impl Simulation {
         let old = if self.rng.bool() { Duration::from_hours(6) } else { Duration::ZERO };
         let at = self.now.minus(old);
         let last = self.last_seen.get(&self.schedule.key);
-        let task_set = last.and_then(|(_, service)| service.task_sets.last());
+        let task_set = last.and_then(|(.., service)| service.task_sets.last());
         let started_by = task_set.map_or_else(|| "ecs-svc/1".to_owned(), |set| set.id.to_string());
         let arn = |what: String| format!("arn:aws:ecs:eu-west-1:111122223333:{what}");
         let task = format!("{:032x}", self.rng.u128(..));
