@@ -135,3 +135,43 @@ async fn green_fails_on_moto_and_the_program_brings_the_traffic_back_to_blue_and
     assert_eq!(ended.code(), Some(0));
     cloudwatch.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs moto"]
+async fn people_speak_to_the_program_by_tags_that_moto_keeps() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_moto, network) = launch_moto(directory.path());
+    let cloudwatch = Sandbox::start(NoAlarms, Arc::new(SystemClock), WireSettings::default()).await.unwrap();
+    let account = Account::set_up(&network).await;
+    let address = free_address();
+    let command = |line: &str| {
+        let mut command = guardian(directory.path(), &account.endpoint);
+        command.env("AWS_ENDPOINT_URL_CLOUDWATCH", cloudwatch.endpoint()).args(line.split(' '));
+        command
+    };
+    std::fs::create_dir(directory.path().join("rules")).unwrap();
+    std::fs::write(directory.path().join("rules/web.toml"), "name = \"web\"\n").unwrap();
+    let run = format!("run --sweep 1s --listen {address} --rules rules --queue-url {}", account.events_url);
+    let _guardian = Process::start("taskset-guardian", command(&run), directory.path());
+    let verb = async |line: &str| {
+        let mut command = command(line);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+    };
+    let service = async |what: &str, fits: fn(&serde_json::Value) -> bool| {
+        eventually(what, async || {
+            let status: serde_json::Value = serde_json::from_str(&get(&address, "/status")?.1).ok()?;
+            fits(&status["services"]).then_some(())
+        })
+        .await;
+    };
+    service("nobody is protected", |all| *all == serde_json::json!([])).await;
+    verb("register prod/checkout --rule web").await;
+    service("it is protected, and ready", |all| all[0]["rule"] == "web" && all[0]["ready"] == true).await;
+    verb("hold prod/checkout --for 30m --reason migrating").await;
+    service("it is held", |all| all[0]["hold"].to_string().contains("migrating")).await;
+    verb("release prod/checkout").await;
+    service("it is not held any more", |all| all[0]["hold"].is_null()).await;
+    verb("unregister prod/checkout").await;
+    service("nobody is protected again", |all| *all == serde_json::json!([])).await;
+}
