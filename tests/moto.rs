@@ -14,8 +14,9 @@
 //! - a task stays as it is until it is stopped (in moto every `DescribeTasks` brings it nearer to its end), and its
 //!   containers' `cpu` and `memory` are texts, as the SDK demands (moto sends numbers);
 //! - an event that EventBridge delivers names its `account` (moto leaves it out), and goes to SNS topics, too;
-//! - a queue has a `RedriveAllowPolicy`, and a service has a `networkConfiguration` only when it was given one: Terraform's
-//!   provider waits for the one for ever, and trips over the other.
+//! - a queue has a `RedriveAllowPolicy`, keeps its policy when another attribute is set, and a service has a
+//!   `networkConfiguration` only when it was given one: Terraform's provider waits for the first two for ever, and trips over
+//!   the last.
 //!
 //! CloudWatch is the sandbox's, without alarms, for moto does not speak its present protocol. ECS's events are put by the
 //! test, for moto emits none, and lets anyone put events of AWS's sources.

@@ -139,11 +139,13 @@ async fn what_terraform_creates_is_rolled_back_by_a_worker_that_is_started_as_te
     let others = account.other_rules().await;
     assert_eq!(account.forward().await, Forward::new([(&account.blue, 90), (&account.green, 10)]), "as deployed");
 
-    // Only where it listens is another place.
+    // As in its container: the image names a directory of rules, which the module's outrank. Only where it listens is
+    // another place.
     let settings: BTreeMap<String, String> = serde_json::from_value(installed["settings"]["all"].clone()).unwrap();
     let address = free_address();
     let mut command = guardian(directory.path(), endpoint);
-    command.envs(settings).env("TASKSET_GUARDIAN_LISTEN", &address);
+    command.env("TASKSET_GUARDIAN_RULES", "/etc/taskset-guardian/rules").envs(settings);
+    command.env("TASKSET_GUARDIAN_LISTEN", &address);
     command.env("AWS_ENDPOINT_URL_CLOUDWATCH", cloudwatch.endpoint()).arg("run");
     let mut worker = Process::start("taskset-guardian", command, directory.path());
     eventually("the worker protects what the tag names", async || {

@@ -44,9 +44,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR", env = "TASKSET_GUARDIAN_RULES", default_value = "rules")]
     pub rules: PathBuf,
 
-    /// Rule files themselves instead, as a JSON object of texts by file name: for a container without a disk
+    /// Rule files themselves, as a JSON object of texts by file name, for a container without a disk. The directory is
+    /// then not read
     #[arg(long, value_name = "JSON", env = "TASKSET_GUARDIAN_RULE_FILES", hide_env_values = true,
-          conflicts_with = "rules", value_parser = rule_files)]
+          value_parser = rule_files)]
     pub rule_files: Option<RuleFiles>,
 
     /// Guard no service but those that match, whatever rules and tags say: one shard of several. Globs; repeated, or
@@ -307,12 +308,11 @@ mod tests {
     }
 
     #[test]
-    fn rules_may_be_handed_over_but_not_from_two_places() {
+    fn rules_may_be_handed_over() {
         let args = parse(&["--rule-files", r#"{"web.toml":"name = \"web\""}"#]).unwrap();
         assert_eq!(args.rule_files.unwrap().0[0].path, "web.toml");
         let error = parse(&["--rule-files", "rules"]).unwrap_err().to_string();
         assert!(error.contains("JSON object"), "{error}");
-        parse(&["--rule-files", "{}", "--rules", "rules"]).unwrap_err();
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The AWS account of the test: set up, disturbed and looked at through the SDK's clients.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::collections::BTreeMap;
+
 use aws_config::BehaviorVersion;
 use aws_sdk_ecs::config::{Credentials, Region};
 use aws_sdk_ecs::primitives::{DateTime, DateTimeFormat};
@@ -32,7 +34,7 @@ pub(crate) struct TaskSet {
 
 /// Weights by target group, of a rule that forwards and is sticky.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Forward(Vec<(String, i32)>);
+pub(crate) struct Forward(BTreeMap<String, i32>);
 
 impl Forward {
     pub(crate) fn new<const N: usize>(weights: [(&TaskSet, i32); N]) -> Self {
@@ -106,11 +108,16 @@ impl Clients {
             .port(8080)
             .vpc_id(&network.vpc);
         let group = made.send().await.unwrap().target_groups()[0].target_group_arn().unwrap().to_owned();
+        self.targets(&group).await;
+        group
+    }
+
+    /// A healthy target for every task, which on AWS the tasks themselves are.
+    async fn targets(&self, group: &str) {
         for host in 0..DESIRED {
             let target = elb::TargetDescription::builder().id(format!("172.31.0.{}", 10 + host)).port(8080).build();
-            self.elb.register_targets().target_group_arn(&group).targets(target).send().await.unwrap();
+            self.elb.register_targets().target_group_arn(group).targets(target).send().await.unwrap();
         }
-        group
     }
 
     /// An ALB whose one listener answers 404, and its one rule, which forwards to both groups. Listener and rule.
@@ -230,6 +237,9 @@ impl Account {
     ) -> Self {
         let Created { listener_arn, rule_arn, target_group_arns: groups, task_sets } = created;
         let set = |CreatedTaskSet { id, arn }: CreatedTaskSet, group| TaskSet { id, arn, group };
+        let clients = Clients::connect(endpoint).await;
+        clients.targets(&groups.blue).await;
+        clients.targets(&groups.green).await;
         Self {
             endpoint: endpoint.to_owned(),
             events_url,
@@ -238,7 +248,7 @@ impl Account {
             listener: listener_arn,
             rule: rule_arn,
             announcements_url,
-            clients: Clients::connect(endpoint).await,
+            clients,
         }
     }
 

@@ -27,6 +27,7 @@ update_task_set = EC2ContainerServiceBackend.update_task_set
 stop_task = EC2ContainerServiceBackend.stop_task
 create_service = EC2ContainerServiceBackend.create_service
 send_to_targets = Rule.send_to_targets
+set_attributes = Queue._set_attributes
 
 
 def start_tasks(ecs, task_set, count):
@@ -120,10 +121,22 @@ def send_to_topics_too(rule, original_event, transform_input=True):
             rule.targets = all_targets
 
 
+def set_attributes_and_keep_the_policy(queue, attributes, now=None):
+    policy = getattr(queue, "policy", None)
+    set_attributes(queue, attributes, now)
+    if "Policy" not in attributes:
+        queue.policy = policy
+
+
 def main():
     EC2ContainerServiceBackend.create_service = create_service_as_asked
     Rule.send_to_targets = send_to_topics_too
-    Queue.redrive_allow_policy = None
+    Queue._set_attributes = set_attributes_and_keep_the_policy
+    # An empty one takes it away.
+    Queue.redrive_allow_policy = property(
+        lambda queue: vars(queue).get("allowed") or None,
+        lambda queue, policy: vars(queue).update(allowed=policy),
+    )
     Queue.BASE_ATTRIBUTES = [*Queue.BASE_ATTRIBUTES, "RedriveAllowPolicy"]
     EC2ContainerServiceBackend.create_task_set = create_task_set_with_tasks
     EC2ContainerServiceBackend.update_task_set = update_task_set_with_tasks

@@ -166,7 +166,7 @@ async fn the_worker_may_do_what_it_does_and_nothing_else() {
     let endpoint = Endpoint::Local { url: stage.sandbox.endpoint(), region: REGION.to_owned() };
     let aws = Aws::connect(&endpoint, Arc::new(Metrics::new().unwrap())).await.unwrap();
     let inbox = aws.inbox(QUEUE, Duration::ZERO);
-    inbox.extend(&[taskset_guardian::ports::Receipt(Arc::from("long-gone"))], Duration::from_secs(60)).await;
+    inbox.extend(&[taskset_guardian::ports::Receipt(Arc::from("long-gone"))], Duration::from_mins(1)).await;
 
     // The journal of this worker is a file; see below for the table.
     let table: Vec<_> = iam::worker().of("State").actions().into_iter().map(str::to_owned).collect();

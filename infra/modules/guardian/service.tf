@@ -61,7 +61,6 @@ locals {
     for cell, each in local.cells : cell => merge(var.environment, {
       AWS_REGION                   = local.region
       TASKSET_GUARDIAN_QUEUE_URL   = aws_sqs_queue.events[cell].id
-      TASKSET_GUARDIAN_RULES       = "env:TASKSET_GUARDIAN_RULE_FILES"
       TASKSET_GUARDIAN_RULE_FILES  = jsonencode(var.rules)
       TASKSET_GUARDIAN_ONLY        = join(",", [for pair in setproduct(var.clusters, each.services) : "${pair[0]}/${pair[1]}"])
       TASKSET_GUARDIAN_STATE       = var.table ? "dynamodb://${aws_dynamodb_table.journal[cell].name}" : "${local.journal_path}/guardian.redb"
