@@ -71,6 +71,7 @@ fn no_schedule_breaks_a_promise() {
     let start = number("SIM_START").unwrap_or(0);
     let (next, failed, races) = (AtomicU64::new(start), Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
     let (writes, tally) = (AtomicU64::new(0), [const { AtomicU64::new(0) }; 5]);
+    let lasted = AtomicU64::new(0);
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
@@ -84,6 +85,7 @@ fn no_schedule_breaks_a_promise() {
                     let undisturbed = schedule.faults.leave_reads_fresh();
                     let ended = Simulation::new(schedule, false).run().0;
                     writes.fetch_add(u64::from(ended.writes), Ordering::Relaxed);
+                    lasted.fetch_add(ended.lasted.as_secs(), Ordering::Relaxed);
                     // A hundredth is played twice: the same seed is the same schedule.
                     if seed % 100 == 0 {
                         assert_eq!(play(seed).trace, ended.trace, "seed {seed} is not deterministic");
@@ -109,8 +111,9 @@ fn no_schedule_breaks_a_promise() {
     let took = began.elapsed();
     let [decided, completed, escalated, crashed, taken_over] = tally.map(AtomicU64::into_inner);
     eprintln!(
-        "{count} schedules in {:.1} s, {:.0} a second; {} writes, {decided} decided, {completed} completed, {escalated} escalated, {crashed} \
+        "{count} schedules of {} hours in {:.1} s, {:.0} a second; {} writes, {decided} decided, {completed} completed, {escalated} escalated, {crashed} \
          crashed, {taken_over} taken over",
+        lasted.into_inner() / 3600,
         took.as_secs_f64(),
         f64::from(u32::try_from(count).unwrap()) / took.as_secs_f64(),
         writes.into_inner(),

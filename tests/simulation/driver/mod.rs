@@ -172,7 +172,6 @@ pub(crate) struct Ended {
     pub(crate) completed: bool,
     /// Virtual time.
     pub(crate) lasted: Duration,
-    pub(crate) happened: u64,
     pub(crate) writes: u32,
     pub(crate) crashes: u32,
     /// Times that a worker took the lease over from another.
@@ -347,7 +346,6 @@ impl Simulation {
         self.judge_the_end();
         self.ended.trace = self.hasher.finish();
         self.ended.lasted = self.now.since(self.began);
-        self.ended.happened = self.judged.happened;
         (self.ended, self.story.unwrap_or_default())
     }
 
