@@ -3,6 +3,7 @@
 //! `UPDATE_README=1 cargo test --test infra` writes the tables anew.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -116,22 +117,49 @@ fn the_topic_can_be_told_whatever_there_is_to_tell() {
 
 #[test]
 fn the_event_pattern_names_what_the_program_reads_and_nothing_that_it_leaves_aside() {
-    let pattern: serde_json::Value = serde_json::from_str(&read("event-pattern.json")).unwrap();
-    let mut named = 0;
-    for alternative in pattern["$or"].as_array().unwrap() {
-        let source = alternative["source"][0].as_str().unwrap();
-        for detail_type in alternative["detail-type"].as_array().unwrap() {
-            let event = serde_json::json!({ "version": "0", "id": "1", "detail-type": detail_type, "source": source,
-                "account": "111122223333", "time": "2026-03-02T10:15:30Z", "region": "eu-west-1", "resources": [],
-                "detail": {} });
+    let json = |name: &str| -> serde_json::Value { serde_json::from_str(&read(name)).unwrap() };
+    let mut alternatives = json("event-pattern.json")["$or"].as_array().unwrap().clone();
+    alternatives.push(json("cloudtrail-pattern.json"));
+    let mut named = BTreeSet::new();
+    for alternative in alternatives {
+        let each = |key: &str| alternative[key].as_array().unwrap().clone();
+        for (source, detail_type) in
+            each("source").iter().flat_map(|s| each("detail-type").into_iter().map(move |t| (s.clone(), t)))
+        {
             // An empty detail is nothing that could be read. What is not even tried is not known.
-            let is_left_aside = matches!(events::decode(&event.to_string()), Ok(Decoded::Ignored(ignored))
+            let is_left_aside = matches!(decoded(&source, &detail_type, &serde_json::json!({})), Ok(Decoded::Ignored(ignored))
                 if matches!(ignored.reason, IgnoredReason::UnknownType | IgnoredReason::RollingDeployment));
             assert!(!is_left_aside, "{source} {detail_type}");
-            named += 1;
+            named.insert(detail_type.to_string());
         }
     }
     let code = std::fs::read_to_string(module().join("../../../src/events/mod.rs")).unwrap();
     let reads = code.lines().filter(|line| line.contains("=> ") && line.contains("::read")).count();
-    assert_eq!(named, reads, "src/events reads another number of detail types");
+    assert_eq!(named.len(), reads, "src/events reads another number of detail types");
+}
+
+#[test]
+fn the_calls_that_are_heard_of_are_those_that_are_read() {
+    let pattern: serde_json::Value = serde_json::from_str(&read("cloudtrail-pattern.json")).unwrap();
+    let arn = |what: &str| format!("arn:aws:elasticloadbalancing:eu-west-1:111122223333:{what}");
+    let asked = serde_json::json!({ "cluster": "prod", "service": "web", "ruleArn": arn("listener-rule/app/a/1/2/3"),
+        "listenerArn": arn("listener/app/a/1/2"), "actions": [{ "targetGroupArn": arn("targetgroup/green/1") }] });
+    let is_read = |name: &serde_json::Value| {
+        let detail = serde_json::json!({ "eventName": name, "requestParameters": asked });
+        matches!(decoded(&"aws.ecs".into(), &pattern["detail-type"][0], &detail), Ok(Decoded::Signal(_)))
+    };
+    assert!(pattern["detail"]["eventName"].as_array().unwrap().iter().all(is_read));
+    let others = ["CreateRule", "DeleteRule", "UpdateService", "SetRulePriorities", "ModifyTargetGroup"];
+    assert!(!others.map(serde_json::Value::from).iter().any(is_read));
+}
+
+fn decoded(
+    source: &serde_json::Value,
+    detail_type: &serde_json::Value,
+    detail: &serde_json::Value,
+) -> Result<Decoded, events::DecodeError> {
+    let event = serde_json::json!({ "version": "0", "id": "1", "detail-type": detail_type, "source": source,
+        "account": "111122223333", "time": "2026-03-02T10:15:30Z", "region": "eu-west-1", "resources": [],
+        "detail": detail });
+    events::decode(&event.to_string())
 }

@@ -21,7 +21,7 @@ locals {
   }
 
   patterns = {
-    for cell, each in local.cells : cell => {
+    for cell, each in local.cells : cell => merge({
       tasks = merge(local.task_events, {
         detail = merge(local.task_events.detail, {
           clusterArn = local.cluster_arns
@@ -39,7 +39,10 @@ locals {
         local.alarm_events,
         { for key, names in { detail = var.alarm_names } : key => { alarmName = [for name in names : local.matcher[name]] } if !contains(names, "*") },
       )
-    }
+      },
+      # Who changes rules does not say for which service: every cell hears all of it.
+      { for kind, pattern in { calls = jsondecode(file("${path.module}/cloudtrail-pattern.json")) } : kind => pattern if var.cloudtrail },
+    )
   }
 
   event_rules = merge([

@@ -107,6 +107,12 @@ variable "alarm_names" {
   }
 }
 
+variable "cloudtrail" {
+  description = "It hears from CloudTrail who changes task sets and rules, so that whoever undoes a rollback has a name. Needs a trail that logs management events; nothing else depends on it."
+  type        = bool
+  default     = false
+}
+
 # How it runs.
 
 variable "name" {

@@ -58,11 +58,12 @@ pub(super) fn from_guardian(note: &Note, about: &ServiceKey, at: Timestamp) -> O
         | Note::NotReady { .. }
         | Note::Witnessed { .. }
         | Note::Graduated { .. } => narrate(note)?.1,
-        // What is about no service in particular is told when it is a warning.
-        _ => match narrate(note)? {
-            (Level::WARN | Level::ERROR, what) if note.service().is_none() => what,
+        // The fleet's brake, and an announcement that did not get through, are told when they are warnings.
+        Note::Announced { .. } | Note::Brake { .. } => match narrate(note)? {
+            (Level::WARN | Level::ERROR, what) => what,
             _ => return None,
         },
+        _ => return None,
     };
     Some(Line { t: at.since(BEGIN), teller: Teller::Guardian, what, split: None, loud })
 }
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_about_nobody_in_particular_is_told_and_other_such_notes_are_not() {
+    fn an_announcement_that_did_not_get_through_is_told_and_one_that_did_is_not() {
         let about = ServiceKey::new("prod", "checkout");
         let announced = |outcome| Note::Announced {
             service: ServiceKey::new("prod", "checkout"),
