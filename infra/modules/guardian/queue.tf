@@ -45,7 +45,7 @@ resource "aws_sqs_queue_redrive_allow_policy" "dead_letters" {
 }
 
 locals {
-  queue_urls = {
+  queues_of = {
     for cell in keys(local.cells) : cell => {
       events       = { url = aws_sqs_queue.events[cell].id, arn = aws_sqs_queue.events[cell].arn }
       dead_letters = { url = aws_sqs_queue.dead_letters[cell].id, arn = aws_sqs_queue.dead_letters[cell].arn }
@@ -54,8 +54,8 @@ locals {
 
   queues = merge([
     for cell in keys(local.cells) : {
-      "${cell}/events"       = merge({ cell = cell }, local.queue_urls[cell].events)
-      "${cell}/dead-letters" = merge({ cell = cell }, local.queue_urls[cell].dead_letters)
+      "${cell}/events"       = merge({ cell = cell }, local.queues_of[cell].events)
+      "${cell}/dead-letters" = merge({ cell = cell }, local.queues_of[cell].dead_letters)
     }
   ]...)
 }

@@ -35,7 +35,8 @@ locals {
     }
   }
 
-  is_change = { for cell in keys(local.cells) : cell => [for statement in local.policies.worker[cell] : statement.Action if startswith(statement.Sid, "Rollback")] }
+  # What an observer is denied.
+  changes = { for cell in keys(local.cells) : cell => [for statement in local.policies.worker[cell] : statement.Action if startswith(statement.Sid, "Rollback")] }
 
   # A statement that speaks of nothing that is here is left out.
   worker_statements = {
@@ -44,7 +45,7 @@ locals {
         for statement in statements : statement
         if length(statement.Resource) > 0 && (var.table || statement.Sid != "State") && !(var.observe_only && startswith(statement.Sid, "Rollback"))
       ],
-      [for actions in [flatten(local.is_change[cell])] : { Sid = "ChangeNothing", Effect = "Deny", Action = actions, Resource = ["*"] } if var.observe_only],
+      [for actions in [flatten(local.changes[cell])] : { Sid = "ChangeNothing", Effect = "Deny", Action = actions, Resource = ["*"] } if var.observe_only],
       [for key in compact([var.kms_key_arn]) : { Sid = "Key", Effect = "Allow", Action = local.key_actions, Resource = [key] }],
     )
   }
