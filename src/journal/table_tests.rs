@@ -408,7 +408,7 @@ async fn whoever_watches_the_page_does_not_read_the_table_again_and_again() {
     journal.append(bytes(&["b"]), &[incident("old", 1, IncidentOutcome::Escalated)]).await.unwrap();
     let ids = |found: &[Incident]| found.iter().map(|i| (i.id.to_string(), i.outcome)).collect::<Vec<_>>();
     let old = ("old".to_owned(), IncidentOutcome::Escalated);
-    assert_eq!(ids(&journal.incidents(9).await.unwrap()), [old.clone()]);
+    assert_eq!(ids(&journal.incidents(9).await.unwrap()), std::slice::from_ref(&old));
     let read = *table.lists.lock().unwrap();
     journal.append(bytes(&["c"]), &[incident("new", 2, IncidentOutcome::Open)]).await.unwrap();
     journal.append(bytes(&["d"]), &[incident("new", 2, IncidentOutcome::RolledBack)]).await.unwrap();
