@@ -66,6 +66,7 @@ locals {
       TASKSET_GUARDIAN_STATE       = var.table ? "dynamodb://${aws_dynamodb_table.journal[cell].name}" : "${local.journal_path}/guardian.redb"
       TASKSET_GUARDIAN_LISTEN      = "0.0.0.0:${local.port}"
       TASKSET_GUARDIAN_SWEEP       = var.sweep
+      TASKSET_GUARDIAN_ELB_READS   = tostring(floor(var.elb_reads / length(local.cells)))
       TASKSET_GUARDIAN_FLEET_BRAKE = tostring(var.fleet_brake)
       TASKSET_GUARDIAN_EVENT_BUS   = var.event_bus_name
       TASKSET_GUARDIAN_DRY_RUN     = tostring(var.observe_only)

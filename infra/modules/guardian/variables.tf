@@ -229,6 +229,17 @@ variable "sweep" {
   }
 }
 
+variable "elb_reads" {
+  description = "Reads of Elastic Load Balancing a second, at most, which the shards share. AWS allows an account 10 unless it has raised that, for all that runs in it. A shard needs 4."
+  type        = number
+  default     = 8
+
+  validation {
+    condition     = var.elb_reads >= 4 * max(1, length(var.shards)) && var.elb_reads <= 1000
+    error_message = "Each shard needs 4 reads a second, or its reads do not end in time. Ask AWS for more than 10, or take fewer shards: they add no reads."
+  }
+}
+
 variable "fleet_brake" {
   description = "Begin no rollback while more services than this breach within ten minutes: then the cause is shared."
   type        = number

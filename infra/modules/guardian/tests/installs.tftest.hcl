@@ -284,6 +284,22 @@ run "one_replica_may_have_the_table" {
   }
 }
 
+run "who_changes_rules_is_heard_of_when_it_is_wanted" {
+  variables {
+    cloudtrail = true
+  }
+
+  assert {
+    condition     = jsondecode(output.event_patterns["all"].calls) == jsondecode(file("./cloudtrail-pattern.json")) && length(output.event_rule_arns["all"]) == 4
+    error_message = output.event_patterns["all"].calls
+  }
+
+  assert {
+    condition     = output.settings["all"].TASKSET_GUARDIAN_ELB_READS == "8"
+    error_message = output.settings["all"].TASKSET_GUARDIAN_ELB_READS
+  }
+}
+
 run "each_shard_is_a_cell" {
   variables {
     shards = {
@@ -305,6 +321,11 @@ run "each_shard_is_a_cell" {
   assert {
     condition     = jsondecode(output.event_patterns["a-m"].tasks).detail.group == ["service:checkout", { prefix = "service:a" }] && jsondecode(output.event_patterns["n-z"].tasks).detail.group == [{ prefix = "service:web-" }]
     error_message = "each hears its own services"
+  }
+
+  assert {
+    condition     = output.settings["a-m"].TASKSET_GUARDIAN_ELB_READS == "4" && output.settings["n-z"].TASKSET_GUARDIAN_ELB_READS == "4"
+    error_message = "they share what AWS lets an account read"
   }
 
   assert {

@@ -174,3 +174,11 @@ run "more_clusters_than_a_pattern_can_name" {
   }
   expect_failures = [aws_cloudwatch_event_rule.this]
 }
+
+run "more_shards_than_an_account_can_read_for" {
+  command = plan
+  variables {
+    shards = { a = ["a*"], b = ["b*"], c = ["c*"] }
+  }
+  expect_failures = [var.elb_reads]
+}
