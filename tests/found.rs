@@ -181,6 +181,42 @@ fn a_candidate_is_not_made_primary_because_the_green_that_was_is_gone() {
     assert_eq!(it.said().last(), Some(&"Rollback Completed"), "a person has said");
 }
 
+#[test]
+fn a_read_that_comes_while_another_write_is_under_way_answers_for_the_one_whose_answer_was_lost() {
+    let mut keep = rule();
+    keep.rollback.delete = DeletePolicy::Keep;
+    let mut aws = Aws::blue_and_green();
+    let canary = || ["a", "b"].map(|name| weighted(name, &[("blue", 34), ("green", 66)])).to_vec();
+    aws.rules = canary();
+    let mut it = breached(aws, keep);
+    it.run(secs(60));
+    assert_eq!((it.phase().as_str(), it.aws.calls().len()), ("rolled_back", 2));
+    // Somebody gives green its weight again, and both rules are given back to blue, once.
+    it.aws.rules = canary();
+    it.withheld = Some(Vec::new());
+    it.run(secs(60));
+    let sent = it.withheld.take().unwrap();
+    let [Input::Done(first, _), second @ Input::Done(..)] = sent.as_slice() else { panic!("{sent:?}") };
+    it.feed(Input::Done(*first, Outcome::Failed(failed(None))));
+    it.aws.rules[1] = canary()[1].clone();
+    let ask = Ask {
+        service: key(),
+        tasks: Vec::new(),
+        find_stopped: false,
+        alarms: [].into(),
+        find_alarms: false,
+        twice: false,
+        groups: [group("green")].into(),
+    };
+    let seen = it.aws.observe(it.now, ask);
+    it.feed(Input::Observed(key(), seen));
+    // And once more, before anything else is read.
+    it.aws.rules = canary();
+    it.feed(second.clone());
+    it.run(secs(60));
+    assert_eq!((it.phase().as_str(), it.aws.calls().len()), ("escalated", 4), "one re-assert, and then a person");
+}
+
 /// Four services breach in a row, the fourth after `between`: rollbacks that have begun.
 fn fleet(between: impl FnOnce(&mut Driver)) -> usize {
     let everywhere = Rule { protect: vec![Protect { cluster: "prod".into(), service: "*".into() }], ..rule() };

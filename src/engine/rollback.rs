@@ -92,7 +92,8 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
     }
     let stale = rollback.last_accepted().filter(|at| seen.read_at < *at);
     if !rollback.in_flight.is_empty() {
-        // Their answers ask for the next read.
+        // Their answers ask for the next read. What this one proves of earlier writes, the next may not show any more.
+        settle_unsure(&mut rollback, plan::proven(deployment, rule, seen), seen, out.now);
     } else if let Some(accepted_at) = stale {
         // On a clock that runs behind the one of whoever wrote, the next read is older than the write too, for a while.
         soft.want(if accepted_at > out.now { out.now.plus(plan::POLL) } else { out.now });
@@ -221,7 +222,9 @@ fn settle_unsure(rollback: &mut Rollback, proven: Proven, seen: &Observation, no
         Purpose::Delete => proven.green_leaving,
         Purpose::Introduce(_) | Purpose::Scale | Purpose::Pair(_) => false,
     };
-    let done: Vec<_> = rollback.unsure.values().filter(|sent| settled(sent)).map(|sent| sent.purpose.clone()).collect();
+    let sent_again = |sent: &Sent| rollback.in_flight.values().any(|again| again.purpose == sent.purpose);
+    let unsure = rollback.unsure.values().filter(|sent| settled(sent) && !sent_again(sent));
+    let done: Vec<_> = unsure.map(|sent| sent.purpose.clone()).collect();
     for purpose in done {
         rollback.unsure.remove(&purpose);
         rollback.accept(now, purpose);

@@ -35,7 +35,7 @@ impl Observe for Eyes {
             let state = stage.enter();
             (state.now, state.judged.happened)
         };
-        life.facts().stale_since = None;
+        life.facts().shows = None;
         if ask.twice && stage.chance(stage.schedule.faults.meddling) {
             // Somewhere between the first and the last call of the round.
             let (stage, wait) = (Arc::clone(stage), stage.half_way());
@@ -54,13 +54,11 @@ impl Observe for Eyes {
             };
             let green_was_dead = newest.is_none_or(|green| serving(green) == 0);
             let mut facts = life.facts();
-            // The second call is not answered by what was.
-            let stale = facts.stale_since.filter(|_| !ask.twice);
-            let lagging = at.minus(stage.schedule.setup.lag);
             if let Traffic::Rules(rules) = &seen.traffic {
                 facts.rules.extend(rules.iter().map(|rule| (target_of(&rule.id), ask.service.clone())));
             }
-            let at = if ask.twice { at } else { stale.map_or(lagging, |stale| stale.min(lagging)) };
+            // The second call is not answered by what was.
+            let at = facts.shows.filter(|_| !ask.twice).map_or(at, |shows| shows.min(at));
             facts.answered.insert(ask.service.clone(), Seen { at, after, green_was_dead });
         }
         answer
@@ -178,7 +176,6 @@ fn hear(life: &Life, note: &Note, at: Timestamp) {
             let green = evidence.first().map(|evidence| evidence.task_set.clone());
             let mut state = stage.enter();
             state.ended.decided = true;
-            state.judged.asked |= evidence.iter().any(|evidence| evidence.gate == Gate::Person);
             let news = green.is_none_or(|green| state.judged.decided.insert(green));
             drop(state);
             if !news {

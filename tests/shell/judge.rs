@@ -85,8 +85,6 @@ pub(crate) struct Judged {
     /// A call to a rule was overtaken by a change, or its answer was lost: that somebody set a rule back may have been
     /// overwritten unseen, or read as if that call had never arrived. The simulation looks closer.
     pub(crate) unseen_dispute: bool,
-    /// A person wanted a rollback, which no brake holds.
-    pub(crate) asked: bool,
     /// An escalation was announced.
     pub(crate) called: bool,
     /// Of those that the world has found.
@@ -119,9 +117,6 @@ impl State {
             let revived = violation.invariant == "S3" && rests_on.green_was_dead;
             let disturbed = judged.disturbed_at > rests_on.at || judged.disturbed_after > rests_on.after;
             let in_time = self.now.since(rests_on.at) <= LONGEST_BLINDNESS;
-            if violation.invariant == "S11" && judged.asked {
-                continue;
-            }
             if matches!(violation.invariant, "S10" | "S11") && judged.amnesia {
                 // Nobody can remember what is lost.
                 let promise = format!("{} with the journal lost", violation.invariant);

@@ -161,13 +161,14 @@ impl Wire {
         let Reply::Services { services, .. } = &mut reply else { return reply };
         let Some(service) = services.first_mut() else { return reply };
         let mut state = self.0.stage.enter();
-        let now = state.now;
-        let old = state.last_service.replace((now, service.clone())).filter(|(at, _)| now.since(*at) <= LAG);
+        let (now, mut shows) = (state.now, state.world.read_shows());
+        let old = state.last_service.replace((now, shows, service.clone())).filter(|(at, ..)| now.since(*at) <= LAG);
         drop(state);
-        if let Some((at, old)) = old.filter(|_| stale) {
+        if let Some((_, showed, old)) = old.filter(|_| stale) {
             service.task_sets = old.task_sets;
-            self.0.facts().stale_since = Some(at);
+            shows = shows.min(showed);
         }
+        self.0.facts().shows = Some(shows);
         reply
     }
 

@@ -47,7 +47,7 @@ impl State {
     fn forged(&mut self) -> String {
         let old = if self.rng.bool() { Duration::from_hours(6) } else { Duration::ZERO };
         let at = self.now.minus(old);
-        let task_set = self.last_service.as_ref().and_then(|(_, service)| service.task_sets.last());
+        let task_set = self.last_service.as_ref().and_then(|(.., service)| service.task_sets.last());
         let started_by = task_set.map_or_else(|| "ecs-svc/1".to_owned(), |set| set.id.clone());
         let arn = |what: String| format!("arn:aws:ecs:eu-west-1:111122223333:{what}");
         let task = format!("{:032x}", self.rng.u128(..));

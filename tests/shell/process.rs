@@ -57,8 +57,8 @@ pub(crate) struct Facts {
     pub(crate) rests_on: BTreeMap<ServiceKey, Seen>,
     /// Whose a rule or a listener is, by its ARN.
     pub(crate) rules: BTreeMap<String, ServiceKey>,
-    /// A read showed what was so at this time.
-    pub(crate) stale_since: Option<Timestamp>,
+    /// Of when the services are that the read under way has shown.
+    pub(crate) shows: Option<Timestamp>,
     /// A commit is being tried, perhaps not for the first time.
     pub(crate) committing: bool,
     /// Writes that its reports named, when the newest of them was, and how many were sent.

@@ -40,8 +40,8 @@ pub(crate) struct State {
     pub(crate) clocks: Vec<Clock>,
     /// Of each worker the process that runs; dead ones are kept until the next begins.
     pub(crate) lives: Vec<Option<Arc<Life>>>,
-    /// What `DescribeServices` said last.
-    pub(crate) last_service: Option<(Timestamp, ServiceView)>,
+    /// What `DescribeServices` said last: when, and of when that was.
+    pub(crate) last_service: Option<(Timestamp, Timestamp, ServiceView)>,
     /// Forged or old messages, and unreadable ones, that are still to come.
     pub(crate) noise: u32,
     pub(crate) poison: u32,

@@ -259,6 +259,8 @@ pub struct Driver {
     pub crash_after: BTreeSet<usize>,
     /// Writes after which it does: they are carried out, and their answers are lost.
     pub crash_after_write: BTreeSet<usize>,
+    /// Writes are carried out, and their answers kept back, here.
+    pub withheld: Option<Vec<Input>>,
     /// Other services, each in an AWS of its own.
     pub neighbours: BTreeMap<ServiceKey, Aws>,
     steps: usize,
@@ -289,6 +291,7 @@ impl Driver {
             bus_is_down: false,
             crash_after: BTreeSet::new(),
             crash_after_write: BTreeSet::new(),
+            withheld: None,
             neighbours: BTreeMap::new(),
             steps: 0,
         }
@@ -337,7 +340,10 @@ impl Driver {
                             inputs.push_back(Input::Restarted);
                             break;
                         }
-                        inputs.push_back(Input::Done(id, outcome));
+                        match &mut self.withheld {
+                            Some(withheld) => withheld.push(Input::Done(id, outcome)),
+                            None => inputs.push_back(Input::Done(id, outcome)),
+                        }
                     }
                     Effect::Announce(id, _) if self.bus_is_down => {
                         inputs.push_back(Input::Done(id, Outcome::Failed(failed(None))));
