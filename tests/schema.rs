@@ -50,7 +50,7 @@ fn stories() -> Vec<Driver> {
     healthy.aws.set(GREEN).status = TaskSetStatus::Primary;
     healthy.aws.set(BLUE).status = TaskSetStatus::Active;
     healthy.aws.rules = vec![weighted("main", &[("blue", 0), ("green", 100)])];
-    healthy.run(Duration::from_secs(3600));
+    healthy.run(Duration::from_hours(1));
     let mut alarmed = Driver::new(Aws::blue_and_green(), rule());
     alarmed.run(secs(40));
     alarmed.aws.alarms = vec![red("checkout 5xx", alarmed.now, &["green"])];
