@@ -1,29 +1,48 @@
-//! CloudWatch alarms, reading only.
+//! CloudWatch alarms and metrics, reading only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::types::{
-    AlarmType, CompositeAlarm, Dimension, EvaluationState, Metric, MetricAlarm, StateValue,
+    AlarmType, CompositeAlarm, Dimension, EvaluationState, Metric, MetricAlarm, MetricDataQuery, MetricDataResult,
+    MetricStat, ScanBy, StateValue, StatusCode,
 };
 use aws_smithy_types::DateTime;
 
 use super::calls::{Calls, Operation};
 use super::timestamp;
 
-use crate::model::{AlarmName, AlarmReading, AlarmValue, CallError, Timestamp, cut, suppressed};
-use crate::ports::Alarms;
+use crate::model::{
+    AlarmName, AlarmReading, AlarmValue, CallError, ErrorClass, Sample, Samples, TargetGroupArn, Timestamp, cut, suppressed,
+};
+use crate::ports::{Alarms, TrafficMetrics};
 
 const DESCRIBE_ALARMS: Operation = Operation::new("cloudwatch", "DescribeAlarms");
+const GET_METRIC_DATA: Operation = Operation::new("cloudwatch", "GetMetricData");
 
 /// Names in one call, and alarms a page: CloudWatch's limit for both.
 const PAGE: usize = 100;
 
 /// Pages of one read: 5000 alarms, CloudWatch's default quota, at nine calls a second.
 const PAGES: usize = 50;
+
+/// Of every metric of an Application Load Balancer.
+const NAMESPACE: &str = "AWS/ApplicationELB";
+
+/// What is read of a target group: metric, statistic, and where its value goes.
+const METRICS: [(&str, &str, fn(&mut Sample, f64)); 4] = [
+    ("RequestCount", "Sum", |sample, value| sample.requests = Some(whole(value))),
+    ("HTTPCode_Target_5XX_Count", "Sum", |sample, value| sample.http_5xx = whole(value)),
+    ("TargetConnectionErrorCount", "Sum", |sample, value| sample.connection_errors = whole(value)),
+    ("TargetResponseTime", "p99", |sample, value| sample.latency_p99 = Duration::try_from_secs_f64(value).ok()),
+];
+
+/// Pages of metrics. Two groups over the longest window are less than one.
+const METRIC_PAGES: usize = 5;
 
 /// How much of CloudWatch's words is kept, in bytes; as the model says.
 const REASON_BYTES: usize = 512;
@@ -84,6 +103,88 @@ impl Alarms for CloudWatch {
     async fn all(&self) -> Result<Vec<AlarmReading>, CallError> {
         self.describe(None).await
     }
+}
+
+#[async_trait]
+impl TrafficMetrics for CloudWatch {
+    async fn samples(
+        &self,
+        groups: &BTreeMap<TargetGroupArn, Arc<str>>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Samples, CallError> {
+        let queries: Vec<_> = groups.iter().enumerate().flat_map(|(at, (group, of))| queries(at, group, of)).collect();
+        let mut results = Vec::new();
+        let mut token = None;
+        for _ in 0..METRIC_PAGES {
+            let call = self
+                .client
+                .get_metric_data()
+                .set_metric_data_queries(Some(queries.clone()))
+                .start_time(DateTime::from_millis(from.as_millis()))
+                .end_time(DateTime::from_millis(to.as_millis()))
+                .scan_by(ScanBy::TimestampAscending)
+                .set_next_token(token)
+                .send();
+            let page = self.calls.send(GET_METRIC_DATA, call).await?;
+            results.extend(page.metric_data_results.unwrap_or_default());
+            token = page.next_token;
+            if token.is_none() {
+                return collected(groups, &results);
+            }
+        }
+        Err(GET_METRIC_DATA.error(ErrorClass::Transient, "the answer has no end"))
+    }
+}
+
+/// The queries of one group. Their ids tell the answers apart.
+fn queries(at: usize, group: &TargetGroupArn, balancer: &str) -> impl Iterator<Item = MetricDataQuery> {
+    let dimension = |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
+    let dimensions = vec![dimension("LoadBalancer", balancer), dimension("TargetGroup", group.dimension())];
+    METRICS.iter().enumerate().map(move |(number, (name, statistic, _))| {
+        let metric = Metric::builder().namespace(NAMESPACE).metric_name(*name).set_dimensions(Some(dimensions.clone()));
+        let stat = MetricStat::builder().metric(metric.build()).period(60).stat(*statistic).build();
+        MetricDataQuery::builder().id(query_id(at, number)).metric_stat(stat).build()
+    })
+}
+
+fn query_id(group: usize, metric: usize) -> String {
+    format!("g{group}m{metric}")
+}
+
+/// One answer out of the answers to all queries. What was refused for one metric must not read as zero.
+fn collected(groups: &BTreeMap<TargetGroupArn, Arc<str>>, results: &[MetricDataResult]) -> Result<Samples, CallError> {
+    let mut samples = Samples::new();
+    for result in results {
+        if let Some(status @ (StatusCode::Forbidden | StatusCode::InternalError)) = result.status_code() {
+            let class =
+                if *status == StatusCode::Forbidden { ErrorClass::Denied } else { ErrorClass::Transient };
+            return Err(GET_METRIC_DATA.error(class, format!("one of the metrics: {}", status.as_str())));
+        }
+    }
+    for (at, group) in groups.keys().enumerate() {
+        let mut minutes: BTreeMap<Timestamp, Sample> = BTreeMap::new();
+        for (number, (_, _, put)) in METRICS.iter().enumerate() {
+            let id = query_id(at, number);
+            for result in results.iter().filter(|result| result.id() == Some(id.as_str())) {
+                for (instant, value) in result.timestamps().iter().zip(result.values()) {
+                    if let Some(minute) = timestamp(instant) {
+                        put(minutes.entry(minute).or_insert_with(|| Sample::empty(minute)), *value);
+                    }
+                }
+            }
+        }
+        if !minutes.is_empty() {
+            samples.insert(group.clone(), minutes.into_values().collect());
+        }
+    }
+    Ok(samples)
+}
+
+/// A sum of counts.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast saturates, which is all there is to do")]
+const fn whole(value: f64) -> u64 {
+    value.round() as u64
 }
 
 fn metric_alarm(alarm: &MetricAlarm) -> Option<AlarmReading> {

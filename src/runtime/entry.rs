@@ -72,6 +72,7 @@ mod tests {
                 find_alarms: false,
                 twice: true,
                 groups: BTreeSet::from([TargetGroupArn::new("green")]),
+                samples: None,
             },
             read_at: Timestamp::from_millis(7),
             service: ServiceReading {

@@ -31,6 +31,7 @@ pub(crate) const METRICS: [&str; 27] = [
     "taskset_guardian_sweep_duration_seconds",
     "taskset_guardian_traffic_weight_ratio",
     "taskset_guardian_verdicts_total",
+    "taskset_guardian_window_http_5xx_ratio",
     "taskset_guardian_window_task_failures",
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",

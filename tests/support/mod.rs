@@ -51,7 +51,7 @@ pub fn rule() -> Rule {
             steady_within: Some(secs(600)),
             unhealthy_targets: Some(0.5),
         },
-        errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },
+        errors: ErrorGates::default(),
         compare: Compare { against_blue: true },
         rollback: RollbackPolicy {
             drain: secs(60),
