@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::{
-    AlarmName, AlarmReading, Announcement, CallError, Incident, Samples, ServiceKey, ServiceReading, Tags, TargetCounts,
-    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, Timestamp, TrafficRule, Write,
+    AlarmName, AlarmReading, Announcement, CallError, Incident, Samples, ServiceKey, ServiceReading, Tags,
+    TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, Timestamp, TrafficRule, Write,
 };
 
 /// Time, injected, so that the sandbox can run faster than life.

@@ -17,7 +17,8 @@ use super::calls::{Calls, Operation};
 use super::timestamp;
 
 use crate::model::{
-    AlarmName, AlarmReading, AlarmValue, CallError, ErrorClass, Sample, Samples, TargetGroupArn, Timestamp, cut, suppressed,
+    AlarmName, AlarmReading, AlarmValue, CallError, ErrorClass, Sample, Samples, TargetGroupArn, Timestamp, cut,
+    suppressed,
 };
 use crate::ports::{Alarms, TrafficMetrics};
 
@@ -157,8 +158,7 @@ fn collected(groups: &BTreeMap<TargetGroupArn, Arc<str>>, results: &[MetricDataR
     let mut samples = Samples::new();
     for result in results {
         if let Some(status @ (StatusCode::Forbidden | StatusCode::InternalError)) = result.status_code() {
-            let class =
-                if *status == StatusCode::Forbidden { ErrorClass::Denied } else { ErrorClass::Transient };
+            let class = if *status == StatusCode::Forbidden { ErrorClass::Denied } else { ErrorClass::Transient };
             return Err(GET_METRIC_DATA.error(class, format!("one of the metrics: {}", status.as_str())));
         }
     }
@@ -182,7 +182,11 @@ fn collected(groups: &BTreeMap<TargetGroupArn, Arc<str>>, results: &[MetricDataR
 }
 
 /// A sum of counts.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast saturates, which is all there is to do")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast saturates, which is all there is to do"
+)]
 const fn whole(value: f64) -> u64 {
     value.round() as u64
 }
@@ -244,8 +248,6 @@ fn target_groups<'a>(dimensions: impl Iterator<Item = &'a Dimension>) -> BTreeSe
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-    use aws_sdk_cloudwatch::types::{MetricDataQuery, MetricStat};
-
     use super::*;
 
     const GREEN: &str = "targetgroup/green/1a2b";
@@ -298,6 +300,58 @@ mod tests {
     fn an_unknown_state_is_no_evidence() {
         let reading = metric_alarm(&alarm().state_value(StateValue::from("PURPLE")).build()).unwrap();
         assert_eq!(reading.value, AlarmValue::InsufficientData);
+    }
+
+    fn two_groups() -> BTreeMap<TargetGroupArn, Arc<str>> {
+        let arn =
+            |dimension: &str| TargetGroupArn::new(format!("arn:aws:elasticloadbalancing:eu-west-1:1:{dimension}"));
+        [BLUE, GREEN].map(|group| (arn(group), Arc::from("app/web/1"))).into()
+    }
+
+    fn result(id: &str, points: &[(i64, f64)]) -> MetricDataResult {
+        let result = MetricDataResult::builder().id(id).status_code(StatusCode::Complete);
+        let instants = points.iter().map(|(minute, _)| DateTime::from_secs(minute * 60)).collect();
+        let values = points.iter().map(|(_, value)| *value).collect();
+        result.set_timestamps(Some(instants)).set_values(Some(values)).build()
+    }
+
+    #[test]
+    fn every_group_is_asked_about_behind_its_load_balancer_minute_by_minute() {
+        let queries: Vec<_> =
+            two_groups().iter().enumerate().flat_map(|(at, (group, of))| queries(at, group, of)).collect();
+        let ids: BTreeSet<_> = queries.iter().filter_map(MetricDataQuery::id).collect();
+        assert_eq!(ids.len(), 8);
+        assert!(ids.iter().all(|id| id.starts_with(|c: char| c.is_ascii_lowercase())), "CloudWatch insists: {ids:?}");
+        let stat = queries[7].metric_stat().unwrap();
+        let metric = stat.metric().unwrap();
+        assert_eq!((metric.namespace(), metric.metric_name()), (Some(NAMESPACE), Some("TargetResponseTime")));
+        assert_eq!((stat.period(), stat.stat()), (Some(60), Some("p99")));
+        let expected = [dimension("LoadBalancer", "app/web/1"), dimension("TargetGroup", GREEN)];
+        assert_eq!(metric.dimensions(), expected);
+    }
+
+    #[test]
+    fn what_cloudwatch_leaves_out_is_zero_except_requests() {
+        let results = [
+            result("g1m0", &[(1, 120.0), (2, 60.0)]),
+            result("g1m1", &[(2, 7.0), (3, 1.0)]),
+            result("g1m3", &[(1, 0.25)]),
+        ];
+        let samples = collected(&two_groups(), &results).unwrap();
+        let minute = |number: i64| Sample::empty(Timestamp::from_millis(number * 60_000));
+        let expected = vec![
+            Sample { requests: Some(120), latency_p99: Some(Duration::from_millis(250)), ..minute(1) },
+            Sample { requests: Some(60), http_5xx: 7, ..minute(2) },
+            Sample { http_5xx: 1, ..minute(3) },
+        ];
+        assert_eq!(samples.into_values().collect::<Vec<_>>(), [expected], "and blue, without any, is absent");
+    }
+
+    #[test]
+    fn a_metric_that_was_refused_does_not_read_as_zero() {
+        let refused = MetricDataResult::builder().id("g1m1").status_code(StatusCode::Forbidden).build();
+        let error = collected(&two_groups(), &[result("g1m0", &[(1, 120.0)]), refused]).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Denied);
     }
 
     #[test]

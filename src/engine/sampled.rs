@@ -73,7 +73,8 @@ pub(super) fn judge(
         }
     };
     if samples.green.is_empty() {
-        let why = format!("CloudWatch has counted no requests to green in a whole minute of the last {}", humane(span(rule)));
+        let why =
+            format!("CloudWatch has counted no requests to green in a whole minute of the last {}", humane(span(rule)));
         return blocked(GateState::Blind, &why);
     }
     gates().map(|(gate, limit)| finding(now, rule, roles, &samples, gate, limit)).collect()
@@ -171,14 +172,7 @@ fn latency(minutes: &[&Sample]) -> Option<Duration> {
     told.get(middle).copied().filter(|_| told.len() >= LEAST_MINUTES)
 }
 
-fn finding(
-    now: Timestamp,
-    rule: &Rule,
-    roles: Roles<'_>,
-    minutes: &Minutes<'_>,
-    gate: Gate,
-    limit: f64,
-) -> Finding {
+fn finding(now: Timestamp, rule: &Rule, roles: Roles<'_>, minutes: &Minutes<'_>, gate: Gate, limit: f64) -> Finding {
     let Minutes { green, blue } = minutes;
     let is_latency = gate == Gate::LatencyP99;
     let measure = |minutes: &[&Sample]| {
@@ -240,5 +234,7 @@ fn fact(minute: &Sample) -> String {
     let Sample { at, requests, http_5xx, connection_errors, latency_p99 } = minute;
     let requests = requests.unwrap_or_default();
     let took = latency_p99.map(|took| format!(", p99 {}", humane(took))).unwrap_or_default();
-    format!("{at} green had {requests} requests: {http_5xx} answered 5xx, {connection_errors} without a connection{took}")
+    format!(
+        "{at} green had {requests} requests: {http_5xx} answered 5xx, {connection_errors} without a connection{took}"
+    )
 }

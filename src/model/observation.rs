@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AlarmName, Images, SampleAsk, Samples, Scope, ServiceKey, Stop, Tags, TargetGroupArn, TaskArn, TaskSetArn, TaskSetId, Timestamp,
-    Traffic, cut,
+    AlarmName, Images, SampleAsk, Samples, Scope, ServiceKey, Stop, Tags, TargetGroupArn, TaskArn, TaskSetArn,
+    TaskSetId, Timestamp, Traffic, cut,
 };
 
 /// What the engine wants to know about a service.

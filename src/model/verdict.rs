@@ -212,12 +212,18 @@ impl fmt::Display for Evidence {
             ),
             Gate::Http5xxRatio => {
                 let (failed, allowed) = (percent(*value), percent(*threshold));
-                write!(f, "{failed} of the requests to {role} ({task_set}) failed within {span} (breach: {comparator} {allowed})")?;
+                write!(
+                    f,
+                    "{failed} of the requests to {role} ({task_set}) failed within {span} (breach: {comparator} {allowed})"
+                )?;
                 beside(f, facts)
             }
             Gate::LatencyP99 => {
                 let (took, allowed) = (seconds(*value), seconds(*threshold));
-                write!(f, "one in a hundred answers of {role} ({task_set}) took {took} or longer within {span} (breach: p99 {comparator} {allowed})")?;
+                write!(
+                    f,
+                    "one in a hundred answers of {role} ({task_set}) took {took} or longer within {span} (breach: p99 {comparator} {allowed})"
+                )?;
                 beside(f, facts)
             }
             Gate::Alarm(name) => {

@@ -10,7 +10,9 @@ use super::compile::LARGEST_FILE;
 use super::diagnostic::{Code, Diagnostic, Place};
 use super::duration::written;
 use super::keys::{self, ARN, Alarms, Key, MOST_ENTRIES, Word};
-use super::rule::{Compare, ErrorGates, LEAST_TRAFFIC, Limits, Protect, Quarantine, RollbackPolicy, Rule, StabilityGates, Watch};
+use super::rule::{
+    Compare, ErrorGates, LEAST_TRAFFIC, Limits, Protect, Quarantine, RollbackPolicy, Rule, StabilityGates, Watch,
+};
 use super::syntax;
 use super::value::{Found, Read, Section, Setting, Walk, shortened, type_of};
 use crate::model::AlarmName;
@@ -222,7 +224,8 @@ fn error_gates(walk: &mut Walk, root: &Section<'_>, freshness: Option<Duration>)
         for (name, span) in gates.into_iter().filter_map(|(name, span)| Some((name, span?))) {
             let said = format!("`errors.{name}` sees nothing within a `watch.freshness` of {}", written(freshness));
             let least = written(LEAST_TRAFFIC);
-            let help = format!("CloudWatch tells of whole minutes, and late: set watch.freshness to \"{least}\" or more");
+            let help =
+                format!("CloudWatch tells of whole minutes, and late: set watch.freshness to \"{least}\" or more");
             walk.error(Code::Contradiction, span, said, help);
         }
     }

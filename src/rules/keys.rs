@@ -180,12 +180,11 @@ pub(super) static UNHEALTHY_TARGETS: Key<OrOff<Share>> = Key {
     holds: OrOff(Share { default: 0.5 }),
 };
 
-pub(super) static ERRORS: Table =
-    Table {
-        name: "errors",
-        about: "Gates on what CloudWatch says: alarms, and the traffic of green's target group.",
-        keys: &[&ALARMS, &ALARM_FOR, &HTTP_5XX_RATIO, &LATENCY_P99, &MIN_REQUESTS],
-    };
+pub(super) static ERRORS: Table = Table {
+    name: "errors",
+    about: "Gates on what CloudWatch says: alarms, and the traffic of green's target group.",
+    keys: &[&ALARMS, &ALARM_FOR, &HTTP_5XX_RATIO, &LATENCY_P99, &MIN_REQUESTS],
+};
 
 /// `DescribeAlarms` answers for 100 names a call.
 pub(super) static ALARMS: Key<Alarms> = Key {

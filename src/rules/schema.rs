@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::duration::{UNITS, written};
 use super::keys::{
-    ARN, Alarms, Choice, Count, FILE, Flag, Key, MOST_ENTRIES, OFF, OrOff, PROTECT, Share, Span, TABLES, Table, UntilSet,
-    Word,
+    ARN, Alarms, Choice, Count, FILE, Flag, Key, MOST_ENTRIES, OFF, OrOff, PROTECT, Share, Span, TABLES, Table,
+    UntilSet, Word,
 };
 
 /// A key of any kind.

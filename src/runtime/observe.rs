@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use super::executor::Observe;
 use super::together::Together;
 use crate::model::{
-    AlarmReading, Ask, CallError, Controller, ErrorClass, Observation, Samples, ServiceKey, ServiceReading, TargetCounts,
-    TargetGroupArn, TaskReading, TaskSet, TaskSetId, Timestamp, Traffic, TrafficRule, humane,
+    AlarmReading, Ask, CallError, Controller, ErrorClass, Observation, Samples, ServiceKey, ServiceReading,
+    TargetCounts, TargetGroupArn, TaskReading, TaskSet, TaskSetId, Timestamp, Traffic, TrafficRule, humane,
 };
 use crate::ports::{Alarms, Clock, Fleet, LoadBalancers, TrafficMetrics};
 
@@ -340,7 +340,8 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        AlarmName, AlarmValue, Scope, ServiceStatus, Stability, TaskArn, TaskSetArn, TaskSetStatus, Timestamp,
+        Action, ActionKind, AlarmName, AlarmValue, Forward, ListenerArn, RuleArn, Sample, SampleAsk, Scope,
+        ServiceStatus, Stability, TaskArn, TaskSetArn, TaskSetStatus, TrafficRuleId, WeightedGroup,
     };
 
     /// A service and its surroundings. Counts rounds: a round begins when a call is made while none is under way.
@@ -357,6 +358,7 @@ mod tests {
         deleted_groups: BTreeSet<&'static str>,
         fails: BTreeMap<&'static str, ErrorClass>,
         hangs: BTreeSet<&'static str>,
+        rules: Vec<TrafficRule>,
         under_way: usize,
         rounds: Vec<BTreeSet<String>>,
     }
@@ -470,7 +472,7 @@ mod tests {
         async fn rules(&self, groups: &BTreeSet<TargetGroupArn>, relearn: bool) -> Result<Vec<TrafficRule>, CallError> {
             let groups: Vec<_> = groups.iter().map(TargetGroupArn::as_str).collect();
             self.call(if relearn { "relearn" } else { "rules" }, &groups.join(" ")).await?;
-            Ok(Vec::new())
+            Ok(self.state().rules.clone())
         }
 
         async fn health(&self, group: &TargetGroupArn) -> Result<TargetCounts, CallError> {
@@ -501,6 +503,82 @@ mod tests {
             self.call("all alarms", "").await?;
             self.named(&BTreeSet::from([AlarmName::new("found")])).await
         }
+    }
+
+    #[async_trait]
+    impl TrafficMetrics for World {
+        async fn samples(
+            &self,
+            groups: &BTreeMap<TargetGroupArn, Arc<str>>,
+            _: Timestamp,
+            _: Timestamp,
+        ) -> Result<Samples, CallError> {
+            let said: Vec<_> = groups.iter().map(|(group, balancer)| format!("{group} {balancer}")).collect();
+            self.call("metrics", &said.join(" ")).await?;
+            Ok(groups.keys().map(|group| (group.clone(), vec![Sample::empty(Timestamp::EPOCH)])).collect())
+        }
+    }
+
+    /// A rule of a load balancer that forwards to both.
+    fn shared_rule(balancer: &str) -> TrafficRule {
+        let group = |name| WeightedGroup { target_group: TargetGroupArn::new(name), weight: Some(50) };
+        let forward = Forward { groups: vec![group("blue"), group("green")], stickiness: None };
+        TrafficRule {
+            id: TrafficRuleId::Rule(RuleArn::new("rule")),
+            listener: ListenerArn::new(format!("arn:aws:elasticloadbalancing:eu-west-1:1:listener/{balancer}/1a2b")),
+            priority: "1".into(),
+            actions: vec![Action { order: None, kind: ActionKind::Forward(forward) }],
+            unread: None,
+        }
+    }
+
+    fn asking_for_samples() -> Ask {
+        let groups = ["blue", "green"].map(TargetGroupArn::new).into();
+        Ask { samples: Some(SampleAsk { groups, from: Timestamp::EPOCH }), ..ask() }
+    }
+
+    #[tokio::test]
+    async fn metrics_of_both_groups_go_out_in_one_call_with_the_other_reads() {
+        let world = World::with(&PAIR);
+        world.state().rules = vec![shared_rule("app/web/50dc")];
+        let observer = observer(&world).with_metrics(world.clone());
+        let metrics = "metrics blue app/web/50dc green app/web/50dc";
+        let first = observer.observe(&asking_for_samples()).await.unwrap();
+        assert_eq!(first.samples.unwrap().len(), 2);
+        assert_eq!(world.rounds()[2], set([metrics]), "which load balancer it is had to be learned first");
+
+        let second = observer.observe(&asking_for_samples()).await.unwrap();
+        assert_eq!(second.samples.unwrap().len(), 2);
+        let rounds = world.rounds();
+        assert!(rounds.len() == 1 && rounds[0].contains(metrics), "{rounds:?}");
+        assert_eq!(observer.observe(&ask()).await.unwrap().samples, None, "nobody asked");
+    }
+
+    #[tokio::test]
+    async fn a_network_load_balancer_is_not_asked_for_what_it_does_not_count() {
+        let world = World::with(&PAIR);
+        world.state().rules = vec![shared_rule("net/web/50dc")];
+        let observer = observer(&world).with_metrics(world.clone());
+        for _ in 0..2 {
+            assert_eq!(observer.observe(&asking_for_samples()).await.unwrap().samples, Some(Samples::new()));
+        }
+        assert!(world.rounds().iter().flatten().all(|call| !call.starts_with("metrics")));
+    }
+
+    #[tokio::test]
+    async fn metrics_that_are_refused_or_hang_hold_nothing_up() {
+        let world = World::with(&PAIR);
+        world.state().rules = vec![shared_rule("app/web/50dc")];
+        let mut observer = observer(&world).with_metrics(world.clone());
+        world.state().fails = BTreeMap::from([("metrics", ErrorClass::Denied)]);
+        for _ in 0..2 {
+            let seen = observer.observe(&asking_for_samples()).await.unwrap();
+            assert_eq!((seen.samples, seen.alarms.unwrap().len()), (None, 1));
+        }
+        world.state().fails.clear();
+        world.state().hangs = BTreeSet::from(["metrics"]);
+        observer.cloudwatch_limit = Duration::from_millis(1);
+        assert_eq!(observer.observe(&asking_for_samples()).await.unwrap().samples, None);
     }
 
     #[async_trait]

@@ -13,11 +13,12 @@ use super::api::{ApiError, Call, Reply};
 use super::readings::{self, unfit};
 
 use crate::model::{
-    AlarmName, AlarmReading, Announcement, CallError, ListenerArn, Samples, ServiceKey, ServiceReading, Tags, TargetCounts,
-    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, Timestamp, TrafficRule, Write, tags,
+    AlarmName, AlarmReading, Announcement, CallError, ListenerArn, Samples, ServiceKey, ServiceReading, Tags,
+    TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, Timestamp, TrafficRule, Write, tags,
 };
 use crate::ports::{
-    Actuator, Alarms, Announcer, Fleet, Inbox, LoadBalancers, Message, QueueDepth, Receipt, Registrations, TrafficMetrics,
+    Actuator, Alarms, Announcer, Fleet, Inbox, LoadBalancers, Message, QueueDepth, Receipt, Registrations,
+    TrafficMetrics,
 };
 
 pub use super::readings::refused;

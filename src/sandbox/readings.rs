@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::api::{
-    AlarmView, ApiError, Call, ContainerView, EventEntry, ListenerView, MetricQuery, MetricSeries, RuleView, ServiceView, TargetView, TaskSetView,
-    TaskView,
+    AlarmView, ApiError, Call, ContainerView, EventEntry, ListenerView, MetricQuery, MetricSeries, RuleView,
+    ServiceView, TargetView, TaskSetView, TaskView,
 };
 use crate::model::{
     Action, ActionKind, AlarmName, AlarmReading, AlarmValue, Announcement, Arn, CallError, ContainerExit, Controller,
-    ErrorClass, ListenerArn, RuleArn, SOURCE, Sample, Samples, Scope, ServiceKey, ServiceReading, ServiceStatus, Stability, Stop, Tags,
-    TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, Timestamp, TrafficRule,
-    TrafficRuleId, Write, classify, target_group_in,
+    ErrorClass, ListenerArn, RuleArn, SOURCE, Sample, Samples, Scope, ServiceKey, ServiceReading, ServiceStatus,
+    Stability, Stop, Tags, TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId,
+    TaskSetStatus, Timestamp, TrafficRule, TrafficRuleId, Write, classify, target_group_in,
 };
 
 /// What AWS refused, in its class.

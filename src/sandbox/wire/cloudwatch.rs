@@ -80,10 +80,7 @@ pub(super) fn answer(
     }
 }
 
-fn describe_alarms(
-    mut input: Members,
-    call: impl FnOnce(Call) -> Result<Reply, ApiError>,
-) -> Result<Value, ApiError> {
+fn describe_alarms(mut input: Members, call: impl FnOnce(Call) -> Result<Reply, ApiError>) -> Result<Value, ApiError> {
     let names = input.texts("AlarmNames")?;
     let types = input.texts("AlarmTypes")?;
     // Everything comes on one page.
@@ -96,10 +93,7 @@ fn describe_alarms(
     Ok(map(vec![("MetricAlarms", Value::Array(alarms)), ("CompositeAlarms", Value::Array(Vec::new()))]))
 }
 
-fn get_metric_data(
-    mut input: Members,
-    call: impl FnOnce(Call) -> Result<Reply, ApiError>,
-) -> Result<Value, ApiError> {
+fn get_metric_data(mut input: Members, call: impl FnOnce(Call) -> Result<Reply, ApiError>) -> Result<Value, ApiError> {
     let queries = input.structures("MetricDataQueries")?.into_iter().map(query).collect::<Result<Vec<_>, _>>()?;
     let (from, to) = (instant(input.number("StartTime")?), instant(input.number("EndTime")?));
     let ascending = input.text_if_any("ScanBy")?.is_some_and(|order| order == "TimestampAscending");
