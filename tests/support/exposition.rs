@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Every metric of the worker, beside those of the process.
-pub(crate) const METRICS: [&str; 27] = [
+pub(crate) const METRICS: [&str; 28] = [
     "taskset_guardian_aws_request_duration_seconds",
     "taskset_guardian_aws_requests_total",
     "taskset_guardian_brake_engaged",
