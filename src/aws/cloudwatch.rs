@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
@@ -17,8 +16,8 @@ use super::calls::{Calls, Operation};
 use super::timestamp;
 
 use crate::model::{
-    AlarmName, AlarmReading, AlarmValue, CallError, ErrorClass, Sample, Samples, TargetGroupArn, Timestamp, cut,
-    suppressed,
+    AlarmName, AlarmReading, AlarmValue, CallError, ErrorClass, Sample, SampleMetric, Samples, TargetGroupArn,
+    Timestamp, cut, suppressed,
 };
 use crate::ports::{Alarms, TrafficMetrics};
 
@@ -30,17 +29,6 @@ const PAGE: usize = 100;
 
 /// Pages of one read: 5000 alarms, CloudWatch's default quota, at nine calls a second.
 const PAGES: usize = 50;
-
-/// Of every metric of an Application Load Balancer.
-const NAMESPACE: &str = "AWS/ApplicationELB";
-
-/// What is read of a target group: metric, statistic, and where its value goes.
-const METRICS: [(&str, &str, fn(&mut Sample, f64)); 4] = [
-    ("RequestCount", "Sum", |sample, value| sample.requests = Some(whole(value))),
-    ("HTTPCode_Target_5XX_Count", "Sum", |sample, value| sample.http_5xx = whole(value)),
-    ("TargetConnectionErrorCount", "Sum", |sample, value| sample.connection_errors = whole(value)),
-    ("TargetResponseTime", "p99", |sample, value| sample.latency_p99 = Duration::try_from_secs_f64(value).ok()),
-];
 
 /// Pages of metrics. Two groups over the longest window are less than one.
 const METRIC_PAGES: usize = 5;
@@ -142,8 +130,9 @@ impl TrafficMetrics for CloudWatch {
 fn queries(at: usize, group: &TargetGroupArn, balancer: &str) -> impl Iterator<Item = MetricDataQuery> {
     let dimension = |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
     let dimensions = vec![dimension("LoadBalancer", balancer), dimension("TargetGroup", group.dimension())];
-    METRICS.iter().enumerate().map(move |(number, (name, statistic, _))| {
-        let metric = Metric::builder().namespace(NAMESPACE).metric_name(*name).set_dimensions(Some(dimensions.clone()));
+    Sample::METRICS.iter().enumerate().map(move |(number, SampleMetric { name, statistic, .. })| {
+        let metric =
+            Metric::builder().namespace(Sample::NAMESPACE).metric_name(*name).set_dimensions(Some(dimensions.clone()));
         let stat = MetricStat::builder().metric(metric.build()).period(60).stat(*statistic).build();
         MetricDataQuery::builder().id(query_id(at, number)).metric_stat(stat).build()
     })
@@ -163,32 +152,18 @@ fn collected(groups: &BTreeMap<TargetGroupArn, Arc<str>>, results: &[MetricDataR
         }
     }
     for (at, group) in groups.keys().enumerate() {
-        let mut minutes: BTreeMap<Timestamp, Sample> = BTreeMap::new();
-        for (number, (_, _, put)) in METRICS.iter().enumerate() {
-            let id = query_id(at, number);
-            for result in results.iter().filter(|result| result.id() == Some(id.as_str())) {
-                for (instant, value) in result.timestamps().iter().zip(result.values()) {
-                    if let Some(minute) = timestamp(instant) {
-                        put(minutes.entry(minute).or_insert_with(|| Sample::empty(minute)), *value);
-                    }
-                }
-            }
-        }
+        let metrics = (0..Sample::METRICS.len()).map(|number| (number, query_id(at, number)));
+        let of = |(number, id): (usize, String)| {
+            let told = results.iter().filter(move |result| result.id() == Some(id.as_str()));
+            let points = told.flat_map(|result| result.timestamps().iter().zip(result.values()));
+            points.filter_map(move |(instant, value)| Some((number, timestamp(instant)?, *value)))
+        };
+        let minutes = Sample::minutes(metrics.flat_map(of));
         if !minutes.is_empty() {
-            samples.insert(group.clone(), minutes.into_values().collect());
+            samples.insert(group.clone(), minutes);
         }
     }
     Ok(samples)
-}
-
-/// A sum of counts.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a cast saturates, which is all there is to do"
-)]
-const fn whole(value: f64) -> u64 {
-    value.round() as u64
 }
 
 fn metric_alarm(alarm: &MetricAlarm) -> Option<AlarmReading> {
@@ -247,6 +222,8 @@ fn target_groups<'a>(dimensions: impl Iterator<Item = &'a Dimension>) -> BTreeSe
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::time::Duration;
 
     use super::*;
 
@@ -324,7 +301,7 @@ mod tests {
         assert!(ids.iter().all(|id| id.starts_with(|c: char| c.is_ascii_lowercase())), "CloudWatch insists: {ids:?}");
         let stat = queries[7].metric_stat().unwrap();
         let metric = stat.metric().unwrap();
-        assert_eq!((metric.namespace(), metric.metric_name()), (Some(NAMESPACE), Some("TargetResponseTime")));
+        assert_eq!((metric.namespace(), metric.metric_name()), (Some(Sample::NAMESPACE), Some("TargetResponseTime")));
         assert_eq!((stat.period(), stat.stat()), (Some(60), Some("p99")));
         let expected = [dimension("LoadBalancer", "app/web/1"), dimension("TargetGroup", GREEN)];
         assert_eq!(metric.dimensions(), expected);

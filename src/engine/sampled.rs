@@ -1,6 +1,5 @@
 //! The traffic gates: how the requests to green fare, minute by minute, beside those to blue.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -38,7 +37,7 @@ pub(super) struct Sampled {
 /// What to ask for. Nothing when the rule has no gate for it, or there is no target group.
 pub(super) fn ask(now: Timestamp, rule: &Rule, deployment: &Deployment) -> Option<SampleAsk> {
     let green = deployment.green_group.clone().filter(|_| rule.errors.read_traffic())?;
-    let groups = BTreeSet::from_iter(deployment.blue_group.clone().into_iter().chain([green]));
+    let groups = deployment.blue_group.clone().into_iter().chain([green]).collect();
     Some(SampleAsk { groups, from: Sample::minute_of(now.minus(span(rule))) })
 }
 

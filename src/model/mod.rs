@@ -30,7 +30,7 @@ pub use observation::{
     TaskReading, TaskSet, TaskSetStatus, suppressed,
 };
 pub use plan::{Outcome, Phase, Step, Write};
-pub use sample::{Sample, SampleAsk, Samples};
+pub use sample::{Sample, SampleAsk, SampleMetric, Samples};
 pub use signal::{
     AlarmChange, AlarmDeleted, ApiCall, CallTarget, ContainerExit, Fact, Images, ServiceAction, Signal, Stop,
     StopClass, TaskChange,

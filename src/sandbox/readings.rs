@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -12,9 +11,9 @@ use super::api::{
 };
 use crate::model::{
     Action, ActionKind, AlarmName, AlarmReading, AlarmValue, Announcement, Arn, CallError, ContainerExit, Controller,
-    ErrorClass, ListenerArn, RuleArn, SOURCE, Sample, Samples, Scope, ServiceKey, ServiceReading, ServiceStatus,
-    Stability, Stop, Tags, TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId,
-    TaskSetStatus, Timestamp, TrafficRule, TrafficRuleId, Write, classify, target_group_in,
+    ErrorClass, ListenerArn, RuleArn, SOURCE, Sample, SampleMetric, Samples, Scope, ServiceKey, ServiceReading,
+    ServiceStatus, Stability, Stop, Tags, TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn,
+    TaskSetId, TaskSetStatus, Timestamp, TrafficRule, TrafficRuleId, Write, classify, target_group_in,
 };
 
 /// What AWS refused, in its class.
@@ -192,44 +191,35 @@ pub(super) fn task(view: TaskView) -> TaskReading {
     TaskReading { task: TaskArn::new(arn), task_set: TaskSetId::new(started_by), version, stop, images }
 }
 
-/// What is read of a target group: metric, statistic, and where its value goes.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a small world")]
-const METRICS: [(&str, &str, fn(&mut Sample, f64)); 4] = [
-    ("RequestCount", "Sum", |sample, value| sample.requests = Some(value as u64)),
-    ("HTTPCode_Target_5XX_Count", "Sum", |sample, value| sample.http_5xx = value as u64),
-    ("TargetConnectionErrorCount", "Sum", |sample, value| sample.connection_errors = value as u64),
-    ("TargetResponseTime", "p99", |sample, value| sample.latency_p99 = Duration::try_from_secs_f64(value).ok()),
-];
-
 /// The call for the traffic of target groups, each behind its load balancer.
 pub(super) fn metrics_call(groups: &BTreeMap<TargetGroupArn, Arc<str>>, from: Timestamp, to: Timestamp) -> Call {
-    let query = |(group, balancer): (&TargetGroupArn, &Arc<str>), (metric, statistic): (&str, &str)| MetricQuery {
-        id: format!("{} {metric}", group.dimension()),
-        namespace: "AWS/ApplicationELB".to_owned(),
-        metric: metric.to_owned(),
+    let query = |group: &TargetGroupArn, balancer: &Arc<str>, metric: &SampleMetric| MetricQuery {
+        id: format!("{} {}", group.dimension(), metric.name),
+        namespace: Sample::NAMESPACE.to_owned(),
+        metric: metric.name.to_owned(),
         dimensions: BTreeMap::from([
             ("LoadBalancer".to_owned(), balancer.to_string()),
             ("TargetGroup".to_owned(), group.dimension().to_owned()),
         ]),
         period: 60,
-        statistic: statistic.to_owned(),
+        statistic: metric.statistic.to_owned(),
     };
-    let of_group = |group| METRICS.iter().map(move |(metric, statistic, _)| query(group, (metric, statistic)));
+    let of_group = |(group, balancer)| {
+        Sample::METRICS.iter().map(move |metric| query(group, balancer, metric)).collect::<Vec<_>>()
+    };
     Call::GetMetricData { queries: groups.iter().flat_map(of_group).collect(), from, to }
 }
 
 /// Its answer, in the order of the queries.
 pub(super) fn samples(groups: &BTreeMap<TargetGroupArn, Arc<str>>, series: &[MetricSeries]) -> Samples {
     let mut samples = Samples::new();
-    for (group, series) in groups.keys().zip(series.chunks(METRICS.len())) {
-        let mut minutes: BTreeMap<Timestamp, Sample> = BTreeMap::new();
-        for ((_, _, put), series) in METRICS.iter().zip(series) {
-            for (at, value) in &series.points {
-                put(minutes.entry(*at).or_insert_with(|| Sample::empty(*at)), *value);
-            }
-        }
+    for (group, series) in groups.keys().zip(series.chunks(Sample::METRICS.len())) {
+        let points = |(number, series): (usize, &MetricSeries)| {
+            series.points.iter().map(move |(at, value)| (number, *at, *value)).collect::<Vec<_>>()
+        };
+        let minutes = Sample::minutes(series.iter().enumerate().flat_map(points));
         if !minutes.is_empty() {
-            samples.insert(group.clone(), minutes.into_values().collect());
+            samples.insert(group.clone(), minutes);
         }
     }
     samples
