@@ -46,7 +46,7 @@ fn counts(it: &mut Driver, green: &[Sample], blue: &[Sample]) {
 }
 
 /// What the gate says, and why.
-fn said(it: &Driver, gate: Gate) -> (GateState, String) {
+fn said(it: &Driver, gate: &Gate) -> (GateState, String) {
     let deployment = it.engine.service(&key(), it.now).unwrap().deployment.unwrap();
     let gate = deployment.gates.into_iter().find(|view| view.gate == gate.to_string()).unwrap();
     (gate.state, gate.why)
@@ -90,7 +90,7 @@ fn without_a_gate_for_it_nobody_asks_cloudwatch() {
 #[test]
 fn a_minute_without_errors_had_none() {
     let it = after(3, ratio(), &[Sample { requests: Some(100), ..minute(1) }], &[]);
-    let (state, why) = said(&it, Gate::Http5xxRatio);
+    let (state, why) = said(&it, &Gate::Http5xxRatio);
     assert_eq!(state, GateState::Clear, "{why}");
     assert!(why.starts_with("0 % failed of green's 100 requests in 1m, 5 % are allowed"), "{why}");
 }
@@ -100,7 +100,7 @@ fn without_requests_the_gate_is_blind_whatever_failed() {
     let errors_alone = Sample { http_5xx: 50, ..minute(1) };
     for green in [vec![], vec![errors_alone]] {
         let it = after(3, ratio(), &green, &[failing(1, 900, 0)]);
-        let (state, why) = said(&it, Gate::Http5xxRatio);
+        let (state, why) = said(&it, &Gate::Http5xxRatio);
         assert_eq!((it.phase().as_str(), state), ("watching", GateState::Blind), "{why}");
         assert_eq!(why, "CloudWatch has counted no requests to green in a whole minute of the last 5m");
     }
@@ -110,7 +110,7 @@ fn without_requests_the_gate_is_blind_whatever_failed() {
 fn sparse_traffic_trips_nothing() {
     let mut it = after(3, ratio(), &[failing(1, 49, 49)], &[failing(1, 900, 0)]);
     assert_eq!(it.phase(), "watching");
-    let (state, why) = said(&it, Gate::Http5xxRatio);
+    let (state, why) = said(&it, &Gate::Http5xxRatio);
     assert_eq!((state, why.as_str()), (GateState::Pending, "49 of 50 requests that it takes, in 1m"));
     counts(&mut it, &[failing(1, 49, 49), failing(2, 1, 0)], &[]);
     it.run(SWEEP);
@@ -123,7 +123,7 @@ fn what_blue_suffers_too_is_held_until_blue_is_well_again() {
     let mut it = after(3, ratio(), &green, &blue);
     assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("breached", 0));
     assert_eq!(it.said(), ["Rollback Held"]);
-    let (state, why) = said(&it, Gate::Http5xxRatio);
+    let (state, why) = said(&it, &Gate::Http5xxRatio);
     assert_eq!(state, GateState::Shared);
     assert!(why.ends_with("10 % of blue's 900 requests in the same minutes"), "{why}");
 
@@ -144,10 +144,10 @@ fn of_a_blue_with_a_handful_of_requests_a_share_is_chance() {
 #[test]
 fn a_cloudwatch_that_cannot_be_read_decides_nothing_and_hides_nothing() {
     let mut it = after(3, ratio(), &[failing(1, 100, 2)], &[]);
-    assert_eq!(said(&it, Gate::Http5xxRatio).0, GateState::Clear);
+    assert_eq!(said(&it, &Gate::Http5xxRatio).0, GateState::Clear);
     it.aws.samples = None;
     it.run(SWEEP);
-    let (state, why) = said(&it, Gate::Http5xxRatio);
+    let (state, why) = said(&it, &Gate::Http5xxRatio);
     assert_eq!((it.phase().as_str(), state), ("watching", GateState::Blind));
     assert_eq!(why, "CloudWatch's metrics could not be read");
     for task in ["a", "b", "c"] {
@@ -179,14 +179,14 @@ fn samples_that_nobody_renews_age() {
     // The same old answer for ten minutes.
     it.run(secs(600));
     assert_eq!(it.phase(), "watching");
-    assert_eq!(said(&it, Gate::Http5xxRatio).0, GateState::Blind);
+    assert_eq!(said(&it, &Gate::Http5xxRatio).0, GateState::Blind);
 }
 
 #[test]
 fn the_latency_is_the_median_of_the_minutes() {
     let states = |green: &[Sample], blue: &[Sample]| {
         let it = after(5, latency(), green, blue);
-        (it.phase(), said(&it, Gate::LatencyP99).0)
+        (it.phase(), said(&it, &Gate::LatencyP99).0)
     };
     let watching = |state| ("watching".to_owned(), state);
     assert_eq!(states(&[slow(1, 2000)], &[]), watching(GateState::Pending), "one minute is chance");
@@ -219,7 +219,7 @@ fn where_nobody_counts_requests_the_gate_is_blind_and_says_so() {
         change(&mut aws);
         let mut it = Driver::new(aws, ratio());
         it.run(SWEEP * 2);
-        let (state, why) = said(&it, Gate::Http5xxRatio);
+        let (state, why) = said(&it, &Gate::Http5xxRatio);
         assert_eq!(state, GateState::Blind, "{why}");
         why
     };
@@ -257,5 +257,5 @@ fn what_was_sampled_survives_a_restart() {
     it.crash_after.insert(it.steps() + 1);
     it.run(secs(1));
     it.feed(taskset_guardian::engine::Input::Tick);
-    assert_eq!(said(&it, Gate::Http5xxRatio).0, GateState::Shared);
+    assert_eq!(said(&it, &Gate::Http5xxRatio).0, GateState::Shared);
 }
