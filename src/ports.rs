@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::{
-    AlarmName, AlarmReading, Announcement, CallError, Incident, ServiceKey, ServiceReading, Tags, TargetCounts,
-    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, Timestamp, TrafficRule, Write,
+    AlarmName, AlarmReading, Announcement, CallError, Incident, Samples, ServiceKey, ServiceReading, Tags,
+    TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, Timestamp, TrafficRule, Write,
 };
 
 /// Time, injected, so that the sandbox can run faster than life.
@@ -143,6 +143,19 @@ pub trait Alarms: Send + Sync {
 
     /// All alarms of account and Region, metric and composite.
     async fn all(&self) -> Result<Vec<AlarmReading>, CallError>;
+}
+
+/// CloudWatch metrics of Application Load Balancers, reading.
+#[async_trait]
+pub trait TrafficMetrics: Send + Sync {
+    /// The minutes from `from` to `to` of these target groups, in one call (`GetMetricData`). Each group comes with the
+    /// `LoadBalancer` dimension of the one that it is behind, as in `app/web/50dc6c49`.
+    async fn samples(
+        &self,
+        groups: &BTreeMap<TargetGroupArn, Arc<str>>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Samples, CallError>;
 }
 
 /// The only port that changes anything.

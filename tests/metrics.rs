@@ -232,6 +232,17 @@ fn rolled_back(played: &Played) {
     assert!(last.one("taskset_guardian_sweep_duration_seconds_sum", &[]) > 0.0);
 }
 
+fn judged_by_its_traffic(played: &Played) {
+    consistent(played);
+    played.ended("rolled_back");
+    let ratio = |role| played.most("taskset_guardian_window_http_5xx_ratio", &of("role", role));
+    assert!(ratio("green") > 0.2 && ratio("green") < 0.3, "every fourth request: {}", ratio("green"));
+    assert_eq!(ratio("blue"), 0.0);
+    assert!(played.most("taskset_guardian_gate_ratio", &of("gate", "errors.http_5xx_ratio")) >= 1.0);
+    let read = [("operation", "GetMetricData"), ("outcome", "ok")];
+    assert!(played.last.one("taskset_guardian_aws_requests_total", &read) >= 1.0);
+}
+
 fn held_by_the_brake(played: &Played) {
     consistent(played);
     played.ended("held");
@@ -347,6 +358,7 @@ async fn every_metric_has_the_value_of_what_happened() {
     let (page, sound) = (Demo::begin("green-primary-page", "20"), Demo::begin("healthy", "20"));
     escalated(&page.played(&asked));
     graduated(&sound.played(&asked));
+    judged_by_its_traffic(&Demo::begin("errors-without-an-alarm", "20").played(&asked));
     troubled(&asked).await;
     let known: BTreeSet<_> = METRICS.into_iter().map(str::to_owned).collect();
     assert_eq!(*asked.borrow(), known, "a metric without a value that is checked");

@@ -1,29 +1,37 @@
-//! CloudWatch alarms, reading only.
+//! CloudWatch alarms and metrics, reading only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::types::{
-    AlarmType, CompositeAlarm, Dimension, EvaluationState, Metric, MetricAlarm, StateValue,
+    AlarmType, CompositeAlarm, Dimension, EvaluationState, Metric, MetricAlarm, MetricDataQuery, MetricDataResult,
+    MetricStat, ScanBy, StateValue, StatusCode,
 };
 use aws_smithy_types::DateTime;
 
 use super::calls::{Calls, Operation};
 use super::timestamp;
 
-use crate::model::{AlarmName, AlarmReading, AlarmValue, CallError, Timestamp, cut, suppressed};
-use crate::ports::Alarms;
+use crate::model::{
+    AlarmName, AlarmReading, AlarmValue, CallError, ErrorClass, Sample, SampleMetric, Samples, TargetGroupArn,
+    Timestamp, cut, suppressed,
+};
+use crate::ports::{Alarms, TrafficMetrics};
 
 const DESCRIBE_ALARMS: Operation = Operation::new("cloudwatch", "DescribeAlarms");
+const GET_METRIC_DATA: Operation = Operation::new("cloudwatch", "GetMetricData");
 
 /// Names in one call, and alarms a page: CloudWatch's limit for both.
 const PAGE: usize = 100;
 
 /// Pages of one read: 5000 alarms, CloudWatch's default quota, at nine calls a second.
 const PAGES: usize = 50;
+
+/// Pages of metrics. Two groups over the longest window are less than one.
+const METRIC_PAGES: usize = 5;
 
 /// How much of CloudWatch's words is kept, in bytes; as the model says.
 const REASON_BYTES: usize = 512;
@@ -86,6 +94,78 @@ impl Alarms for CloudWatch {
     }
 }
 
+#[async_trait]
+impl TrafficMetrics for CloudWatch {
+    async fn samples(
+        &self,
+        groups: &BTreeMap<TargetGroupArn, Arc<str>>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Samples, CallError> {
+        let queries: Vec<_> = groups.iter().enumerate().flat_map(|(at, (group, of))| queries(at, group, of)).collect();
+        let mut results = Vec::new();
+        let mut token = None;
+        for _ in 0..METRIC_PAGES {
+            let call = self
+                .client
+                .get_metric_data()
+                .set_metric_data_queries(Some(queries.clone()))
+                .start_time(DateTime::from_millis(from.as_millis()))
+                .end_time(DateTime::from_millis(to.as_millis()))
+                .scan_by(ScanBy::TimestampAscending)
+                .set_next_token(token)
+                .send();
+            let page = self.calls.send(GET_METRIC_DATA, call).await?;
+            results.extend(page.metric_data_results.unwrap_or_default());
+            token = page.next_token;
+            if token.is_none() {
+                return collected(groups, &results);
+            }
+        }
+        Err(GET_METRIC_DATA.error(ErrorClass::Transient, "the answer has no end"))
+    }
+}
+
+/// The queries of one group. Their ids tell the answers apart.
+fn queries(at: usize, group: &TargetGroupArn, balancer: &str) -> impl Iterator<Item = MetricDataQuery> {
+    let dimension = |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
+    let dimensions = vec![dimension("LoadBalancer", balancer), dimension("TargetGroup", group.dimension())];
+    Sample::METRICS.iter().enumerate().map(move |(number, SampleMetric { name, statistic, .. })| {
+        let metric =
+            Metric::builder().namespace(Sample::NAMESPACE).metric_name(*name).set_dimensions(Some(dimensions.clone()));
+        let stat = MetricStat::builder().metric(metric.build()).period(60).stat(*statistic).build();
+        MetricDataQuery::builder().id(query_id(at, number)).metric_stat(stat).build()
+    })
+}
+
+fn query_id(group: usize, metric: usize) -> String {
+    format!("g{group}m{metric}")
+}
+
+/// One answer out of the answers to all queries. What was refused for one metric must not read as zero.
+fn collected(groups: &BTreeMap<TargetGroupArn, Arc<str>>, results: &[MetricDataResult]) -> Result<Samples, CallError> {
+    let mut samples = Samples::new();
+    for result in results {
+        if let Some(status @ (StatusCode::Forbidden | StatusCode::InternalError)) = result.status_code() {
+            let class = if *status == StatusCode::Forbidden { ErrorClass::Denied } else { ErrorClass::Transient };
+            return Err(GET_METRIC_DATA.error(class, format!("one of the metrics: {}", status.as_str())));
+        }
+    }
+    for (at, group) in groups.keys().enumerate() {
+        let metrics = (0..Sample::METRICS.len()).map(|number| (number, query_id(at, number)));
+        let of = |(number, id): (usize, String)| {
+            let told = results.iter().filter(move |result| result.id() == Some(id.as_str()));
+            let points = told.flat_map(|result| result.timestamps().iter().zip(result.values()));
+            points.filter_map(move |(instant, value)| Some((number, timestamp(instant)?, *value)))
+        };
+        let minutes = Sample::minutes(metrics.flat_map(of));
+        if !minutes.is_empty() {
+            samples.insert(group.clone(), minutes);
+        }
+    }
+    Ok(samples)
+}
+
 fn metric_alarm(alarm: &MetricAlarm) -> Option<AlarmReading> {
     let of_metrics = alarm.metrics().iter().filter_map(|query| query.metric_stat()?.metric());
     let dimensions = alarm.dimensions().iter().chain(of_metrics.flat_map(Metric::dimensions));
@@ -143,7 +223,7 @@ fn target_groups<'a>(dimensions: impl Iterator<Item = &'a Dimension>) -> BTreeSe
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-    use aws_sdk_cloudwatch::types::{MetricDataQuery, MetricStat};
+    use std::time::Duration;
 
     use super::*;
 
@@ -197,6 +277,58 @@ mod tests {
     fn an_unknown_state_is_no_evidence() {
         let reading = metric_alarm(&alarm().state_value(StateValue::from("PURPLE")).build()).unwrap();
         assert_eq!(reading.value, AlarmValue::InsufficientData);
+    }
+
+    fn two_groups() -> BTreeMap<TargetGroupArn, Arc<str>> {
+        let arn =
+            |dimension: &str| TargetGroupArn::new(format!("arn:aws:elasticloadbalancing:eu-west-1:1:{dimension}"));
+        [BLUE, GREEN].map(|group| (arn(group), Arc::from("app/web/1"))).into()
+    }
+
+    fn result(id: &str, points: &[(i64, f64)]) -> MetricDataResult {
+        let result = MetricDataResult::builder().id(id).status_code(StatusCode::Complete);
+        let instants = points.iter().map(|(minute, _)| DateTime::from_secs(minute * 60)).collect();
+        let values = points.iter().map(|(_, value)| *value).collect();
+        result.set_timestamps(Some(instants)).set_values(Some(values)).build()
+    }
+
+    #[test]
+    fn every_group_is_asked_about_behind_its_load_balancer_minute_by_minute() {
+        let queries: Vec<_> =
+            two_groups().iter().enumerate().flat_map(|(at, (group, of))| queries(at, group, of)).collect();
+        let ids: BTreeSet<_> = queries.iter().filter_map(MetricDataQuery::id).collect();
+        assert_eq!(ids.len(), 8);
+        assert!(ids.iter().all(|id| id.starts_with(|c: char| c.is_ascii_lowercase())), "CloudWatch insists: {ids:?}");
+        let stat = queries[7].metric_stat().unwrap();
+        let metric = stat.metric().unwrap();
+        assert_eq!((metric.namespace(), metric.metric_name()), (Some(Sample::NAMESPACE), Some("TargetResponseTime")));
+        assert_eq!((stat.period(), stat.stat()), (Some(60), Some("p99")));
+        let expected = [dimension("LoadBalancer", "app/web/1"), dimension("TargetGroup", GREEN)];
+        assert_eq!(metric.dimensions(), expected);
+    }
+
+    #[test]
+    fn what_cloudwatch_leaves_out_is_zero_except_requests() {
+        let results = [
+            result("g1m0", &[(1, 120.0), (2, 60.0)]),
+            result("g1m1", &[(2, 7.0), (3, 1.0)]),
+            result("g1m3", &[(1, 0.25)]),
+        ];
+        let samples = collected(&two_groups(), &results).unwrap();
+        let minute = |number: i64| Sample::empty(Timestamp::from_millis(number * 60_000));
+        let expected = vec![
+            Sample { requests: Some(120), latency_p99: Some(Duration::from_millis(250)), ..minute(1) },
+            Sample { requests: Some(60), http_5xx: 7, ..minute(2) },
+            Sample { http_5xx: 1, ..minute(3) },
+        ];
+        assert_eq!(samples.into_values().collect::<Vec<_>>(), [expected], "and blue, without any, is absent");
+    }
+
+    #[test]
+    fn a_metric_that_was_refused_does_not_read_as_zero() {
+        let refused = MetricDataResult::builder().id("g1m1").status_code(StatusCode::Forbidden).build();
+        let error = collected(&two_groups(), &[result("g1m0", &[(1, 120.0)]), refused]).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Denied);
     }
 
     #[test]

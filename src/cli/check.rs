@@ -7,7 +7,7 @@ use std::path::Path;
 use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 
-use crate::model::{AlarmName, ErrorClass, ServiceKey, humane, tags};
+use crate::model::{AlarmName, ErrorClass, ServiceKey, humane, percent, tags};
 use crate::ports::Fleet;
 use crate::rules::{
     AfterPromotion, BlueCapacity, Diagnostics, OnReturn, Protect, Rule, RuleSet, compile, match_nothing,
@@ -134,6 +134,15 @@ fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
         }
         if let Some(share) = stability.unhealthy_targets {
             writeln!(out, "  breach when more than {:.0} % of green's targets are unhealthy", share * 100.0)?;
+        }
+        if let Some(share) = errors.http_5xx_ratio {
+            writeln!(out, "  breach when more than {} of green's requests fail", percent(share))?;
+        }
+        if let Some(limit) = errors.latency_p99 {
+            writeln!(out, "  breach when green's p99 is above {}", humane(limit))?;
+        }
+        if errors.read_traffic() {
+            writeln!(out, "    from {} requests on", errors.min_requests)?;
         }
         let alarms: Vec<_> =
             errors.alarms.iter().map(AlarmName::as_str).chain(["those of green's target group"]).collect();

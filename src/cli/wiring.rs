@@ -28,6 +28,7 @@ pub(super) fn ports(aws: &Aws, wiring: Wiring) -> Ports {
     let balancers = aws.load_balancers();
     let fast = Arc::new(balancers.fast());
     let observer = Observer::new(fleet.clone(), Arc::new(balancers), Arc::new(aws.alarms()), clock.clone());
+    let observer = observer.with_metrics(Arc::new(aws.alarms()));
     let actuator = || -> Arc<dyn Actuator> { Arc::new(aws.actuator()) };
     Ports {
         clock,

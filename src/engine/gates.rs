@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::mutants::{Mutant, without};
 use super::partition::Unhealthy;
 use super::roles::Roles;
+use super::sampled::{self, Sampled};
 use super::{Finding, GateState};
 use crate::model::{
     AlarmName, AlarmReading, AlarmValue, Comparator, ContainerExit, Evidence, Gate, Observation, Role, Stability,
@@ -33,6 +34,8 @@ pub(super) struct Known<'a> {
     pub(super) unsteady_since: Option<Timestamp>,
     /// Sweeps in a row that found too many of its targets unhealthy, this one included.
     pub(super) unhealthy: Option<Unhealthy>,
+    /// How the traffic fares.
+    pub(super) sampled: Option<&'a Sampled>,
     /// Alarms that bind by their dimensions.
     pub(super) bound: &'a BTreeSet<AlarmName>,
     /// Span between two sweeps.
@@ -84,6 +87,7 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
     findings.extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, known, &mut later)));
     findings
         .extend(rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known)));
+    findings.extend(sampled::judge(now, rule, roles, seen, known.sampled));
     let names: BTreeSet<&AlarmName> = rule.errors.alarms.iter().chain(known.bound).collect();
     findings.extend(names.into_iter().map(|name| alarm(now, rule, name, roles, seen, &mut later)));
     if !rule.compare.against_blue {

@@ -25,6 +25,7 @@ mod rehearsal;
 mod report;
 mod roles;
 mod rollback;
+mod sampled;
 mod signals;
 mod snapshot;
 mod status;

@@ -8,6 +8,7 @@ use super::mutants::{Mutant, without};
 use super::out::Out;
 use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy};
 use super::roles::{Roles, roles};
+use super::sampled::Sampled;
 use super::signals::BOUND_ALARMS;
 use super::{Finding, Note, after, doctor, hold, orders, plan, quarantine, rollback, witness};
 use crate::model::{
@@ -178,6 +179,9 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
         let sweeps = before.sweeps.saturating_add(1).min(2);
         deployment.unhealthy = over.then_some(Unhealthy { sweeps, ..before });
     }
+    if seen.ask.samples.is_some() {
+        deployment.sampled = Some(Sampled { read_at: seen.read_at, samples: seen.samples.clone() });
+    }
     if roles.green.stability == Stability::Steady {
         deployment.was_steady = true;
         deployment.unsteady_since = None;
@@ -250,6 +254,7 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
         unhealthy: deployment.unhealthy,
         was_steady: deployment.was_steady,
         unsteady_since: deployment.unsteady_since,
+        sampled: deployment.sampled.as_ref(),
         bound: &deployment.bound_alarms,
         sweep,
     };

@@ -9,6 +9,7 @@ use super::hands::Hands;
 use super::mutants::{Mutant, without};
 use super::progress::{self, Rollback};
 use super::quarantine::Quarantined;
+use super::sampled::Sampled;
 use super::{Finding, roles::Roles};
 use crate::model::{
     AlarmName, Contract, EffectId, Evidence, HoldOrder, Incident, IncidentId, IncidentOutcome, Phase, Scope,
@@ -97,6 +98,8 @@ pub(super) struct Soft {
     pub(super) observed_at: Option<Timestamp>,
     /// Sent last as a sweep: with everything that events may have failed to tell.
     pub(super) swept_at: Option<Timestamp>,
+    /// Sent last with the metrics of the traffic.
+    pub(super) sampled_at: Option<Timestamp>,
     /// The next read is to be made twice, for a delete.
     pub(super) twice: bool,
     /// Failed reads in a row.
@@ -168,6 +171,9 @@ pub(super) struct Deployment {
     pub(super) unsteady_since: Option<Timestamp>,
     /// Over how many sweeps in a row too many of green's targets were unhealthy, and since when.
     pub(super) unhealthy: Option<Unhealthy>,
+    /// How its traffic fares, by the last read of it.
+    #[serde(default)]
+    pub(super) sampled: Option<Sampled>,
     /// Alarms whose dimensions name green's target group.
     pub(super) bound_alarms: BTreeSet<AlarmName>,
     /// Those that name blue's: the control group's.
@@ -308,6 +314,7 @@ impl Deployment {
             was_steady: false,
             unsteady_since: None,
             unhealthy: None,
+            sampled: None,
             blue_alarms: BTreeSet::new(),
             bound_alarms: BTreeSet::new(),
             alarms_searched: false,

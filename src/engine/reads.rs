@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Settings;
 use super::partition::{Kept, Partition, Soft};
 use super::progress::{Purpose, Rollback};
-use super::{plan, quarantine};
+use super::{plan, quarantine, sampled};
 use crate::model::{Ask, Phase, ServiceKey, Standing, TaskSetId, Timestamp};
 
 /// Least span between two reads that events ask for. Bounds what forged or repeated events can cost, and is short
@@ -27,6 +27,9 @@ pub(super) fn due(now: Timestamp, key: &ServiceKey, partition: &mut Partition, s
     soft.read_at = None;
     soft.asked_at = Some(now);
     soft.twice = false;
+    if ask.samples.is_some() {
+        soft.sampled_at = Some(now);
+    }
     if sweep {
         soft.swept_at = Some(now);
     }
@@ -48,6 +51,8 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
     let named = &kept.rule.errors.alarms;
     let alarms =
         judged.map(|d| named.iter().chain(&d.bound_alarms).chain(&d.blue_alarms).take(BATCH).cloned().collect());
+    let due = sweep && soft.sampled_at.is_none_or(|at| now.since(at) >= sampled::GAP);
+    let samples = judged.filter(|_| due).and_then(|deployment| sampled::ask(now, &kept.rule, deployment));
     // Green may be gone, and a rule send users to its group and to no other.
     let left = kept.deployment.as_ref().filter(|d| d.rollback.is_some() && d.phase != Phase::Superseded);
     Ask {
@@ -58,6 +63,7 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
         find_alarms: judged.is_some_and(|d| !d.alarms_searched),
         twice: soft.twice || delete_is_next(now, kept),
         groups: left.and_then(|d| d.green_group.clone()).into_iter().collect(),
+        samples,
     }
 }
 

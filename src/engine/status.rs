@@ -8,7 +8,7 @@ use super::gates::SKEW;
 use super::partition::{Deployment, Kept, Partition, Soft};
 use super::progress::Rollback;
 use super::quarantine::Quarantined;
-use super::{Finding, GateState, witness};
+use super::{Finding, GateState, sampled, witness};
 use crate::model::{
     Contract, HoldOrder, IncidentId, Moment, Phase, ServiceKey, Split, Standing, TaskSetId, Timestamp, Verdict, Window,
 };
@@ -91,6 +91,10 @@ pub struct DeploymentView {
     pub green_failures: u32,
     /// The same for blue.
     pub blue_failures: u32,
+    /// Share of the requests in the window that failed, while a gate needs to know.
+    pub green_failed_share: Option<f64>,
+    /// The same for blue.
+    pub blue_failed_share: Option<f64>,
     /// Its incident, once there is one.
     pub incident: Option<IncidentId>,
     /// When the rollback was decided, or opened again, while it is open.
@@ -164,6 +168,7 @@ fn deployment_view(kept: &Kept, soft: &Soft, deployment: &Deployment, now: Times
         };
         u32::try_from(kept.windows.get(id).map_or(0, confirmed)).unwrap_or(u32::MAX)
     };
+    let (blue_failed_share, green_failed_share) = sampled::failed_shares(now, &kept.rule, deployment);
     let open = deployment.rollback.as_ref().filter(|rollback| !rollback.closed);
     DeploymentView {
         green: deployment.green.clone(),
@@ -179,6 +184,8 @@ fn deployment_view(kept: &Kept, soft: &Soft, deployment: &Deployment, now: Times
         split: soft.split,
         green_failures: failures(&deployment.green),
         blue_failures: failures(&deployment.blue),
+        green_failed_share,
+        blue_failed_share,
         incident: deployment.incident_id().cloned(),
         open_since: open.map(Rollback::open_since),
         withheld: deployment.rollback.as_ref().filter(|rollback| witness::was_withheld(rollback)).map(withheld),

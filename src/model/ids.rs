@@ -109,6 +109,16 @@ impl TargetGroupArn {
     }
 }
 
+impl ListenerArn {
+    /// `<kind>/<name>/<id>` of its load balancer, as in `app/web/50dc6c49`: what CloudWatch uses as the `LoadBalancer`
+    /// dimension.
+    pub fn balancer(&self) -> Option<&str> {
+        let (_, listener) = self.as_str().split_once(":listener/")?;
+        let (balancer, _) = listener.rsplit_once('/')?;
+        balancer.contains('/').then_some(balancer)
+    }
+}
+
 impl TaskArn {
     /// The last part, for people.
     pub fn short(&self) -> &str {
@@ -212,6 +222,15 @@ mod tests {
             TaskSetArn::new("arn:aws:ecs:eu-west-1:111122223333:task-set/prod/checkout/ecs-svc/4420815973316504711");
         assert_eq!(arn.id(), Some(TaskSetId::new("ecs-svc/4420815973316504711")));
         assert_eq!(TaskSetArn::new("arn:aws:ecs:eu-west-1:1:service/prod/checkout").id(), None);
+    }
+
+    #[test]
+    fn a_listener_names_its_load_balancer() {
+        let listener = |text: &str| ListenerArn::new(format!("arn:aws:elasticloadbalancing:eu-west-1:1:{text}"));
+        assert_eq!(listener("listener/app/web/50dc/0467").balancer(), Some("app/web/50dc"));
+        assert_eq!(listener("listener/net/web/50dc/0467").balancer(), Some("net/web/50dc"));
+        assert_eq!(listener("listener/x").balancer(), None);
+        assert_eq!(ListenerArn::new("listener").balancer(), None);
     }
 
     #[test]

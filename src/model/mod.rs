@@ -8,6 +8,7 @@ mod ids;
 mod incident;
 mod observation;
 mod plan;
+mod sample;
 mod signal;
 mod snapshot;
 mod stop;
@@ -29,6 +30,7 @@ pub use observation::{
     TaskReading, TaskSet, TaskSetStatus, suppressed,
 };
 pub use plan::{Outcome, Phase, Step, Write};
+pub use sample::{Sample, SampleAsk, SampleMetric, Samples};
 pub use signal::{
     AlarmChange, AlarmDeleted, ApiCall, CallTarget, ContainerExit, Fact, Images, ServiceAction, Signal, Stop,
     StopClass, TaskChange,
@@ -40,5 +42,5 @@ pub use time::{Timestamp, humane};
 pub use traffic::{
     Action, ActionKind, Forward, KeptAction, Split, Stickiness, Traffic, TrafficRule, TrafficRuleId, WeightedGroup,
 };
-pub use verdict::{Comparator, Evidence, Gate, Role, Unit, Verdict};
+pub use verdict::{Comparator, Evidence, Gate, Role, Unit, Verdict, percent};
 pub use window::{Standing, TaskRecord, Window};

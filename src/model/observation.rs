@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AlarmName, Images, Scope, ServiceKey, Stop, Tags, TargetGroupArn, TaskArn, TaskSetArn, TaskSetId, Timestamp,
-    Traffic, cut,
+    AlarmName, Images, SampleAsk, Samples, Scope, ServiceKey, Stop, Tags, TargetGroupArn, TaskArn, TaskSetArn,
+    TaskSetId, Timestamp, Traffic, cut,
 };
 
 /// What the engine wants to know about a service.
@@ -31,6 +31,9 @@ pub struct Ask {
     /// that nobody serves.
     #[serde(default)]
     pub groups: BTreeSet<TargetGroupArn>,
+    /// Also read how the traffic of target groups fares. Wanted by sweeps, by rules with a traffic gate.
+    #[serde(default)]
+    pub samples: Option<SampleAsk>,
 }
 
 impl Ask {
@@ -44,6 +47,7 @@ impl Ask {
             find_alarms: true,
             twice: true,
             groups: BTreeSet::new(),
+            samples: None,
         }
     }
 }
@@ -69,6 +73,10 @@ pub struct Observation {
     /// `DescribeAlarms` for [`Ask::alarms`], or all that were found; those that do not exist are absent. `None` when
     /// CloudWatch could not be read: that must not hide what ECS says.
     pub alarms: Option<Vec<AlarmReading>>,
+    /// `GetMetricData` for [`Ask::samples`]. `None` when it was not asked for or could not be read, which must not hide what
+    /// ECS says either.
+    #[serde(default)]
+    pub samples: Option<Samples>,
 }
 
 /// One service.

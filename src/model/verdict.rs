@@ -60,6 +60,12 @@ pub enum Gate {
     SteadyWithin,
     /// `stability.unhealthy_targets`.
     UnhealthyTargets,
+    /// `errors.http_5xx_ratio`.
+    #[serde(rename = "http_5xx_ratio")]
+    Http5xxRatio,
+    /// `errors.latency_p99`.
+    #[serde(rename = "latency_p99")]
+    LatencyP99,
     /// `errors.alarms`, or an alarm that watches green's target group.
     Alarm(super::AlarmName),
     /// A person said so: the service tag `taskset-guardian:rollback`.
@@ -74,6 +80,8 @@ impl fmt::Display for Gate {
             Self::TaskFailures => f.write_str("stability.task_failures"),
             Self::SteadyWithin => f.write_str("stability.steady_within"),
             Self::UnhealthyTargets => f.write_str("stability.unhealthy_targets"),
+            Self::Http5xxRatio => f.write_str("errors.http_5xx_ratio"),
+            Self::LatencyP99 => f.write_str("errors.latency_p99"),
             Self::Alarm(name) => write!(f, "alarm {name:?}", name = name.as_str()),
             Self::Person => f.write_str("a person's order"),
             Self::Quarantine => f.write_str("quarantine.on_return"),
@@ -202,6 +210,22 @@ impl fmt::Display for Evidence {
                 value * 100.0,
                 threshold * 100.0
             ),
+            Gate::Http5xxRatio => {
+                let (failed, allowed) = (percent(*value), percent(*threshold));
+                write!(
+                    f,
+                    "{failed} of the requests to {role} ({task_set}) failed within {span} (breach: {comparator} {allowed})"
+                )?;
+                beside(f, facts)
+            }
+            Gate::LatencyP99 => {
+                let (took, allowed) = (seconds(*value), seconds(*threshold));
+                write!(
+                    f,
+                    "one in a hundred answers of {role} ({task_set}) took {took} or longer within {span} (breach: p99 {comparator} {allowed})"
+                )?;
+                beside(f, facts)
+            }
             Gate::Alarm(name) => {
                 let red = seconds(*value);
                 write!(f, "alarm {name} turned red after {role} ({task_set}) was created, {red} ago")?;
@@ -210,4 +234,16 @@ impl fmt::Display for Evidence {
             Gate::Person | Gate::Quarantine => f.write_str(&facts.join("; ")),
         }
     }
+}
+
+/// What the numbers were compared with.
+fn beside(f: &mut fmt::Formatter<'_>, facts: &[String]) -> fmt::Result {
+    facts.first().map_or(Ok(()), |fact| write!(f, "; {fact}"))
+}
+
+/// A share, as people read it: `5 %`, `0.3 %`.
+pub fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    let whole = (percent - percent.round()).abs() < 0.05;
+    if whole || percent >= 10.0 { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
 }

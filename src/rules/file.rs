@@ -10,7 +10,9 @@ use super::compile::LARGEST_FILE;
 use super::diagnostic::{Code, Diagnostic, Place};
 use super::duration::written;
 use super::keys::{self, ARN, Alarms, Key, MOST_ENTRIES, Word};
-use super::rule::{Compare, ErrorGates, Limits, Protect, Quarantine, RollbackPolicy, Rule, StabilityGates, Watch};
+use super::rule::{
+    Compare, ErrorGates, LEAST_TRAFFIC, Limits, Protect, Quarantine, RollbackPolicy, Rule, StabilityGates, Watch,
+};
 use super::syntax;
 use super::value::{Found, Read, Section, Setting, Walk, shortened, type_of};
 use crate::model::AlarmName;
@@ -49,7 +51,8 @@ pub(super) fn draft(walk: &mut Walk, text: &str) -> Draft {
     let mode = walk.setting(&root, &keys::MODE);
     let protect = protect(walk, &root);
     let watch_and_stability = watch_and_stability(walk, &root);
-    let errors = error_gates(walk, &root);
+    let freshness = watch_and_stability.as_ref().map(|(watch, _)| watch.freshness);
+    let errors = error_gates(walk, &root, freshness);
     let compare = compare(walk, &root);
     let rollback = rollback(walk, &root);
     let limits = limits(walk, &root);
@@ -207,11 +210,28 @@ fn stale_window(walk: &mut Walk, freshness: &Setting<Duration>, window: &Setting
     walk.errors.push(error);
 }
 
-fn error_gates(walk: &mut Walk, root: &Section<'_>) -> Option<ErrorGates> {
+fn error_gates(walk: &mut Walk, root: &Section<'_>, freshness: Option<Duration>) -> Option<ErrorGates> {
     let section = walk.section(root, &keys::ERRORS);
     let alarms = walk.setting(&section, &keys::ALARMS);
     let alarm_for = walk.setting(&section, &keys::ALARM_FOR);
-    Some(ErrorGates { alarms: alarms?.value, alarm_for: alarm_for?.value })
+    let http_5xx_ratio = walk.setting(&section, &keys::HTTP_5XX_RATIO);
+    let latency_p99 = walk.setting(&section, &keys::LATENCY_P99);
+    let min_requests = walk.setting(&section, &keys::MIN_REQUESTS);
+    if let Some(freshness) = freshness.filter(|freshness| *freshness < LEAST_TRAFFIC) {
+        let ratio = http_5xx_ratio.as_ref().and_then(|set| set.span.clone().filter(|_| set.value.is_some()));
+        let latency = latency_p99.as_ref().and_then(|set| set.span.clone().filter(|_| set.value.is_some()));
+        let gates = [(keys::HTTP_5XX_RATIO.name, ratio), (keys::LATENCY_P99.name, latency)];
+        for (name, span) in gates.into_iter().filter_map(|(name, span)| Some((name, span?))) {
+            let said = format!("`errors.{name}` sees nothing within a `watch.freshness` of {}", written(freshness));
+            let least = written(LEAST_TRAFFIC);
+            let help =
+                format!("CloudWatch tells of whole minutes, and late: set watch.freshness to \"{least}\" or more");
+            walk.error(Code::Contradiction, span, said, help);
+        }
+    }
+    let (http_5xx_ratio, latency_p99) = (http_5xx_ratio?.value, latency_p99?.value);
+    let (alarms, alarm_for, min_requests) = (alarms?.value, alarm_for?.value, min_requests?.value);
+    Some(ErrorGates { alarms, alarm_for, http_5xx_ratio, latency_p99, min_requests })
 }
 
 impl Read for Alarms {

@@ -72,6 +72,9 @@ pub(super) struct Alarms {
 /// A gate that can be switched off by [`OFF`].
 pub(super) struct OrOff<K>(pub(super) K);
 
+/// A gate that is off until it is set. The default of what it holds is only an example.
+pub(super) struct UntilSet<K>(pub(super) OrOff<K>);
+
 pub(super) const OFF: &str = "off";
 
 /// What the name of an alarm can't begin with: then it is an ARN.
@@ -177,8 +180,11 @@ pub(super) static UNHEALTHY_TARGETS: Key<OrOff<Share>> = Key {
     holds: OrOff(Share { default: 0.5 }),
 };
 
-pub(super) static ERRORS: Table =
-    Table { name: "errors", about: "Gates on CloudWatch alarms.", keys: &[&ALARMS, &ALARM_FOR] };
+pub(super) static ERRORS: Table = Table {
+    name: "errors",
+    about: "Gates on what CloudWatch says: alarms, and the traffic of green's target group.",
+    keys: &[&ALARMS, &ALARM_FOR, &HTTP_5XX_RATIO, &LATENCY_P99, &MIN_REQUESTS],
+};
 
 /// `DescribeAlarms` answers for 100 names a call.
 pub(super) static ALARMS: Key<Alarms> = Key {
@@ -191,6 +197,25 @@ pub(super) static ALARM_FOR: Key<Span> = Key {
     name: "alarm_for",
     about: "How long an alarm must have been red.",
     holds: Span { least: Duration::ZERO, most: DAY, default: Duration::ZERO },
+};
+
+/// Reading metrics costs money and takes a permission of its own, so both gates are off until somebody wants them.
+pub(super) static HTTP_5XX_RATIO: Key<UntilSet<Share>> = Key {
+    name: "http_5xx_ratio",
+    about: "A breach when more than this share of the requests to green's target group fails: 5xx answers and connections that failed.",
+    holds: UntilSet(OrOff(Share { default: 0.05 })),
+};
+
+pub(super) static LATENCY_P99: Key<UntilSet<Span>> = Key {
+    name: "latency_p99",
+    about: "A breach when one in a hundred answers of green takes longer.",
+    holds: UntilSet(OrOff(Span { least: Duration::from_millis(1), most: HOUR, default: Duration::from_millis(800) })),
+};
+
+pub(super) static MIN_REQUESTS: Key<Count> = Key {
+    name: "min_requests",
+    about: "Requests within the window below which http_5xx_ratio and latency_p99 say nothing.",
+    holds: Count { least: 1, most: 1_000_000, default: 50 },
 };
 
 pub(super) static COMPARE: Table = Table { name: "compare", about: "Whose fault a breach is.", keys: &[&AGAINST_BLUE] };

@@ -20,7 +20,7 @@ pub use compile::{LARGEST_FILE, MOST_FILES, RuleFile, compile, match_nothing};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Place, Related};
 pub use glob::matches as fits_glob;
 pub use rule::{
-    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, OnReturn, Protect, Quarantine,
-    RollbackPolicy, Rule, RuleSet, StabilityGates, Watch,
+    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, LEAST_TRAFFIC, Limits, Mode, OnReturn, Protect,
+    Quarantine, RollbackPolicy, Rule, RuleSet, StabilityGates, Watch,
 };
 pub use schema::schema;

@@ -29,7 +29,7 @@ pub struct Rule {
     pub watch: Watch,
     /// Gates on tasks.
     pub stability: StabilityGates,
-    /// Gates on alarms.
+    /// Gates on alarms and on traffic.
     pub errors: ErrorGates,
     /// Whose fault a breach is.
     pub compare: Compare,
@@ -84,13 +84,48 @@ pub struct StabilityGates {
     pub unhealthy_targets: Option<f64>,
 }
 
-/// `[errors]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `[errors]`. A gate that is `None` is off; so are those on traffic in a journal written before there were any.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorGates {
     /// By name; alarms whose dimensions name green's target group bind by themselves.
     pub alarms: Vec<AlarmName>,
     /// How long an alarm must have been red. Default 0.
     pub alarm_for: Duration,
+    /// Breach when more than this share of the requests to green's target group fails, 0 to 1. Default off.
+    #[serde(default)]
+    pub http_5xx_ratio: Option<f64>,
+    /// Breach when one in a hundred answers of green takes longer. Default off.
+    #[serde(default)]
+    pub latency_p99: Option<Duration>,
+    /// Requests within the window below which the two say nothing. Default 50.
+    #[serde(default = "min_requests")]
+    pub min_requests: u32,
+}
+
+/// CloudWatch tells of a minute when it is over, or a little later: in a shorter span there is none.
+pub const LEAST_TRAFFIC: Duration = Duration::from_mins(3);
+
+const fn min_requests() -> u32 {
+    keys::MIN_REQUESTS.holds.default
+}
+
+impl Default for ErrorGates {
+    fn default() -> Self {
+        Self {
+            alarms: Vec::new(),
+            alarm_for: keys::ALARM_FOR.holds.default,
+            http_5xx_ratio: None,
+            latency_p99: None,
+            min_requests: min_requests(),
+        }
+    }
+}
+
+impl ErrorGates {
+    /// At least one gate needs to know how the traffic fares.
+    pub const fn read_traffic(&self) -> bool {
+        self.http_5xx_ratio.is_some() || self.latency_p99.is_some()
+    }
 }
 
 /// `[compare]`.
@@ -222,7 +257,7 @@ impl Rule {
                 steady_within: Some(keys::STEADY_WITHIN.holds.0.default),
                 unhealthy_targets: Some(keys::UNHEALTHY_TARGETS.holds.0.default),
             },
-            errors: ErrorGates { alarms: Vec::new(), alarm_for: keys::ALARM_FOR.holds.default },
+            errors: ErrorGates::default(),
             compare: Compare { against_blue: keys::AGAINST_BLUE.holds.default },
             rollback: RollbackPolicy {
                 drain: keys::DRAIN.holds.default,

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::duration::{UNITS, written};
 use super::keys::{
-    ARN, Alarms, Choice, Count, FILE, Flag, Key, MOST_ENTRIES, OFF, OrOff, PROTECT, Share, Span, TABLES, Table, Word,
+    ARN, Alarms, Choice, Count, FILE, Flag, Key, MOST_ENTRIES, OFF, OrOff, PROTECT, Share, Span, TABLES, Table,
+    UntilSet, Word,
 };
 
 /// A key of any kind.
@@ -202,5 +203,19 @@ impl<K: Kind> Kind for OrOff<K> {
     fn bounds(&self) -> String {
         let bounds = self.0.bounds();
         format!("{}, or \"{OFF}\".", bounds.trim_end_matches('.'))
+    }
+}
+
+impl<K: Kind> Kind for UntilSet<K> {
+    fn values(&self) -> Value {
+        self.0.values()
+    }
+
+    fn default(&self) -> Option<Value> {
+        Some(OFF.into())
+    }
+
+    fn bounds(&self) -> String {
+        self.0.bounds()
     }
 }

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Code, Diagnostic, Source};
 use super::duration::{self, written};
-use super::keys::{Choice, Count, FILE, Flag, Key, OFF, OrOff, PROTECT, Share, Span, TABLES, Table, Word};
+use super::keys::{Choice, Count, FILE, Flag, Key, OFF, OrOff, PROTECT, Share, Span, TABLES, Table, UntilSet, Word};
 
 /// A value, and where it is written; nowhere when it is the default.
 #[derive(Clone, Debug)]
@@ -332,6 +332,18 @@ impl<K: Read> Read for OrOff<K> {
         }
         let found = Found { path: found.path.clone(), has_off: true, ..*found };
         self.0.read(walk, &found).map(Some)
+    }
+}
+
+impl<K: Read> Read for UntilSet<K> {
+    type Value = Option<K::Value>;
+
+    fn without(&self) -> Self::Value {
+        None
+    }
+
+    fn read(&self, walk: &mut Walk, found: &Found<'_>) -> Option<Self::Value> {
+        self.0.read(walk, found)
     }
 }
 

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
     use crate::model::{
         AlarmName, AlarmReading, AlarmValue, Ask, CallError, Controller, EffectId, ErrorClass, Observation, Outcome,
-        Scope, ServiceKey, ServiceReading, ServiceStatus, TargetCounts, TargetGroupArn, Traffic,
+        Sample, Scope, ServiceKey, ServiceReading, ServiceStatus, TargetCounts, TargetGroupArn, Traffic,
     };
     use crate::rules::RuleSet;
 
@@ -72,6 +72,7 @@ mod tests {
                 find_alarms: false,
                 twice: true,
                 groups: BTreeSet::from([TargetGroupArn::new("green")]),
+                samples: None,
             },
             read_at: Timestamp::from_millis(7),
             service: ServiceReading {
@@ -94,6 +95,7 @@ mod tests {
                 doubt: None,
                 target_groups: BTreeSet::new(),
             }]),
+            samples: Some(BTreeMap::from([(TargetGroupArn::new("green"), vec![Sample::empty(Timestamp::EPOCH)])])),
         };
         for input in [
             Input::Swept(BTreeSet::from([service.clone()])),

@@ -15,18 +15,18 @@ use tokio::task::JoinSet;
 use super::executor::Observe;
 use super::together::Together;
 use crate::model::{
-    AlarmReading, Ask, CallError, Controller, ErrorClass, Observation, ServiceKey, ServiceReading, TargetCounts,
-    TargetGroupArn, TaskReading, TaskSet, TaskSetId, Traffic, TrafficRule, humane,
+    AlarmReading, Ask, CallError, Controller, ErrorClass, Observation, Samples, ServiceKey, ServiceReading,
+    TargetCounts, TargetGroupArn, TaskReading, TaskSet, TaskSetId, Timestamp, Traffic, TrafficRule, humane,
 };
-use crate::ports::{Alarms, Clock, Fleet, LoadBalancers};
+use crate::ports::{Alarms, Clock, Fleet, LoadBalancers, TrafficMetrics};
 
 /// Every question gets an answer within this. Longer than one call with one retry; what comes later rests on reads that
 /// are too old to act on. It bounds real calls, so it is real time, also where the clock runs faster.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Alarms may be missing from an observation, so they get no chance to use up its time: a CloudWatch that hangs must not
-/// make every observation too old to act on.
-const ALARMS_LIMIT: Duration = Duration::from_secs(3);
+/// Alarms and metrics may be missing from an observation, so they get no chance to use up its time: a CloudWatch that
+/// hangs must not make every observation too old to act on.
+const CLOUDWATCH_LIMIT: Duration = Duration::from_secs(3);
 
 /// Observations at once of services that are not being deployed: as many as one `DescribeServices` answers for. A sweep over
 /// a large fleet waits for room, and for its turns at Elastic Load Balancing; what is being deployed does not wait for it.
@@ -43,12 +43,13 @@ pub struct Observer {
     /// The same ones, for services that are being deployed.
     fast: Arc<dyn LoadBalancers>,
     alarms: Arc<dyn Alarms>,
+    metrics: Option<Arc<dyn TrafficMetrics>>,
     clock: Arc<dyn Clock>,
     known: Mutex<BTreeMap<ServiceKey, Known>>,
     idle: Semaphore,
     live: Semaphore,
     limit: Duration,
-    alarms_limit: Duration,
+    cloudwatch_limit: Duration,
 }
 
 /// What the last observation of a service found: a guess at what the next one will ask for.
@@ -56,6 +57,8 @@ pub struct Observer {
 struct Known {
     groups: BTreeSet<TargetGroupArn>,
     ids: Vec<TaskSetId>,
+    /// The `LoadBalancer` dimension of the one that each group is behind.
+    balancers: BTreeMap<TargetGroupArn, Arc<str>>,
 }
 
 /// What the load balancers say.
@@ -74,8 +77,9 @@ impl Observer {
     ) -> Self {
         let (known, services) = (Mutex::default(), Together::new(fleet.clone()));
         let (idle, live) = (Semaphore::new(IDLE), Semaphore::new(LIVE));
-        let (fast, limit, alarms_limit) = (balancers.clone(), LIMIT, ALARMS_LIMIT);
-        Self { fleet, services, balancers, fast, alarms, clock, known, idle, live, limit, alarms_limit }
+        let (fast, metrics) = (balancers.clone(), None);
+        let (limit, cloudwatch_limit) = (LIMIT, CLOUDWATCH_LIMIT);
+        Self { fleet, services, balancers, fast, alarms, metrics, clock, known, idle, live, limit, cloudwatch_limit }
     }
 
     /// Reads the load balancers of what is being deployed by a way of its own, which does not wait for sweeps.
@@ -84,11 +88,17 @@ impl Observer {
         Self { fast, ..self }
     }
 
+    /// Reads the traffic of rules that have a gate for it. Without, those gates are blind.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<dyn TrafficMetrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
+    }
+
     /// Reads what was asked for. Always ends.
     ///
     /// # Errors
     /// `NotFound` when the service does not exist, and only then. Any failed read of ECS or the load balancers fails the
-    /// whole; alarms that can't be read are left out.
+    /// whole; alarms and metrics that can't be read are left out.
     pub async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
         let deployed = ask.twice || self.known().get(&ask.service).is_some_and(|known| known.ids.len() > 1);
         // They are never closed; if they were, going on without a permit is the safe side.
@@ -107,12 +117,14 @@ impl Observer {
         // A sweep finds new listeners, and before a delete none may have been missed. A rollback that has just been
         // decided must not wait for them.
         let relearn = ask.find_stopped || ask.twice;
-        let (service, tasks, alarms, balance, again) = tokio::join!(
+        let guessed = ask.samples.iter().flat_map(|wanted| &wanted.groups).all(|it| guess.balancers.contains_key(it));
+        let (service, tasks, alarms, balance, again, samples) = tokio::join!(
             self.service(key),
             self.tasks(ask),
             self.alarms(ask),
             read_balance(balancers, &guess.groups, &ask.groups, relearn),
             self.task_sets(ask, &guess.ids),
+            async { if guessed { self.samples(ask, &guess.balancers, read_at).await } else { None } },
         );
         let service = match service {
             Ok(service) => service,
@@ -123,7 +135,7 @@ impl Observer {
         };
         let tasks = tasks?;
 
-        let found = found(&service);
+        let mut found = found(&service);
         let (balance, again) = tokio::join!(
             // Other groups may be on other listeners.
             async {
@@ -135,14 +147,20 @@ impl Observer {
             },
             async { if found.ids == guess.ids { again } else { self.task_sets(ask, &found.ids).await } },
         );
+        if let Ok(Balance { rules, .. }) = &balance {
+            found.balancers = behind(&found.groups, rules);
+        }
         self.known().insert(key.clone(), found.clone());
         let (Balance { rules, targets }, task_sets_again) = (balance?, again?);
+        // Which load balancer it is may have been in this very answer.
+        let samples = if guessed { samples } else { self.samples(ask, &found.balancers, read_at).await };
         let traffic = if found.groups.is_empty() && ask.groups.is_empty() {
             Traffic::NoLoadBalancer
         } else {
             Traffic::Rules(rules)
         };
-        Ok(Observation { ask: ask.clone(), read_at, service, task_sets_again, traffic, targets, tasks, alarms })
+        let ask = ask.clone();
+        Ok(Observation { ask, read_at, service, task_sets_again, traffic, targets, tasks, alarms, samples })
     }
 
     async fn service(&self, key: &ServiceKey) -> Result<ServiceReading, CallError> {
@@ -171,8 +189,8 @@ impl Observer {
     async fn alarms(&self, ask: &Ask) -> Option<Vec<AlarmReading>> {
         let named = async { if ask.alarms.is_empty() { Ok(Vec::new()) } else { self.alarms.named(&ask.alarms).await } };
         let all = async { if ask.find_alarms { self.alarms.all().await } else { Ok(Vec::new()) } };
-        let named = tokio::time::timeout(self.alarms_limit, named);
-        let all = tokio::time::timeout(self.alarms_limit, all);
+        let named = tokio::time::timeout(self.cloudwatch_limit, named);
+        let all = tokio::time::timeout(self.cloudwatch_limit, all);
         let (named, all) = tokio::join!(named, all);
         let mut readings: Option<BTreeMap<_, _>> = Some(BTreeMap::new());
         // Those named come last and win: they were read by one call, all of them by many.
@@ -194,6 +212,29 @@ impl Observer {
             }
         }
         readings.map(|readings| readings.into_values().collect())
+    }
+
+    /// So is the traffic. Only Application Load Balancers count it.
+    async fn samples(
+        &self,
+        ask: &Ask,
+        balancers: &BTreeMap<TargetGroupArn, Arc<str>>,
+        now: Timestamp,
+    ) -> Option<Samples> {
+        let (wanted, metrics) = (ask.samples.as_ref()?, self.metrics.as_ref()?);
+        let known = wanted.groups.iter().filter_map(|group| Some((group.clone(), balancers.get(group)?.clone())));
+        let groups: BTreeMap<_, _> = known.filter(|(_, balancer)| balancer.starts_with("app/")).collect();
+        if groups.is_empty() {
+            return Some(Samples::new());
+        }
+        match tokio::time::timeout(self.cloudwatch_limit, metrics.samples(&groups, wanted.from, now)).await {
+            Ok(Ok(samples)) => return Some(samples),
+            Ok(Err(error)) => {
+                tracing::warn!(service = %ask.service, %error, "metrics could not be read, deciding without them");
+            }
+            Err(_) => tracing::warn!(service = %ask.service, "metrics were not read in time, deciding without them"),
+        }
+        None
     }
 
     /// A deployment that this very read has found does not wait either.
@@ -267,7 +308,17 @@ fn found(service: &ServiceReading) -> Known {
         return Known::default();
     }
     let groups = service.task_sets.iter().filter_map(|task_set| task_set.target_group.clone()).collect();
-    Known { groups, ids: service.task_sets.iter().map(|task_set| task_set.id.clone()).collect() }
+    let balancers = BTreeMap::new();
+    Known { groups, balancers, ids: service.task_sets.iter().map(|task_set| task_set.id.clone()).collect() }
+}
+
+/// The load balancer that each group is behind: one at most, where requests are counted.
+fn behind(groups: &BTreeSet<TargetGroupArn>, rules: &[TrafficRule]) -> BTreeMap<TargetGroupArn, Arc<str>> {
+    let of = |group: &TargetGroupArn| {
+        let mut naming = rules.iter().filter(|rule| rule.names(group)).filter_map(|rule| rule.listener.balancer());
+        naming.next().map(|balancer| (group.clone(), Arc::from(balancer)))
+    };
+    groups.iter().filter_map(of).collect()
 }
 
 /// Whether the service exists is for `DescribeServices` to say; to the reads beside it, what is gone is empty.
@@ -289,7 +340,8 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        AlarmName, AlarmValue, Scope, ServiceStatus, Stability, TaskArn, TaskSetArn, TaskSetStatus, Timestamp,
+        Action, ActionKind, AlarmName, AlarmValue, Forward, ListenerArn, RuleArn, Sample, SampleAsk, Scope,
+        ServiceStatus, Stability, TaskArn, TaskSetArn, TaskSetStatus, TrafficRuleId, WeightedGroup,
     };
 
     /// A service and its surroundings. Counts rounds: a round begins when a call is made while none is under way.
@@ -306,6 +358,7 @@ mod tests {
         deleted_groups: BTreeSet<&'static str>,
         fails: BTreeMap<&'static str, ErrorClass>,
         hangs: BTreeSet<&'static str>,
+        rules: Vec<TrafficRule>,
         under_way: usize,
         rounds: Vec<BTreeSet<String>>,
     }
@@ -419,7 +472,7 @@ mod tests {
         async fn rules(&self, groups: &BTreeSet<TargetGroupArn>, relearn: bool) -> Result<Vec<TrafficRule>, CallError> {
             let groups: Vec<_> = groups.iter().map(TargetGroupArn::as_str).collect();
             self.call(if relearn { "relearn" } else { "rules" }, &groups.join(" ")).await?;
-            Ok(Vec::new())
+            Ok(self.state().rules.clone())
         }
 
         async fn health(&self, group: &TargetGroupArn) -> Result<TargetCounts, CallError> {
@@ -453,6 +506,82 @@ mod tests {
     }
 
     #[async_trait]
+    impl TrafficMetrics for World {
+        async fn samples(
+            &self,
+            groups: &BTreeMap<TargetGroupArn, Arc<str>>,
+            _: Timestamp,
+            _: Timestamp,
+        ) -> Result<Samples, CallError> {
+            let said: Vec<_> = groups.iter().map(|(group, balancer)| format!("{group} {balancer}")).collect();
+            self.call("metrics", &said.join(" ")).await?;
+            Ok(groups.keys().map(|group| (group.clone(), vec![Sample::empty(Timestamp::EPOCH)])).collect())
+        }
+    }
+
+    /// A rule of a load balancer that forwards to both.
+    fn shared_rule(balancer: &str) -> TrafficRule {
+        let group = |name| WeightedGroup { target_group: TargetGroupArn::new(name), weight: Some(50) };
+        let forward = Forward { groups: vec![group("blue"), group("green")], stickiness: None };
+        TrafficRule {
+            id: TrafficRuleId::Rule(RuleArn::new("rule")),
+            listener: ListenerArn::new(format!("arn:aws:elasticloadbalancing:eu-west-1:1:listener/{balancer}/1a2b")),
+            priority: "1".into(),
+            actions: vec![Action { order: None, kind: ActionKind::Forward(forward) }],
+            unread: None,
+        }
+    }
+
+    fn asking_for_samples() -> Ask {
+        let groups = ["blue", "green"].map(TargetGroupArn::new).into();
+        Ask { samples: Some(SampleAsk { groups, from: Timestamp::EPOCH }), ..ask() }
+    }
+
+    #[tokio::test]
+    async fn metrics_of_both_groups_go_out_in_one_call_with_the_other_reads() {
+        let world = World::with(&PAIR);
+        world.state().rules = vec![shared_rule("app/web/50dc")];
+        let observer = observer(&world).with_metrics(world.clone());
+        let metrics = "metrics blue app/web/50dc green app/web/50dc";
+        let first = observer.observe(&asking_for_samples()).await.unwrap();
+        assert_eq!(first.samples.unwrap().len(), 2);
+        assert_eq!(world.rounds()[2], set([metrics]), "which load balancer it is had to be learned first");
+
+        let second = observer.observe(&asking_for_samples()).await.unwrap();
+        assert_eq!(second.samples.unwrap().len(), 2);
+        let rounds = world.rounds();
+        assert!(rounds.len() == 1 && rounds[0].contains(metrics), "{rounds:?}");
+        assert_eq!(observer.observe(&ask()).await.unwrap().samples, None, "nobody asked");
+    }
+
+    #[tokio::test]
+    async fn a_network_load_balancer_is_not_asked_for_what_it_does_not_count() {
+        let world = World::with(&PAIR);
+        world.state().rules = vec![shared_rule("net/web/50dc")];
+        let observer = observer(&world).with_metrics(world.clone());
+        for _ in 0..2 {
+            assert_eq!(observer.observe(&asking_for_samples()).await.unwrap().samples, Some(Samples::new()));
+        }
+        assert!(world.rounds().iter().flatten().all(|call| !call.starts_with("metrics")));
+    }
+
+    #[tokio::test]
+    async fn metrics_that_are_refused_or_hang_hold_nothing_up() {
+        let world = World::with(&PAIR);
+        world.state().rules = vec![shared_rule("app/web/50dc")];
+        let mut observer = observer(&world).with_metrics(world.clone());
+        world.state().fails = BTreeMap::from([("metrics", ErrorClass::Denied)]);
+        for _ in 0..2 {
+            let seen = observer.observe(&asking_for_samples()).await.unwrap();
+            assert_eq!((seen.samples, seen.alarms.unwrap().len()), (None, 1));
+        }
+        world.state().fails.clear();
+        world.state().hangs = BTreeSet::from(["metrics"]);
+        observer.cloudwatch_limit = Duration::from_millis(1);
+        assert_eq!(observer.observe(&asking_for_samples()).await.unwrap().samples, None);
+    }
+
+    #[async_trait]
     impl Clock for World {
         /// The number of rounds begun, so that a late reading of the clock shows.
         fn now(&self) -> Timestamp {
@@ -475,6 +604,7 @@ mod tests {
             find_alarms: false,
             twice: false,
             groups: BTreeSet::new(),
+            samples: None,
         }
     }
 
@@ -634,7 +764,7 @@ mod tests {
     async fn a_read_that_never_ends_ends_the_observation_unless_it_is_of_alarms() {
         let world = World::with(&PAIR);
         let mut observer = observer(&world);
-        observer.alarms_limit = Duration::from_millis(1);
+        observer.cloudwatch_limit = Duration::from_millis(1);
         world.state().hangs = BTreeSet::from(["alarms"]);
         assert_eq!(observer.observe(&ask()).await.unwrap().alarms, None);
 

@@ -139,7 +139,7 @@ fn rules(protect: &[(&str, &str)]) -> RuleSet {
                 steady_within: None,
                 unhealthy_targets: None,
             },
-            errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },
+            errors: ErrorGates::default(),
             compare: Compare { against_blue: true },
             rollback: RollbackPolicy {
                 drain: seconds(60),

@@ -145,6 +145,15 @@ pub enum Call {
         /// All when empty.
         names: Vec<String>,
     },
+    /// cloudwatch:GetMetricData, of metrics and not of expressions.
+    GetMetricData {
+        /// What is wanted.
+        queries: Vec<MetricQuery>,
+        /// Of data points that begin from then on,
+        from: Timestamp,
+        /// and before then.
+        to: Timestamp,
+    },
     /// sqs:ReceiveMessage. The world answers at once; waiting is the wire's business.
     ReceiveMessage {
         /// The queue.
@@ -249,6 +258,8 @@ pub enum Reply {
     Targets(Vec<TargetView>),
     /// DescribeAlarms.
     Alarms(Vec<AlarmView>),
+    /// GetMetricData: of each query, in order.
+    Metrics(Vec<MetricSeries>),
     /// ReceiveMessage.
     Messages(Vec<MessageView>),
     /// DeleteMessages, ChangeVisibility, PutEvents: per entry, in order, the error if it failed.
@@ -507,6 +518,34 @@ pub struct TargetView {
     pub state: String,
     /// As in `Target.Timeout`.
     pub reason: Option<String>,
+}
+
+/// One query of GetMetricData.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricQuery {
+    /// The caller's, to tell answers apart.
+    pub id: String,
+    /// As in `AWS/ApplicationELB`.
+    pub namespace: String,
+    /// As in `RequestCount`.
+    pub metric: String,
+    /// By name.
+    pub dimensions: BTreeMap<String, String>,
+    /// Seconds.
+    pub period: u32,
+    /// As in `Sum`, `p99`.
+    pub statistic: String,
+}
+
+/// The answer to one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricSeries {
+    /// The query's.
+    pub id: String,
+    /// The metric's name.
+    pub label: String,
+    /// When each period began, and its value, oldest first. Periods without data are absent.
+    pub points: Vec<(Timestamp, f64)>,
 }
 
 /// A metric alarm.

@@ -13,11 +13,12 @@ use super::api::{ApiError, Call, Reply};
 use super::readings::{self, unfit};
 
 use crate::model::{
-    AlarmName, AlarmReading, Announcement, CallError, ListenerArn, ServiceKey, ServiceReading, Tags, TargetCounts,
-    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, TrafficRule, Write, tags,
+    AlarmName, AlarmReading, Announcement, CallError, ListenerArn, Samples, ServiceKey, ServiceReading, Tags,
+    TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, Timestamp, TrafficRule, Write, tags,
 };
 use crate::ports::{
     Actuator, Alarms, Announcer, Fleet, Inbox, LoadBalancers, Message, QueueDepth, Receipt, Registrations,
+    TrafficMetrics,
 };
 
 pub use super::readings::refused;
@@ -241,6 +242,21 @@ impl<L: Line> Alarms for Client<L> {
 
     async fn all(&self) -> Result<Vec<AlarmReading>, CallError> {
         self.alarms(Vec::new()).await
+    }
+}
+
+#[async_trait]
+impl<L: Line> TrafficMetrics for Client<L> {
+    async fn samples(
+        &self,
+        groups: &BTreeMap<TargetGroupArn, Arc<str>>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Samples, CallError> {
+        match self.line.carry("GetMetricData", readings::metrics_call(groups, from, to)).await? {
+            Reply::Metrics(series) => Ok(readings::samples(groups, &series)),
+            _ => Err(misfit("GetMetricData")),
+        }
     }
 }
 

@@ -4,11 +4,12 @@
 //! more than everything behind them. Where a call is to take time, or be lost, there is [`super::client`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::api::{Backend, Call, Reply};
 use super::readings::{self, refused, unfit};
 use crate::model::{
-    AlarmReading, Announcement, Ask, CallError, Controller, ErrorClass, ListenerArn, Observation, ServiceKey,
+    AlarmReading, Announcement, Ask, CallError, Controller, ErrorClass, ListenerArn, Observation, Samples, ServiceKey,
     ServiceReading, TargetCounts, TargetGroupArn, TaskReading, TaskSet, Timestamp, Traffic, TrafficRule, Write,
 };
 
@@ -31,7 +32,28 @@ pub fn observe(backend: &mut impl Backend, ask: &Ask, read_at: Timestamp) -> Res
     let traffic = if named.is_empty() { Traffic::NoLoadBalancer } else { Traffic::Rules(rules(backend, &named)?) };
     let tasks = tasks(backend, ask)?;
     let alarms = alarms(backend, ask).ok();
-    Ok(Observation { ask: ask.clone(), read_at, service, task_sets_again, traffic, targets, tasks, alarms })
+    let samples = samples(backend, ask, &traffic, read_at).ok().flatten();
+    let ask = ask.clone();
+    Ok(Observation { ask, read_at, service, task_sets_again, traffic, targets, tasks, alarms, samples })
+}
+
+fn samples(
+    backend: &mut impl Backend,
+    ask: &Ask,
+    traffic: &Traffic,
+    now: Timestamp,
+) -> Result<Option<Samples>, CallError> {
+    let Some(wanted) = &ask.samples else { return Ok(None) };
+    let behind = |group: &TargetGroupArn| {
+        let mut naming = traffic.rules().iter().filter(|rule| rule.names(group));
+        let balancer = naming.find_map(|rule| rule.listener.balancer().filter(|name| name.starts_with("app/")))?;
+        Some((group.clone(), Arc::from(balancer)))
+    };
+    let groups: BTreeMap<TargetGroupArn, Arc<str>> = wanted.groups.iter().filter_map(behind).collect();
+    match send(backend, "GetMetricData", readings::metrics_call(&groups, wanted.from, now))? {
+        Reply::Metrics(series) => Ok(Some(readings::samples(&groups, &series))),
+        _ => Err(unfit("GetMetricData", "another call's reply")),
+    }
 }
 
 /// Sends one write.

@@ -1,18 +1,19 @@
 //! Between the world's words and the model's: what a call is for a write, and what a reply says to whoever reads it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::api::{
-    AlarmView, ApiError, Call, ContainerView, EventEntry, ListenerView, RuleView, ServiceView, TargetView, TaskSetView,
-    TaskView,
+    AlarmView, ApiError, Call, ContainerView, EventEntry, ListenerView, MetricQuery, MetricSeries, RuleView,
+    ServiceView, TargetView, TaskSetView, TaskView,
 };
 use crate::model::{
     Action, ActionKind, AlarmName, AlarmReading, AlarmValue, Announcement, Arn, CallError, ContainerExit, Controller,
-    ErrorClass, ListenerArn, RuleArn, SOURCE, Scope, ServiceKey, ServiceReading, ServiceStatus, Stability, Stop, Tags,
-    TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, TrafficRule,
-    TrafficRuleId, Write, classify, target_group_in,
+    ErrorClass, ListenerArn, RuleArn, SOURCE, Sample, SampleMetric, Samples, Scope, ServiceKey, ServiceReading,
+    ServiceStatus, Stability, Stop, Tags, TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn,
+    TaskSetId, TaskSetStatus, Timestamp, TrafficRule, TrafficRuleId, Write, classify, target_group_in,
 };
 
 /// What AWS refused, in its class.
@@ -188,6 +189,40 @@ pub(super) fn task(view: TaskView) -> TaskReading {
         }
     });
     TaskReading { task: TaskArn::new(arn), task_set: TaskSetId::new(started_by), version, stop, images }
+}
+
+/// The call for the traffic of target groups, each behind its load balancer.
+pub(super) fn metrics_call(groups: &BTreeMap<TargetGroupArn, Arc<str>>, from: Timestamp, to: Timestamp) -> Call {
+    let query = |group: &TargetGroupArn, balancer: &Arc<str>, metric: &SampleMetric| MetricQuery {
+        id: format!("{} {}", group.dimension(), metric.name),
+        namespace: Sample::NAMESPACE.to_owned(),
+        metric: metric.name.to_owned(),
+        dimensions: BTreeMap::from([
+            ("LoadBalancer".to_owned(), balancer.to_string()),
+            ("TargetGroup".to_owned(), group.dimension().to_owned()),
+        ]),
+        period: 60,
+        statistic: metric.statistic.to_owned(),
+    };
+    let of_group = |(group, balancer)| {
+        Sample::METRICS.iter().map(move |metric| query(group, balancer, metric)).collect::<Vec<_>>()
+    };
+    Call::GetMetricData { queries: groups.iter().flat_map(of_group).collect(), from, to }
+}
+
+/// Its answer, in the order of the queries.
+pub(super) fn samples(groups: &BTreeMap<TargetGroupArn, Arc<str>>, series: &[MetricSeries]) -> Samples {
+    let mut samples = Samples::new();
+    for (group, series) in groups.keys().zip(series.chunks(Sample::METRICS.len())) {
+        let points = |(number, series): (usize, &MetricSeries)| {
+            series.points.iter().map(move |(at, value)| (number, *at, *value)).collect::<Vec<_>>()
+        };
+        let minutes = Sample::minutes(series.iter().enumerate().flat_map(points));
+        if !minutes.is_empty() {
+            samples.insert(group.clone(), minutes);
+        }
+    }
+    samples
 }
 
 pub(super) fn alarm(view: AlarmView) -> AlarmReading {

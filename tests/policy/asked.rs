@@ -81,6 +81,7 @@ pub(crate) fn requests(call: &Call) -> Vec<Request> {
         Call::ModifyListener { listener, .. } => vec![on("elasticloadbalancing:ModifyListener", listener)],
         // A composite alarm is described by `*` alone.
         Call::DescribeAlarms { .. } => vec![on("cloudwatch:DescribeAlarms", "*")],
+        Call::GetMetricData { .. } => vec![on("cloudwatch:GetMetricData", "*")],
         Call::ReceiveMessage { queue_url, .. } => vec![on("sqs:ReceiveMessage", queue(queue_url))],
         Call::DeleteMessages { queue_url, .. } => vec![on("sqs:DeleteMessage", queue(queue_url))],
         Call::ChangeVisibility { queue_url, .. } => vec![on("sqs:ChangeMessageVisibility", queue(queue_url))],

@@ -35,7 +35,7 @@ const QUEUE: &str = "http://sandbox/queue/taskset-guardian";
 
 /// Found by its tag. The other rule finds clusters and services by globs.
 const RULES: &str = r#"{
-    "tagged.toml": "name = \"tagged\"\n\n[stability]\ntask_failures = 2\n\n[rollback]\ndrain = \"1s\"\n",
+    "tagged.toml": "name = \"tagged\"\n\n[stability]\ntask_failures = 2\n\n[errors]\nhttp_5xx_ratio = 0.5\n\n[rollback]\ndrain = \"1s\"\n",
     "rest.toml": "name = \"rest\"\n\n[[protect]]\ncluster = \"*\"\nservice = \"check*\"\n"
 }"#;
 

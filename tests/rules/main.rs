@@ -76,6 +76,7 @@ fn the_defaults_are_those_of_the_contract() {
         (minutes(5), Some(3), Some(minutes(10)))
     );
     assert_eq!((errors.alarms.len(), errors.alarm_for), (0, Duration::ZERO));
+    assert_eq!((errors.http_5xx_ratio, errors.latency_p99, errors.min_requests), (None, None, 50));
     assert_eq!((stability.unhealthy_targets, compare.against_blue), (Some(0.5), true));
     assert_eq!((rollback.drain, rollback.delete), (minutes(1), DeletePolicy::Force));
     assert_eq!(
@@ -138,6 +139,34 @@ fn a_rule_says_what_a_rollback_may_do() {
     let Rule { stability, compare, rollback, limits, .. } = &*rules.rules[0];
     assert_eq!((stability.unhealthy_targets, compare.against_blue, limits.rollbacks_per_day), (Some(0.0), false, 100));
     assert_eq!((rollback.blue_capacity, rollback.after_promotion), (BlueCapacity::Require, AfterPromotion::Page));
+}
+
+#[test]
+fn gates_on_traffic_are_off_until_they_are_set_and_need_minutes_that_are_fresh() {
+    let rule = |text: &str| compile(&[file("web.toml", &(protecting("web", &["prod/web"]).text + text))]);
+    let set = rule("[errors]\nhttp_5xx_ratio = 0.05\nlatency_p99 = \"800ms\"\nmin_requests = 20").unwrap();
+    let errors = set.rules[0].errors.clone();
+    let millis = Duration::from_millis;
+    assert_eq!((errors.http_5xx_ratio, errors.latency_p99, errors.min_requests), (Some(0.05), Some(millis(800)), 20));
+    assert!(errors.read_traffic());
+    let off = rule("[errors]\nhttp_5xx_ratio = \"off\"\nlatency_p99 = \"off\"").unwrap();
+    assert!(!off.rules[0].errors.read_traffic());
+
+    let short = "[watch]\nfreshness = \"2m\"\n[stability]\nwindow = \"2m\"\n[errors]\n";
+    rule(short).unwrap();
+    rule(&format!("{short}http_5xx_ratio = \"off\"")).unwrap();
+    let both = rule(&format!("{short}http_5xx_ratio = 0.05\nlatency_p99 = \"1s\""));
+    assert_eq!(codes(&both), [Code::Contradiction; 2]);
+    for (text, code) in [
+        ("http_5xx_ratio = 1.0", Code::OutOfRange),
+        ("http_5xx_ratio = \"5%\"", Code::WrongType),
+        ("latency_p99 = 800", Code::WrongType),
+        ("latency_p99 = \"0s\"", Code::OutOfRange),
+        ("min_requests = 0", Code::OutOfRange),
+        ("min_requests = \"off\"", Code::WrongType),
+    ] {
+        assert_eq!(codes(&rule(&format!("[errors]\n{text}"))), [code], "{text}");
+    }
 }
 
 #[test]

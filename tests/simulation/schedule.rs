@@ -285,7 +285,7 @@ fn rule(rng: &mut Rng, drain: Duration, mode: Mode) -> Rule {
             steady_within: Some(secs(rng.u64(30..=90))),
             unhealthy_targets: Some(0.5),
         },
-        errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },
+        errors: ErrorGates::default(),
         compare: Compare { against_blue: rng.bool() },
         rollback: RollbackPolicy {
             drain,

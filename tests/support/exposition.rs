@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Every metric of the worker, beside those of the process.
-pub(crate) const METRICS: [&str; 27] = [
+pub(crate) const METRICS: [&str; 28] = [
     "taskset_guardian_aws_request_duration_seconds",
     "taskset_guardian_aws_requests_total",
     "taskset_guardian_brake_engaged",
@@ -31,6 +31,7 @@ pub(crate) const METRICS: [&str; 27] = [
     "taskset_guardian_sweep_duration_seconds",
     "taskset_guardian_traffic_weight_ratio",
     "taskset_guardian_verdicts_total",
+    "taskset_guardian_window_http_5xx_ratio",
     "taskset_guardian_window_task_failures",
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",

@@ -51,7 +51,7 @@ pub fn rule() -> Rule {
             steady_within: Some(secs(600)),
             unhealthy_targets: Some(0.5),
         },
-        errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },
+        errors: ErrorGates::default(),
         compare: Compare { against_blue: true },
         rollback: RollbackPolicy {
             drain: secs(60),
@@ -91,6 +91,10 @@ pub struct Aws {
     pub unhealthy: BTreeMap<TargetGroupArn, u32>,
     pub tasks: BTreeMap<TaskArn, TaskReading>,
     pub alarms: Vec<AlarmReading>,
+    /// What CloudWatch has counted; `None` when it can't be read.
+    pub samples: Option<Samples>,
+    /// When it was asked.
+    pub sampled: Vec<Timestamp>,
     /// Outcomes of the next writes; applied when it runs out.
     pub outcomes: VecDeque<Outcome>,
     /// Writes that are answered with success are also carried out.
@@ -121,6 +125,8 @@ impl Aws {
             unhealthy: BTreeMap::new(),
             tasks: BTreeMap::new(),
             alarms: Vec::new(),
+            samples: Some(Samples::new()),
+            sampled: Vec::new(),
             outcomes: VecDeque::new(),
             obeys: true,
             unreadable: None,
@@ -162,6 +168,7 @@ impl Aws {
         if let Some(error) = &self.unreadable {
             return Err(error.clone());
         }
+        self.sampled.extend(ask.samples.as_ref().map(|_| now));
         let wanted = |task: &&TaskReading| ask.find_stopped || ask.tasks.contains(&task.task);
         let second = self.second_opinion.clone().unwrap_or_else(|| self.service.task_sets.clone());
         Ok(Box::new(Observation {
@@ -188,6 +195,7 @@ impl Aws {
             alarms: Some(
                 self.alarms.iter().filter(|a| ask.find_alarms || ask.alarms.contains(&a.name)).cloned().collect(),
             ),
+            samples: ask.samples.as_ref().and_then(|_| self.samples.clone()),
             ask,
         }))
     }

@@ -27,7 +27,7 @@ pub(crate) fn rules() -> RuleSet {
             steady_within: Some(Duration::from_mins(10)),
             unhealthy_targets: None,
         },
-        errors: ErrorGates { alarms: Vec::new(), alarm_for: Duration::ZERO },
+        errors: ErrorGates::default(),
         compare: Compare { against_blue: true },
         rollback: RollbackPolicy {
             drain: DRAIN,

@@ -337,6 +337,8 @@ mod tests {
                 split: Some(Split { blue: 1.0, green: 0.0 }),
                 green_failures: 3,
                 blue_failures: 0,
+                green_failed_share: None,
+                blue_failed_share: None,
                 incident: None,
                 open_since: None,
                 withheld: Some(WithheldView {

@@ -19,14 +19,21 @@ pub(super) struct Rules {
     pub(super) mode: &'static str,
     pub(super) steady_within: &'static str,
     pub(super) after_promotion: &'static str,
+    /// As written in the file.
+    pub(super) http_5xx_ratio: &'static str,
 }
 
-pub(super) const RULES: Rules =
-    Rules { service: "checkout", mode: "enforce", steady_within: "5m", after_promotion: "rollback" };
+pub(super) const RULES: Rules = Rules {
+    service: "checkout",
+    mode: "enforce",
+    steady_within: "5m",
+    after_promotion: "rollback",
+    http_5xx_ratio: "\"off\"",
+};
 
 impl Rules {
     pub(super) fn toml(self) -> String {
-        let Self { service, mode, steady_within, after_promotion } = self;
+        let Self { service, mode, steady_within, after_promotion, http_5xx_ratio } = self;
         format!(
             r#"name = "demo"
 mode = "{mode}"
@@ -47,6 +54,7 @@ unhealthy_targets = 0.5
 
 [errors]
 alarm_for = "0s"
+http_5xx_ratio = {http_5xx_ratio}
 
 [compare]
 against_blue = true

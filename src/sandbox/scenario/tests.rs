@@ -92,6 +92,13 @@ fn left_alone_a_crashing_green_fails_its_users_for_ever() {
 }
 
 #[test]
+fn left_alone_a_green_whose_errors_nobody_has_an_alarm_for_is_steady_and_fails_for_ever() {
+    let left = left_alone("errors-without-an-alarm");
+    assert!(left.says("green is steady") && left.count("alarm") == 0, "{:#?}", left.story);
+    assert!(left.failed() > 500, "{}", left.failed());
+}
+
+#[test]
 fn left_alone_a_green_that_fails_health_checks_is_replaced_for_ever() {
     let left = left_alone("elb-health-checks");
     assert!(left.count("failed its health checks") >= 8, "{:#?}", left.story);

@@ -42,6 +42,20 @@ pub(super) fn all() -> Vec<Scenario> {
             ..plain()
         },
         Scenario {
+            name: "errors-without-an-alarm",
+            title: "green fails a quarter of its users, and no alarm says so",
+            story: "checkout:88 passes every health check but answers every fourth request with a 5xx, and nobody has made \
+                    an alarm for it. The guardian reads the load balancer's own metrics, finds more than a twentieth of \
+                    green's requests failed and none of blue's, and rolls it back.",
+            rules_toml: Rules { http_5xx_ratio: "0.05", ..RULES }.toml(),
+            setup: |_| {
+                let version = Version { error_rate: 0.25, ..Version::default() };
+                Setup { alarms: Vec::new(), ..deployment(version, canary()) }
+            },
+            limit: Duration::from_mins(6),
+            ..plain()
+        },
+        Scenario {
             name: "never-steady",
             title: "green never gets all its tasks",
             story: "Two of the four tasks of checkout:88 stay PENDING for ever; no task fails and no alarm turns red. \

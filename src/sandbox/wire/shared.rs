@@ -146,6 +146,7 @@ fn stirs(call: &Call) -> bool {
         | Call::DescribeRules { .. }
         | Call::DescribeTargetHealth { .. }
         | Call::DescribeAlarms { .. }
+        | Call::GetMetricData { .. }
         | Call::ReceiveMessage { .. }
         | Call::DeleteMessages { .. }
         | Call::GetQueueUrl { .. }

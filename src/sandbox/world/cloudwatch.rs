@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::api::{AlarmView, Reply};
+use super::super::api::{AlarmView, MetricQuery, MetricSeries, Reply};
 use super::setup::{AlarmMetric, AlarmSetup};
 use super::{Happening, World, names};
 use crate::model::{AlarmValue, Role, Timestamp};
@@ -19,11 +19,24 @@ const KEPT: i64 = 2 * 3600 * 1000;
 pub(super) const NAMESPACE: &str = "AWS/ApplicationELB";
 
 /// What one target group answered in one bucket.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Datum {
     requests: u32,
     failed: u32,
+    /// Requests for which the target that was chosen was gone.
+    unreachable: u32,
     latency: Duration,
+    /// Answers by how long they took: [`slot`].
+    took: [u16; SLOTS],
+}
+
+/// Slots of latencies: from a millisecond to four minutes, four to an octave.
+const SLOTS: usize = 72;
+
+impl Default for Datum {
+    fn default() -> Self {
+        Self { requests: 0, failed: 0, unreachable: 0, latency: Duration::ZERO, took: [0; SLOTS] }
+    }
 }
 
 impl Datum {
@@ -31,7 +44,61 @@ impl Datum {
         self.requests += 1;
         self.failed += u32::from(failed);
         self.latency += latency;
+        if let Some(count) = self.took.get_mut(slot(latency)) {
+            *count = count.saturating_add(1);
+        }
     }
+
+    pub(super) fn record_unreachable(&mut self) {
+        self.unreachable += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.failed += other.failed;
+        self.unreachable += other.unreachable;
+        self.latency += other.latency;
+        for (count, more) in self.took.iter_mut().zip(other.took) {
+            *count = count.saturating_add(more);
+        }
+    }
+
+    /// As CloudWatch has it: counts of errors are published only when there are any. `None` where there is no data.
+    fn statistic(&self, metric: &str, statistic: &str) -> Option<f64> {
+        let some = |count: u32| (count > 0).then(|| f64::from(count));
+        match (metric, statistic) {
+            ("RequestCount", "Sum") => some(self.requests + self.unreachable),
+            ("HTTPCode_Target_5XX_Count", "Sum") => some(self.failed),
+            ("TargetConnectionErrorCount", "Sum") => some(self.unreachable),
+            ("TargetResponseTime", "Average") => {
+                some(self.requests).map(|requests| self.latency.as_secs_f64() / requests)
+            }
+            ("TargetResponseTime", quantile) => {
+                let percent: f64 = quantile.strip_prefix('p')?.parse().ok()?;
+                let all: u32 = self.took.iter().copied().map(u32::from).sum();
+                let mut rest = f64::from(all) * percent / 100.0;
+                let reached = self.took.iter().position(|count| {
+                    rest -= f64::from(*count);
+                    *count > 0 && rest <= 0.0
+                });
+                reached.map(took)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Four slots to an octave: a quantile is told to within a fifth.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is bounded before")]
+fn slot(latency: Duration) -> usize {
+    let octaves = (latency.as_secs_f64() * 1000.0).max(1.0).log2();
+    ((octaves * 4.0) as usize).min(SLOTS - 1)
+}
+
+/// The upper end of a slot, in seconds.
+fn took(slot: usize) -> f64 {
+    let quarters = u32::try_from(slot + 1).unwrap_or(u32::MAX);
+    (f64::from(quarters) / 4.0).exp2() / 1000.0
 }
 
 /// One alarm.
@@ -156,21 +223,44 @@ impl World {
 
     /// `None` where AWS has no data: counts of 5xx are published only when there are any.
     fn datapoint(&self, alarm: &Alarm, from: i64, period: i64) -> Option<f64> {
+        self.sum(&alarm.groups, from, from + period).statistic(alarm.metric_name(), alarm.statistic())
+    }
+
+    fn sum(&self, groups: &[String], from: i64, to: i64) -> Datum {
         let mut sum = Datum::default();
-        for group in &alarm.groups {
-            let span = (group.clone(), from)..(group.clone(), from + period);
-            for (_, datum) in self.metrics.range(span) {
-                sum.requests += datum.requests;
-                sum.failed += datum.failed;
-                sum.latency += datum.latency;
-            }
+        for group in groups {
+            self.metrics.range((group.clone(), from)..(group.clone(), to)).for_each(|(_, datum)| sum.add(datum));
         }
-        match alarm.setup.metric {
-            AlarmMetric::Target5xx => (sum.failed > 0).then(|| f64::from(sum.failed)),
-            AlarmMetric::ResponseTime => {
-                (sum.requests > 0).then(|| sum.latency.as_secs_f64() / f64::from(sum.requests))
-            }
+        sum
+    }
+
+    /// What has been published by now: of a minute that still runs, a part.
+    pub(super) fn get_metric_data(&self, queries: Vec<MetricQuery>, from: Timestamp, to: Timestamp) -> Reply {
+        let published = self.now.minus(self.setup.timing.metrics).as_millis().div_euclid(BUCKET) * BUCKET;
+        let series = |query: MetricQuery| {
+            let groups = self.groups_of(&query);
+            let period = i64::from(query.period.max(10)) * 1000;
+            // Nothing is kept for longer.
+            let first = from.as_millis().max(self.now.as_millis() - KEPT).div_euclid(period) * period;
+            let begins = (0..).map(|number| first + number * period).take_while(|begin| *begin < to.as_millis());
+            let point = |begin: i64| {
+                let sum = self.sum(&groups, begin, (begin + period).min(published));
+                Some((Timestamp::from_millis(begin), sum.statistic(&query.metric, &query.statistic)?))
+            };
+            let points = begins.take_while(|begin| *begin < published).filter_map(point).collect();
+            MetricSeries { points, id: query.id, label: query.metric }
+        };
+        Reply::Metrics(queries.into_iter().map(series).collect())
+    }
+
+    /// Groups that have these very dimensions. A Network Load Balancer counts no requests.
+    fn groups_of(&self, query: &MetricQuery) -> Vec<String> {
+        let is = |name: &str, arn: &str| query.dimensions.get(name).is_some_and(|it| it == names::dimension(arn));
+        if query.namespace != NAMESPACE || query.dimensions.len() != 2 || !is("LoadBalancer", &self.balancer.arn) {
+            return Vec::new();
         }
+        let groups = self.services.values().flat_map(|service| &service.groups);
+        groups.filter(|group| is("TargetGroup", group)).cloned().collect()
     }
 
     pub(super) fn describe_alarms(&self, wanted: &[String]) -> Reply {

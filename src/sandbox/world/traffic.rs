@@ -62,7 +62,9 @@ pub(super) struct Tallies {
 enum Answer {
     /// A target answered, after this long.
     Target { failed: bool, latency: Duration },
-    /// The load balancer did: no healthy target (503), or the target was gone (502).
+    /// The load balancer did, because the target was gone (502).
+    Unreachable,
+    /// The load balancer did, without a healthy target (503).
     Balancer,
 }
 
@@ -141,11 +143,15 @@ impl World {
             }
             let Some(group) = choose(&mut self.users, rule, user, self.now) else { continue };
             let answer = answer(&mut self.users, targets.get(group.as_str()));
+            let bucket = (group.as_str().to_owned(), bucket(self.now));
             let failed = match answer {
                 Answer::Target { failed, latency } => {
-                    let bucket = (group.as_str().to_owned(), bucket(self.now));
                     self.metrics.entry(bucket).or_default().record(failed, latency);
                     failed
+                }
+                Answer::Unreachable => {
+                    self.metrics.entry(bucket).or_default().record_unreachable();
+                    true
                 }
                 Answer::Balancer => true,
             };
@@ -203,6 +209,7 @@ fn answer(rng: &mut fastrand::Rng, targets: Option<&Vec<(bool, Version)>>) -> An
         Some((true, version)) => {
             Answer::Target { failed: rng.f64() < version.error_rate, latency: version.latency.mul_f64(0.5 + rng.f64()) }
         }
-        Some((false, _)) | None => Answer::Balancer,
+        Some((false, _)) => Answer::Unreachable,
+        None => Answer::Balancer,
     }
 }

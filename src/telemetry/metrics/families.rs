@@ -88,6 +88,8 @@ families! {
     traffic_weight_ratio: GaugeVec { "cluster", "service", "role" },
     /// Failed tasks in the health window.
     window_task_failures: IntGaugeVec { "cluster", "service", "role" },
+    /// Share of the requests in the health window that failed, 0 to 1. Absent unless a rule's gate needs to know.
+    window_http_5xx_ratio: GaugeVec { "cluster", "service", "role" },
     /// How far a gate is on its way to a breach, which is at 1, at its last evaluation. Absent while it has no numbers.
     gate_ratio: GaugeVec { "cluster", "service", "gate" },
     /// Evaluations of all gates of a deployment, by verdict.

@@ -20,6 +20,7 @@ use crate::ports::{QueueDepth, Recorder};
 /// Every call that the guardian makes: the closed `service` and `operation` labels.
 const OPERATIONS: &[(&str, &str)] = &[
     ("cloudwatch", "DescribeAlarms"),
+    ("cloudwatch", "GetMetricData"),
     ("dynamodb", "GetItem"),
     ("dynamodb", "Query"),
     ("dynamodb", "TransactWriteItems"),
@@ -47,8 +48,14 @@ const OPERATIONS: &[(&str, &str)] = &[
 ];
 
 /// The closed `gate` label, as in rule files. All alarms of a service share one series: their names are anybody's.
-const GATES: [&str; 4] =
-    ["errors.alarms", "stability.steady_within", "stability.task_failures", "stability.unhealthy_targets"];
+const GATES: [&str; 6] = [
+    "errors.alarms",
+    "errors.http_5xx_ratio",
+    "errors.latency_p99",
+    "stability.steady_within",
+    "stability.task_failures",
+    "stability.unhealthy_targets",
+];
 
 /// What a received message was: the `outcome` label of `messages_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -204,12 +211,18 @@ impl Metrics {
             f.window_task_failures.with_label_values(&[cluster, service, role.as_str()]).set(count);
         }
         let split = deployment.and_then(|d| d.split);
-        for (role, share) in [(Role::Blue, split.map(|s| s.blue)), (Role::Green, split.map(|s| s.green))] {
+        let failed = |share: fn(&DeploymentView) -> Option<f64>| deployment.and_then(share);
+        for (gauge, role, share) in [
+            (&f.traffic_weight_ratio, Role::Blue, split.map(|s| s.blue)),
+            (&f.traffic_weight_ratio, Role::Green, split.map(|s| s.green)),
+            (&f.window_http_5xx_ratio, Role::Blue, failed(|d| d.blue_failed_share)),
+            (&f.window_http_5xx_ratio, Role::Green, failed(|d| d.green_failed_share)),
+        ] {
             let labels: [&str; 3] = [cluster, service, role.as_str()];
             match share {
-                Some(share) => f.traffic_weight_ratio.with_label_values(&labels).set(share),
+                Some(share) => gauge.with_label_values(&labels).set(share),
                 // Absence is not an error: most services have no split most of the time.
-                None => drop(f.traffic_weight_ratio.remove_label_values(&labels)),
+                None => drop(gauge.remove_label_values(&labels)),
             }
         }
         if deployment.is_none() {
@@ -234,6 +247,7 @@ impl Metrics {
         for role in [Role::Blue, Role::Green].map(Role::as_str) {
             drop(f.window_task_failures.remove_label_values(&[cluster, service, role]));
             drop(f.traffic_weight_ratio.remove_label_values(&[cluster, service, role]));
+            drop(f.window_http_5xx_ratio.remove_label_values(&[cluster, service, role]));
         }
         self.gates(key, &[]);
         self.shown().remove(key);
@@ -305,6 +319,8 @@ const fn gate_word(gate: &Gate) -> Option<&'static str> {
         Gate::TaskFailures => Some("stability.task_failures"),
         Gate::SteadyWithin => Some("stability.steady_within"),
         Gate::UnhealthyTargets => Some("stability.unhealthy_targets"),
+        Gate::Http5xxRatio => Some("errors.http_5xx_ratio"),
+        Gate::LatencyP99 => Some("errors.latency_p99"),
         Gate::Alarm(_) => Some("errors.alarms"),
         Gate::Person | Gate::Quarantine => None,
     }
@@ -373,6 +389,8 @@ mod tests {
             split: Some(Split { blue: 0.75, green: 0.25 }),
             green_failures: 3,
             blue_failures: 1,
+            green_failed_share: Some(0.125),
+            blue_failed_share: None,
             incident: Some(IncidentId::new("i-1")),
             open_since: Some(NOW.minus(Duration::from_secs(42))),
             withheld: None,
@@ -424,6 +442,7 @@ mod tests {
             format!("taskset_guardian_deployment_phase{{{with},phase=\"rolling_back\",service=\"checkout\"}} 1"),
             format!("taskset_guardian_deployment_phase{{{with},phase=\"watching\",service=\"checkout\"}} 0"),
             format!("taskset_guardian_traffic_weight_ratio{{{with},role=\"green\",service=\"checkout\"}} 0.25"),
+            format!("taskset_guardian_window_http_5xx_ratio{{{with},role=\"green\",service=\"checkout\"}} 0.125"),
             format!("taskset_guardian_window_task_failures{{{with},role=\"green\",service=\"checkout\"}} 3"),
             format!("taskset_guardian_rollbacks_total{{{with},outcome=\"rolled_back\",service=\"checkout\"}} 0"),
             "taskset_guardian_rollback_oldest_open_seconds 42".to_owned(),
@@ -434,6 +453,7 @@ mod tests {
         metrics.show(&view(None));
         let text = lines(&metrics).join("\n");
         assert!(!text.contains("traffic_weight_ratio{"), "no deployment, no split: {text}");
+        assert!(!text.contains("window_http_5xx_ratio{"), "no deployment, no traffic: {text}");
         assert_has(&metrics, "taskset_guardian_rollback_oldest_open_seconds 0");
 
         metrics.forget(&key());

@@ -1,10 +1,11 @@
 //! CloudWatch.
 
 use aws_sdk_cloudwatch::error::ProvideErrorMetadata as _;
-use aws_sdk_cloudwatch::types::AlarmType;
+use aws_sdk_cloudwatch::types::{AlarmType, Dimension, Metric, MetricDataQuery, MetricStat, ScanBy};
+use aws_smithy_types::DateTime;
 
 use super::*;
-use crate::sandbox::api::AlarmView;
+use crate::sandbox::api::{AlarmView, MetricQuery, MetricSeries};
 
 pub(super) fn alarm() -> AlarmView {
     AlarmView {
@@ -50,6 +51,45 @@ async fn alarms_come_whole_over_cbor() {
         Some("GreaterThanThreshold")
     );
     assert!(out.composite_alarms().is_empty());
+}
+
+#[tokio::test]
+async fn metrics_come_whole_over_cbor_in_the_order_that_was_asked_for() {
+    let mut rig = Rig::start().await;
+    let client = client!(aws_sdk_cloudwatch, rig);
+    let series =
+        MetricSeries { id: text("g0m0"), label: text("RequestCount"), points: vec![(at(60), 12.0), (at(120), 7.5)] };
+    rig.answer(Reply::Metrics(vec![series.clone()]));
+    rig.answer(Reply::Metrics(vec![series]));
+    let dimension = |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
+    let metric = Metric::builder()
+        .namespace("AWS/ApplicationELB")
+        .metric_name("RequestCount")
+        .dimensions(dimension("LoadBalancer", "app/shop/1"))
+        .dimensions(dimension("TargetGroup", "targetgroup/green/2"));
+    let stat = MetricStat::builder().metric(metric.build()).period(60).stat("Sum").build();
+    let ask = client
+        .get_metric_data()
+        .metric_data_queries(MetricDataQuery::builder().id("g0m0").metric_stat(stat).build())
+        .start_time(DateTime::from_millis(at(60).as_millis()))
+        .end_time(DateTime::from_millis(at(180).as_millis()));
+    let out = ask.clone().scan_by(ScanBy::TimestampAscending).send().await.unwrap();
+    let query = MetricQuery {
+        id: text("g0m0"),
+        namespace: text("AWS/ApplicationELB"),
+        metric: text("RequestCount"),
+        dimensions: pairs(&[("LoadBalancer", "app/shop/1"), ("TargetGroup", "targetgroup/green/2")]),
+        period: 60,
+        statistic: text("Sum"),
+    };
+    assert_eq!(rig.call().await, Call::GetMetricData { queries: vec![query], from: at(60), to: at(180) });
+    let [got] = out.metric_data_results() else { panic!("{out:?}") };
+    assert_eq!((got.id(), got.label(), got.values()), (Some("g0m0"), Some("RequestCount"), [12.0, 7.5].as_slice()));
+    let millis: Vec<_> = got.timestamps().iter().map(|instant| millis!(Some(instant))).collect();
+    assert_eq!(millis, [Some(at(60)), Some(at(120))]);
+
+    let newest_first = ask.send().await.unwrap();
+    assert_eq!(newest_first.metric_data_results()[0].values(), [7.5, 12.0], "as AWS has it unless told");
 }
 
 #[tokio::test]

@@ -1,0 +1,239 @@
+//! The traffic gates: how the requests to green fare, minute by minute, beside those to blue.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::partition::Deployment;
+use super::roles::Roles;
+use super::{Finding, GateState};
+use crate::model::{
+    Comparator, Evidence, Gate, Observation, Role, Sample, SampleAsk, Samples, TargetGroupArn, Timestamp, TrafficRule,
+    Unit, humane, percent,
+};
+use crate::rules::{LEAST_TRAFFIC, Rule};
+
+/// Least span between two reads of one service's metrics: each is paid for, and says something new once a minute.
+pub(super) const GAP: Duration = Duration::from_secs(30);
+
+/// More minutes than this are another deployment's weather, and an answer of many pages.
+const LONGEST: Duration = Duration::from_hours(1);
+
+/// Single minutes that evidence carries.
+const FACTS: usize = 8;
+
+/// Minutes without which a latency is chance.
+const LEAST_MINUTES: usize = 2;
+
+/// What the last read of the metrics found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Sampled {
+    /// When it was sent.
+    pub(super) read_at: Timestamp,
+    /// `None` when CloudWatch could not be read.
+    pub(super) samples: Option<Samples>,
+}
+
+/// What to ask for. Nothing when the rule has no gate for it, or there is no target group.
+pub(super) fn ask(now: Timestamp, rule: &Rule, deployment: &Deployment) -> Option<SampleAsk> {
+    let green = deployment.green_group.clone().filter(|_| rule.errors.read_traffic())?;
+    let groups = deployment.blue_group.clone().into_iter().chain([green]).collect();
+    Some(SampleAsk { groups, from: Sample::minute_of(now.minus(span(rule))) })
+}
+
+/// How far back minutes count.
+fn span(rule: &Rule) -> Duration {
+    rule.stability.window.max(LEAST_TRAFFIC).min(LONGEST).min(rule.watch.freshness)
+}
+
+/// The gates on traffic that the rule has.
+pub(super) fn judge(
+    now: Timestamp,
+    rule: &Rule,
+    roles: Roles<'_>,
+    seen: &Observation,
+    sampled: Option<&Sampled>,
+) -> Vec<Finding> {
+    let ratio = rule.errors.http_5xx_ratio.map(|limit| (Gate::Http5xxRatio, limit));
+    let latency = rule.errors.latency_p99.map(|limit| (Gate::LatencyP99, limit.as_secs_f64()));
+    let gates = || [ratio.clone(), latency.clone()].into_iter().flatten();
+    let blocked = |state, why: &str| {
+        gates().map(|(gate, _)| Finding { gate, state, evidence: None, why: why.to_owned() }).collect()
+    };
+    let samples = match countable(roles, seen).and(Ok(sampled)) {
+        Err(why) => return blocked(GateState::Blind, why),
+        Ok(None) => return blocked(GateState::Pending, "its traffic was not read yet"),
+        Ok(Some(Sampled { samples: None, .. })) => {
+            return blocked(GateState::Blind, "CloudWatch's metrics could not be read");
+        }
+        Ok(Some(Sampled { samples: Some(samples), read_at })) => {
+            let (green, blue) = (roles.green.target_group.as_ref(), roles.blue.target_group.as_ref());
+            Minutes::of(now, rule, *read_at, samples, (green, blue, roles.green.created_at))
+        }
+    };
+    if samples.green.is_empty() {
+        let why =
+            format!("CloudWatch has counted no requests to green in a whole minute of the last {}", humane(span(rule)));
+        return blocked(GateState::Blind, &why);
+    }
+    gates().map(|(gate, limit)| finding(now, rule, roles, &samples, gate, limit)).collect()
+}
+
+/// Shares of the requests that failed, of blue's and of green's, for whoever looks on.
+pub(super) fn failed_shares(now: Timestamp, rule: &Rule, deployment: &Deployment) -> (Option<f64>, Option<f64>) {
+    let Some(Sampled { read_at, samples: Some(samples) }) = &deployment.sampled else { return (None, None) };
+    let groups = (deployment.green_group.as_ref(), deployment.blue_group.as_ref(), deployment.began_at);
+    let minutes = Minutes::of(now, rule, *read_at, samples, groups);
+    (Sum::of(&minutes.blue).share(), Sum::of(&minutes.green).share())
+}
+
+/// Why the load balancer's metrics can't tell how green fares.
+fn countable(roles: Roles<'_>, seen: &Observation) -> Result<(), &'static str> {
+    let Some(green) = roles.green.target_group.as_ref() else {
+        return Err("green has no target group: nobody counts its requests");
+    };
+    if roles.blue.target_group.as_ref() == Some(green) {
+        return Err("green and blue share a target group: CloudWatch can't tell their requests apart");
+    }
+    let mut naming = seen.traffic.rules().iter().filter(|rule| rule.names(green)).peekable();
+    if naming.peek().is_none() {
+        return Err("no listener forwards to green's target group: there is no traffic to count");
+    }
+    let is_network = |rule: &TrafficRule| rule.listener.balancer().is_some_and(|name| !name.starts_with("app/"));
+    if naming.all(is_network) {
+        return Err("green is behind a Network Load Balancer, which counts no HTTP: use an alarm of your own");
+    }
+    Ok(())
+}
+
+/// The whole minutes in which green had requests, and the same ones of blue.
+struct Minutes<'a> {
+    green: Vec<&'a Sample>,
+    blue: Vec<&'a Sample>,
+}
+
+impl<'a> Minutes<'a> {
+    /// Of green's and blue's group, from green's creation on: before it, the group was another version's.
+    fn of(
+        now: Timestamp,
+        rule: &Rule,
+        read_at: Timestamp,
+        samples: &'a Samples,
+        (green, blue, created_at): (Option<&TargetGroupArn>, Option<&TargetGroupArn>, Timestamp),
+    ) -> Self {
+        let from = now.minus(span(rule)).max(created_at);
+        // A minute that was still running when it was read says nothing yet, in either direction.
+        let whole = |sample: &&Sample| sample.at >= from && sample.at.plus(Sample::LENGTH) <= read_at;
+        let counted = |group: Option<&TargetGroupArn>| {
+            let all = group.and_then(|group| samples.get(group)).into_iter().flatten();
+            all.filter(whole).filter(|sample| sample.requests.is_some_and(|requests| requests > 0)).collect::<Vec<_>>()
+        };
+        let green = counted(green);
+        let same = |sample: &&Sample| green.iter().any(|minute| minute.at == sample.at);
+        let blue = counted(blue).into_iter().filter(same).collect();
+        Self { green, blue }
+    }
+}
+
+/// What minutes add up to.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    requests: u64,
+    http_5xx: u64,
+    connection_errors: u64,
+}
+
+impl Sum {
+    fn of(minutes: &[&Sample]) -> Self {
+        minutes.iter().fold(Self::default(), |sum, minute| Self {
+            requests: sum.requests.saturating_add(minute.requests.unwrap_or_default()),
+            http_5xx: sum.http_5xx.saturating_add(minute.http_5xx),
+            connection_errors: sum.connection_errors.saturating_add(minute.connection_errors),
+        })
+    }
+
+    fn failed(self) -> u64 {
+        // A request can fail at several targets.
+        self.http_5xx.saturating_add(self.connection_errors).min(self.requests)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 requests in an hour")]
+    fn share(self) -> Option<f64> {
+        (self.requests > 0).then(|| self.failed() as f64 / self.requests as f64)
+    }
+}
+
+/// The median of the minutes' quantiles, the lower of two: one slow minute is none. `None` for too few minutes.
+fn latency(minutes: &[&Sample]) -> Option<Duration> {
+    let mut told: Vec<_> = minutes.iter().filter_map(|minute| minute.latency_p99).collect();
+    told.sort_unstable();
+    let middle = told.len().checked_sub(1)? / 2;
+    told.get(middle).copied().filter(|_| told.len() >= LEAST_MINUTES)
+}
+
+fn finding(now: Timestamp, rule: &Rule, roles: Roles<'_>, minutes: &Minutes<'_>, gate: Gate, limit: f64) -> Finding {
+    let Minutes { green, blue } = minutes;
+    let is_latency = gate == Gate::LatencyP99;
+    let measure = |minutes: &[&Sample]| {
+        if is_latency { latency(minutes).map(|took| took.as_secs_f64()) } else { Sum::of(minutes).share() }
+    };
+    let words = |value: f64| {
+        if is_latency { humane(Duration::try_from_secs_f64(value).unwrap_or_default()) } else { percent(value) }
+    };
+    let (of_green, of_blue) = (Sum::of(green), Sum::of(blue));
+    let from = green.first().map_or(now, |minute| minute.at);
+    let to = green.last().map_or(now, |minute| minute.at.plus(Sample::LENGTH));
+    let least = u64::from(rule.errors.min_requests);
+    let value = measure(green);
+    let (Some(value), true) = (value, of_green.requests >= least) else {
+        let why = if of_green.requests < least {
+            format!("{} of {least} requests that it takes, in {}", of_green.requests, humane(to.since(from)))
+        } else {
+            format!("{} of {LEAST_MINUTES} minutes with a latency that it takes", green.len().min(1))
+        };
+        return Finding { gate, state: GateState::Pending, evidence: None, why };
+    };
+    // Of a blue with as few requests as that, a share is chance.
+    let control = measure(blue).filter(|_| of_blue.requests >= least);
+    let state = match (value > limit, control.is_some_and(|control| control > limit)) {
+        (false, _) => GateState::Clear,
+        (true, true) => GateState::Shared,
+        (true, false) => GateState::Breached,
+    };
+    let beside = match control {
+        Some(control) => format!("{} of blue's {} requests in the same minutes", words(control), of_blue.requests),
+        None => format!("blue had {} requests in the same minutes, too few to compare with", of_blue.requests),
+    };
+    let what = if is_latency { "is the p99" } else { "failed" };
+    let why = format!(
+        "{} {what} of green's {} requests in {}, {} are allowed; {beside}",
+        words(value),
+        of_green.requests,
+        humane(to.since(from)),
+        words(limit)
+    );
+    let newest = green.get(green.len().saturating_sub(FACTS)..).unwrap_or_default();
+    let evidence = Evidence {
+        gate: gate.clone(),
+        role: Role::Green,
+        task_set: roles.green.id.clone(),
+        value,
+        comparator: Comparator::MoreThan,
+        threshold: limit,
+        unit: if is_latency { Unit::Seconds } else { Unit::Share },
+        from,
+        to,
+        facts: std::iter::once(beside).chain(newest.iter().map(|minute| fact(minute))).collect(),
+    };
+    Finding { gate, state, evidence: Some(evidence), why }
+}
+
+/// One minute of green, as people read it.
+fn fact(minute: &Sample) -> String {
+    let Sample { at, requests, http_5xx, connection_errors, latency_p99 } = minute;
+    let requests = requests.unwrap_or_default();
+    let took = latency_p99.map(|took| format!(", p99 {}", humane(took))).unwrap_or_default();
+    format!(
+        "{at} green had {requests} requests: {http_5xx} answered 5xx, {connection_errors} without a connection{took}"
+    )
+}
