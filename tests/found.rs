@@ -199,15 +199,7 @@ fn a_read_that_comes_while_another_write_is_under_way_answers_for_the_one_whose_
     let [Input::Done(first, _), second @ Input::Done(..)] = sent.as_slice() else { panic!("{sent:?}") };
     it.feed(Input::Done(*first, Outcome::Failed(failed(None))));
     it.aws.rules[1] = canary()[1].clone();
-    let ask = Ask {
-        service: key(),
-        tasks: Vec::new(),
-        find_stopped: false,
-        alarms: [].into(),
-        find_alarms: false,
-        twice: false,
-        groups: [group("green")].into(),
-    };
+    let ask = Ask { find_alarms: false, twice: false, groups: [group("green")].into(), ..Ask::examination(key()) };
     let seen = it.aws.observe(it.now, ask);
     it.feed(Input::Observed(key(), seen));
     // And once more, before anything else is read.

@@ -119,7 +119,7 @@ fn sparse_traffic_trips_nothing() {
 
 #[test]
 fn what_blue_suffers_too_is_held_until_blue_is_well_again() {
-    let (green, blue) = ([failing(1, 100, 20)], [failing(1, 900, 90)]);
+    let (green, blue) = ([failing(1, 100, 14)], [failing(1, 900, 90)]);
     let mut it = after(3, ratio(), &green, &blue);
     assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("breached", 0));
     assert_eq!(it.said(), ["Rollback Held"]);
@@ -133,6 +133,12 @@ fn what_blue_suffers_too_is_held_until_blue_is_well_again() {
 
     let alone = Rule { compare: taskset_guardian::rules::Compare { against_blue: false }, ..ratio() };
     assert_eq!(after(3, alone, &green, &blue).phase(), "rolling_back (Drain)");
+}
+
+#[test]
+fn a_green_that_is_much_worse_than_a_blue_that_suffers_is_rolled_back() {
+    let it = after(3, ratio(), &[failing(1, 100, 80)], &[failing(1, 900, 90)]);
+    assert_eq!(it.phase(), "rolling_back (Drain)");
 }
 
 #[test]

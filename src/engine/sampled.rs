@@ -195,7 +195,9 @@ fn finding(now: Timestamp, rule: &Rule, roles: Roles<'_>, minutes: &Minutes<'_>,
     };
     // Of a blue with as few requests as that, a share is chance.
     let control = measure(blue).filter(|_| of_blue.requests >= least);
-    let state = match (value > limit, control.is_some_and(|control| control > limit)) {
+    // What blue suffers too is not green's fault; what green suffers beyond that is.
+    let shared = control.is_some_and(|control| control > limit && value - control <= limit);
+    let state = match (value > limit, shared) {
         (false, _) => GateState::Clear,
         (true, true) => GateState::Shared,
         (true, false) => GateState::Breached,
