@@ -180,7 +180,7 @@ fn old_minutes_those_before_green_and_the_one_that_runs_do_not_count() {
 fn samples_that_nobody_renews_age() {
     let mut fresh = ratio();
     fresh.watch.freshness = secs(300);
-    let mut it = after(3, fresh, &[failing(1, 100, 20)], &[failing(1, 900, 90)]);
+    let mut it = after(3, fresh, &[failing(1, 100, 14)], &[failing(1, 900, 90)]);
     assert_eq!(it.phase(), "breached");
     // The same old answer for ten minutes.
     it.run(secs(600));
@@ -259,7 +259,7 @@ fn a_journal_from_before_the_gates_is_read() {
 
 #[test]
 fn what_was_sampled_survives_a_restart() {
-    let mut it = after(3, ratio(), &[failing(1, 100, 20)], &[failing(1, 900, 90)]);
+    let mut it = after(3, ratio(), &[failing(1, 100, 14)], &[failing(1, 900, 90)]);
     it.crash_after.insert(it.steps() + 1);
     it.run(secs(1));
     it.feed(taskset_guardian::engine::Input::Tick);
