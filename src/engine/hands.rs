@@ -99,10 +99,7 @@ pub(super) fn take(partition: &mut Partition, signal: &Signal, call: &ApiCall, o
 /// Whether the rollback has itself made such a call in that moment, where the caller's name does not tell.
 fn is_ours(rollback: &Rollback, call: &ApiCall, at: Timestamp) -> bool {
     let in_flight = rollback.in_flight.values().map(|sent| (sent.at, None, sent.purpose.operation()));
-    let answered = rollback.incident.calls.iter().map(|made| {
-        let operation = made.call.split([':', ' ']).next().unwrap_or_default();
-        (made.sent_at, Some(made.at), operation)
-    });
+    let answered = rollback.incident.calls.iter().map(|made| (made.sent_at, Some(made.at), made.operation.as_str()));
     in_flight.chain(answered).any(|(sent_at, until, operation)| {
         let began = sent_at.or(until).is_none_or(|began| at.plus(SLACK) >= began);
         operation == &*call.operation && began && until.is_none_or(|until| at <= until.plus(SLACK))

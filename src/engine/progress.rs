@@ -251,6 +251,7 @@ impl Rollback {
             self.incident.calls.push(CallRecord {
                 sent_at: sent.at,
                 at: now,
+                operation: sent.purpose.operation().to_owned(),
                 call: sent.purpose.to_string(),
                 applied: matches!(outcome, Outcome::Applied | Outcome::AlreadyDone),
                 outcome: outcome.to_string(),

@@ -65,6 +65,9 @@ pub struct CallRecord {
     pub sent_at: Option<Timestamp>,
     /// When it was answered, or given up.
     pub at: Timestamp,
+    /// As in `ModifyRule`. Empty when it was kept by an older version.
+    #[serde(default)]
+    pub operation: String,
     /// The call, in the words of the timeline.
     pub call: String,
     /// AWS accepted it, or it was done already.
