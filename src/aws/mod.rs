@@ -78,8 +78,8 @@ pub struct Aws {
     ecs: aws_sdk_ecs::Client,
     elb: aws_sdk_elasticloadbalancingv2::Client,
     calls: Calls,
-    /// Of reads of services, and of load balancers.
-    paces: (Arc<Pace>, Arc<Pace>),
+    service_reads: Arc<Pace>,
+    balancer_reads: Arc<Pace>,
 }
 
 impl Aws {
@@ -110,7 +110,8 @@ impl Aws {
         }
         let ecs = aws_sdk_ecs::Client::new(&config);
         let elb = aws_sdk_elasticloadbalancingv2::Client::new(&config);
-        Ok(Self { config, ecs, elb, calls: Calls::new(recorder), paces: Default::default() })
+        let (service_reads, balancer_reads) = Default::default();
+        Ok(Self { config, ecs, elb, calls: Calls::new(recorder), service_reads, balancer_reads })
     }
 
     /// Reads no faster than an account may: services by what ECS allows, load balancers so many times a second, apart from
@@ -118,7 +119,7 @@ impl Aws {
     #[must_use]
     pub fn paced(self, load_balancer_reads: u16) -> Self {
         let pace = |per_second| Arc::new(Pace::new(per_second));
-        Self { paces: (pace(SERVICE_READS), pace(load_balancer_reads)), ..self }
+        Self { service_reads: pace(SERVICE_READS), balancer_reads: pace(load_balancer_reads), ..self }
     }
 
     /// The Region that calls go to.
@@ -133,12 +134,12 @@ impl Aws {
 
     /// ECS, reading.
     pub fn fleet(&self) -> Ecs {
-        Ecs::new(self.ecs.clone(), self.calls.clone(), self.paces.0.clone())
+        Ecs::new(self.ecs.clone(), self.calls.clone(), self.service_reads.clone())
     }
 
     /// Elastic Load Balancing, reading.
     pub fn load_balancers(&self) -> Elb {
-        Elb::new(self.elb.clone(), self.calls.clone(), self.paces.1.clone())
+        Elb::new(self.elb.clone(), self.calls.clone(), self.balancer_reads.clone())
     }
 
     /// CloudWatch alarms, reading.
