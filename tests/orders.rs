@@ -337,3 +337,13 @@ fn one_that_is_only_reported_is_said_at_once_whatever_it_runs() {
     let it = returned_with_images(OnReturn::Report, "sha256:bad", "sha256:mended", None);
     assert_eq!(it.said(), ["Rollback Held"]);
 }
+
+#[test]
+fn a_clock_that_is_set_back_does_not_make_the_comparison_longer() {
+    let mut it = returned_with_images(OnReturn::Rollback, "sha256:bad", "", None);
+    let by_ms = -3_600_000;
+    it.now = it.now.moved(by_ms);
+    it.feed(Input::ClockSet { by_ms });
+    it.run(secs(61));
+    assert_eq!(it.said(), ["Rollback Started"]);
+}

@@ -42,12 +42,13 @@ impl Partition {
         let Self { kept, soft } = self;
         soft.asked_at = soft.asked_at.map(|at| at.moved(by_ms));
         soft.swept_at = soft.swept_at.map(|at| at.moved(by_ms));
+        soft.sampled_at = soft.sampled_at.map(|at| at.moved(by_ms));
         // Whatever it was planned for, the read that follows plans it anew.
         soft.read_at = None;
         if let Some(deployment) = kept.deployment.as_mut().filter(|deployment| !deployment.ended()) {
-            let Deployment { promoted_at, unsteady_since, unhealthy, .. } = deployment;
+            let Deployment { promoted_at, unsteady_since, unhealthy, compared_by, .. } = deployment;
             let unhealthy_since = unhealthy.as_mut().map(|unhealthy| &mut unhealthy.since);
-            let measured = [promoted_at.as_mut(), unsteady_since.as_mut(), unhealthy_since];
+            let measured = [promoted_at.as_mut(), unsteady_since.as_mut(), unhealthy_since, compared_by.as_mut()];
             measured.into_iter().flatten().for_each(|at| *at = at.moved(by_ms));
         }
         // Also one that is done: it may be opened again.
