@@ -252,10 +252,11 @@ async fn a_pipeline_learns_what_became_of_its_deployment() {
     );
     assert_eq!(stage.verb("register prod/rolling --rule web --force").await.code, 0);
     let told = eventually("one that is not ready shows", async || {
-        Some(stage.verb("status").await).filter(|said| said.out.contains("2 services, 1 ready"))
+        let reason = "not ready: its deployment controller is ECS";
+        Some(stage.verb("status").await).filter(|said| said.out.contains(reason))
     });
     let told = told.await;
-    assert!(told.code == 1 && told.out.contains("not ready: its deployment controller is ECS"), "{told:?}");
+    assert!(told.code == 1 && told.out.contains("2 services, 1 ready"), "{told:?}");
     let unknown = stage.verb("explain rollback-1").await;
     assert!(unknown.code == 2 && unknown.err.contains("knows of no incident"), "{unknown:?}");
 
