@@ -7,7 +7,7 @@ use std::path::Path;
 use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 
-use crate::model::{AlarmName, ErrorClass, ServiceKey, humane, percent, tags};
+use crate::model::{AlarmName, ErrorClass, ServiceKey, humane, once_in, percent, tags};
 use crate::ports::Fleet;
 use crate::rules::{
     AfterPromotion, BlueCapacity, Diagnostics, OnReturn, Protect, Rule, RuleSet, compile, match_nothing,
@@ -149,6 +149,9 @@ fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
         let long =
             if errors.alarm_for.is_zero() { String::new() } else { format!(" for {}", humane(errors.alarm_for)) };
         writeln!(out, "  breach when an alarm is red{long}: {}", alarms.join(", "))?;
+        if let Some(accepted) = compare.false_rollback {
+            writeln!(out, "  breach when green's failed tasks are chance {} at most", once_in(1.0 / accepted))?;
+        }
         if !compare.against_blue {
             writeln!(out, "  also when blue suffers as well")?;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::excess::{self, Failures, Past};
 use super::mutants::{Mutant, without};
 use super::partition::Unhealthy;
 use super::roles::Roles;
@@ -19,7 +20,7 @@ use crate::rules::Rule;
 pub(super) const SKEW: Duration = Duration::from_mins(1);
 
 /// Single facts that evidence carries.
-const FACTS: usize = 10;
+pub(super) const FACTS: usize = 10;
 
 /// What was known about green before this observation.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,10 @@ pub(super) struct Known<'a> {
     pub(super) window: Option<&'a Window>,
     /// Blue's.
     pub(super) blue_window: Option<&'a Window>,
+    /// All that failed of green.
+    pub(super) failures: &'a Failures,
+    /// What failed of the versions before.
+    pub(super) past: &'a Past,
     /// Green was once steady.
     pub(super) was_steady: bool,
     /// Since when every observation found it unsteady.
@@ -84,6 +89,11 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
 
     findings
         .extend(rule.stability.task_failures.map(|limit| task_failures(now, rule, limit, roles, known, &mut later)));
+    findings.extend(rule.compare.false_rollback.map(|accepted| {
+        let Known { failures, past, window, was_steady, .. } = known;
+        let known = excess::Known { failures, past, window, was_steady };
+        excess::judge(now, rule, accepted, roles, known, &mut later)
+    }));
     findings.extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, known, &mut later)));
     findings
         .extend(rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known)));
@@ -135,7 +145,6 @@ fn task_failures(
     let alone = own >= f64::from(limit).max(control.chance());
     let reached_at = usize::try_from(limit).ok().and_then(|limit| failed.get(limit.checked_sub(1)?));
     let settled_at = reached_at.map_or(now, |(_, record)| record.stop.at.plus(CONTROL_LAG));
-    let blue_loses_tasks = rule.compare.against_blue && roles.blue.running < roles.blue.computed_desired;
     let evidence = Evidence {
         gate: Gate::TaskFailures,
         role: Role::Green,
@@ -152,7 +161,7 @@ fn task_failures(
     let why = format!("{count} of {limit} failed tasks within {}{unsure}{}", humane(span), control.clause());
     let state = match (count >= limit, count.saturating_add(u32::try_from(claimed).unwrap_or(0))) {
         (true, _) if !alone => GateState::Shared,
-        (true, _) if blue_loses_tasks && now < settled_at => {
+        (true, _) if waits_for_blue(rule, roles.blue) && now < settled_at => {
             later(settled_at.min(now.plus(Duration::from_secs(1))));
             GateState::Pending
         }
@@ -170,13 +179,18 @@ fn counts(record: &TaskRecord) -> bool {
 
 /// While blue lacks tasks, a breach waits this long for news of what became of them: the failures of one cause do not all
 /// come in the same second.
-const CONTROL_LAG: Duration = Duration::from_secs(10);
+pub(super) const CONTROL_LAG: Duration = Duration::from_secs(10);
+
+/// Blue is about to be heard of.
+pub(super) fn waits_for_blue(rule: &Rule, blue: &TaskSet) -> bool {
+    rule.compare.against_blue && blue.running < blue.computed_desired
+}
 
 /// Standard deviations beyond which a difference is not chance, for one false rollback in a hundred shared outages.
 const DEVIATIONS: f64 = 2.33;
 
 /// Blue as the control group: what befalls its tasks in the same span would have befallen as many of green's.
-struct Control {
+pub(super) struct Control {
     /// Blue's failed tasks,
     failed: usize,
     /// of so many.
@@ -187,15 +201,19 @@ struct Control {
 
 impl Control {
     fn of(roles: Roles<'_>, window: Option<&Window>, from: Timestamp, now: Timestamp) -> Self {
-        let tasks = |set: &TaskSet| set.computed_desired.max(set.running);
         let all = window.map(|window| window.failures(from, now.plus(SKEW))).unwrap_or_default();
         let failed = all.iter().filter(|(_, record)| record.standing == Standing::Confirmed).count();
-        let (blue, green) = (tasks(roles.blue), tasks(roles.green));
+        let (blue, green) = (Self::tasks(roles.blue), Self::tasks(roles.green));
         let expected = match blue {
             0 => 0.0,
             blue => f64::from(u32::try_from(failed).unwrap_or(u32::MAX)) * f64::from(green) / f64::from(blue),
         };
         Self { failed, tasks: blue, expected }
+    }
+
+    /// How many tasks may fail.
+    pub(super) fn tasks(set: &TaskSet) -> u32 {
+        set.computed_desired.max(set.running)
     }
 
     /// How far two counts of failures from one cause lie apart by chance: the difference of two Poisson counts with the
@@ -222,7 +240,7 @@ impl Control {
 }
 
 /// One failed task, as people read it.
-fn fact(task: &TaskArn, record: &TaskRecord) -> String {
+pub(super) fn fact(task: &TaskArn, record: &TaskRecord) -> String {
     let Stop { at, class: _, code, reason, containers, target_group: _ } = &record.stop;
     let mut parts = vec![format!("{at} task {} stopped: {code}", task.short())];
     if !reason.is_empty() {

@@ -7,6 +7,7 @@
 mod after;
 mod brakes;
 mod doctor;
+mod excess;
 mod gates;
 mod hands;
 mod hold;

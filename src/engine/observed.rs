@@ -12,7 +12,7 @@ use super::sampled::Sampled;
 use super::signals::BOUND_ALARMS;
 use super::{Finding, Note, after, doctor, hold, orders, plan, quarantine, rollback, witness};
 use crate::model::{
-    CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability,
+    CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability, StopClass,
     TargetGroupArn, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
 };
 use crate::rules::RuleSet;
@@ -125,8 +125,14 @@ fn decide(
 /// ECS's word on the tasks that were asked for, and on those it lists as stopped.
 fn confirm_windows(now: Timestamp, kept: &mut Kept, seen: &Observation) {
     let known = |id: &TaskSetId| seen.service.task_sets.iter().any(|set| set.id == *id);
+    kept.past.expire(now);
     for reading in seen.tasks.iter().filter(|reading| known(&reading.task_set)) {
         kept.window(&reading.task_set).confirm(reading);
+        let fresh = now.minus(kept.rule.watch.freshness)..=now.plus(gates::SKEW);
+        let failed = reading.stop.as_ref().filter(|stop| stop.class == StopClass::Version && fresh.contains(&stop.at));
+        if let Some(failures) = failed.and_then(|_| kept.failures(&reading.task_set, seen)) {
+            failures.add(&reading.task, failed.map_or(now, |stop| stop.at));
+        }
     }
     for task in &seen.ask.tasks {
         if !seen.tasks.iter().any(|reading| reading.task == *task) {
@@ -251,6 +257,8 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
     let known = Known {
         window: kept.windows.get(&deployment.green),
         blue_window: kept.windows.get(&deployment.blue),
+        failures: &deployment.failures,
+        past: &kept.past,
         unhealthy: deployment.unhealthy,
         was_steady: deployment.was_steady,
         unsteady_since: deployment.unsteady_since,

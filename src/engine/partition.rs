@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::excess::{Failures, Past};
 use super::hands::Hands;
 use super::mutants::{Mutant, without};
 use super::progress::{self, Rollback};
@@ -12,8 +13,9 @@ use super::quarantine::Quarantined;
 use super::sampled::Sampled;
 use super::{Finding, roles::Roles};
 use crate::model::{
-    AlarmName, Contract, EffectId, Evidence, HoldOrder, Incident, IncidentId, IncidentOutcome, Phase, Scope,
-    ServiceKey, Split, TargetGroupArn, TaskArn, TaskSetArn, TaskSetId, Timestamp, Verdict, Window,
+    AlarmName, Contract, EffectId, Evidence, HoldOrder, Incident, IncidentId, IncidentOutcome, Observation, Phase,
+    Scope, ServiceKey, Split, TargetGroupArn, TaskArn, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, Timestamp,
+    Verdict, Window,
 };
 use crate::rules::Rule;
 
@@ -45,6 +47,7 @@ impl Partition {
         soft.sampled_at = soft.sampled_at.map(|at| at.moved(by_ms));
         // Whatever it was planned for, the read that follows plans it anew.
         soft.read_at = None;
+        kept.past.since = kept.past.since.map(|at| at.moved(by_ms));
         if let Some(deployment) = kept.deployment.as_mut().filter(|deployment| !deployment.ended()) {
             let Deployment { promoted_at, unsteady_since, unhealthy, compared_by, .. } = deployment;
             let unhealthy_since = unhealthy.as_mut().map(|unhealthy| &mut unhealthy.since);
@@ -82,6 +85,9 @@ pub(super) struct Kept {
     /// Who else changed it lately.
     #[serde(default)]
     pub(super) hands: Hands,
+    /// How the versions before green fared.
+    #[serde(default)]
+    pub(super) past: Past,
 }
 
 /// What a restart may forget: it only steers when the next read is sent, and what is shown.
@@ -172,6 +178,9 @@ pub(super) struct Deployment {
     pub(super) unsteady_since: Option<Timestamp>,
     /// Over how many sweeps in a row too many of green's targets were unhealthy, and since when.
     pub(super) unhealthy: Option<Unhealthy>,
+    /// Its tasks that failed.
+    #[serde(default)]
+    pub(super) failures: Failures,
     /// How its traffic fares, by the last read of it.
     #[serde(default)]
     pub(super) sampled: Option<Sampled>,
@@ -238,6 +247,7 @@ impl Kept {
             missing: 0,
             quarantine: Vec::new(),
             hands: Hands::default(),
+            past: Past::default(),
         }
     }
 
@@ -252,6 +262,19 @@ impl Kept {
             }
         }
         self.windows.entry(id.clone()).or_default()
+    }
+
+    /// Where failures of a task set count: against it while it is green, else for the service's past when it is what users
+    /// have, or green's blue.
+    pub(super) fn failures(&mut self, id: &TaskSetId, seen: &Observation) -> Option<&mut Failures> {
+        let Self { deployment, past, .. } = self;
+        let live = deployment.as_mut().filter(|deployment| !deployment.ended());
+        let is_primary = |set: &TaskSet| set.id == *id && set.status == TaskSetStatus::Primary;
+        match live {
+            Some(deployment) if deployment.green == *id => Some(&mut deployment.failures),
+            Some(deployment) if deployment.blue == *id => Some(&mut past.failures),
+            _ => seen.service.task_sets.iter().any(is_primary).then_some(&mut past.failures),
+        }
     }
 
     /// The deployment, unless it has ended.
@@ -315,6 +338,7 @@ impl Deployment {
             was_steady: false,
             unsteady_since: None,
             unhealthy: None,
+            failures: Failures::default(),
             sampled: None,
             blue_alarms: BTreeSet::new(),
             bound_alarms: BTreeSet::new(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Settings;
 use super::partition::{Kept, Partition, Soft};
 use super::progress::{Purpose, Rollback};
-use super::{plan, quarantine, sampled};
+use super::{excess, plan, quarantine, sampled};
 use crate::model::{Ask, Phase, ServiceKey, Standing, TaskSetId, Timestamp};
 
 /// Least span between two reads that events ask for. Bounds what forged or repeated events can cost, and is short
@@ -43,8 +43,10 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
     let (first, rest): (Vec<_>, Vec<_>) = kept.windows.iter().partition(|(id, _)| ours(id));
     let windows = first.into_iter().chain(rest);
     let claimed = windows.flat_map(|(_, window)| window.claims());
+    // Without a deployment they are only asked about at the sweep's pace: they tell how the service fares by itself.
+    let asks = live.is_some() || sweep;
     let tasks =
-        live.map(|_| quarantine::wanted_task(kept, soft).into_iter().chain(claimed).take(BATCH).cloned().collect());
+        asks.then(|| quarantine::wanted_task(kept, soft).into_iter().chain(claimed).take(BATCH).cloned().collect());
     // Once decided, alarms have had their say; a CloudWatch that hangs must not slow the plan down.
     let stale = |rollback: &Rollback| rollback.is_stale(now, kept.rule.watch.freshness);
     let judged = live.filter(|d| d.rollback.as_ref().is_none_or(stale));
@@ -81,7 +83,9 @@ fn delete_is_next(now: Timestamp, kept: &Kept) -> bool {
 
 /// Asks for a read when the failures claimed so far would breach, if ECS confirms them.
 pub(super) fn on_suspicion(now: Timestamp, kept: &Kept, soft: &mut Soft) {
-    let Some((deployment, limit)) = kept.live().zip(kept.rule.stability.task_failures) else {
+    let least = u32::try_from(excess::LEAST).ok().filter(|_| kept.rule.compare.false_rollback.is_some());
+    let limit = kept.rule.stability.task_failures.into_iter().chain(least).min();
+    let Some((deployment, limit)) = kept.live().zip(limit) else {
         return;
     };
     if deployment.rollback.is_some() {

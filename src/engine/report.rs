@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::model::{
-    CallError, Evidence, Gate, IncidentId, IncidentOutcome, Outcome, Phase, ServiceKey, Split, Step, TaskSetId, Verdict,
+    CallError, Evidence, Gate, IncidentId, IncidentOutcome, Outcome, Phase, ServiceKey, Split, Step, TaskSetId, Unit,
+    Verdict,
 };
 
 /// One step's notes, in order.
@@ -256,7 +257,12 @@ impl Finding {
     pub fn ratio(&self) -> Option<f64> {
         let evidence = self.evidence.as_ref()?;
         let over = matches!(self.state, GateState::Breached | GateState::Shared);
-        Some(if evidence.threshold > 0.0 { evidence.value / evidence.threshold } else { f64::from(u8::from(over)) })
+        Some(match evidence.unit {
+            // Each failure multiplies the odds, so their logarithm is what grows evenly.
+            Unit::Odds => evidence.value.max(1.0).ln() / evidence.threshold.max(1.0).ln(),
+            _ if evidence.threshold > 0.0 => evidence.value / evidence.threshold,
+            _ => f64::from(u8::from(over)),
+        })
     }
 
     /// Its threshold is reached.

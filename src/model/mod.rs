@@ -42,5 +42,5 @@ pub use time::{Timestamp, humane};
 pub use traffic::{
     Action, ActionKind, Forward, KeptAction, Split, Stickiness, Traffic, TrafficRule, TrafficRuleId, WeightedGroup,
 };
-pub use verdict::{Comparator, Evidence, Gate, Role, Unit, Verdict, percent};
+pub use verdict::{Comparator, Evidence, Gate, Role, Unit, Verdict, once_in, percent};
 pub use window::{Standing, TaskRecord, Window};

@@ -60,6 +60,8 @@ pub enum Gate {
     SteadyWithin,
     /// `stability.unhealthy_targets`.
     UnhealthyTargets,
+    /// `compare.false_rollback`: more failed tasks than chance, and than blue's trouble, explain.
+    ExcessFailures,
     /// `errors.http_5xx_ratio`.
     #[serde(rename = "http_5xx_ratio")]
     Http5xxRatio,
@@ -80,6 +82,7 @@ impl fmt::Display for Gate {
             Self::TaskFailures => f.write_str("stability.task_failures"),
             Self::SteadyWithin => f.write_str("stability.steady_within"),
             Self::UnhealthyTargets => f.write_str("stability.unhealthy_targets"),
+            Self::ExcessFailures => f.write_str("compare.false_rollback"),
             Self::Http5xxRatio => f.write_str("errors.http_5xx_ratio"),
             Self::LatencyP99 => f.write_str("errors.latency_p99"),
             Self::Alarm(name) => write!(f, "alarm {name:?}", name = name.as_str()),
@@ -139,6 +142,8 @@ pub enum Unit {
     Seconds,
     /// A share of the whole, 0 to 1.
     Share,
+    /// One in so many deployments.
+    Odds,
     /// Facts that need no count: one is enough.
     Facts,
 }
@@ -210,6 +215,15 @@ impl fmt::Display for Evidence {
                 value * 100.0,
                 threshold * 100.0
             ),
+            Gate::ExcessFailures => {
+                write!(
+                    f,
+                    "{role} ({task_set}) fails more than a sound version does {} (breach: {} or rarer)",
+                    once_in(*value),
+                    once_in(*threshold)
+                )?;
+                beside(f, facts)
+            }
             Gate::Http5xxRatio => {
                 let (failed, allowed) = (percent(*value), percent(*threshold));
                 write!(
@@ -239,6 +253,15 @@ impl fmt::Display for Evidence {
 /// What the numbers were compared with.
 fn beside(f: &mut fmt::Formatter<'_>, facts: &[String]) -> fmt::Result {
     facts.first().map_or(Ok(()), |fact| write!(f, "; {fact}"))
+}
+
+/// Odds, as people read them: `once in 290 deployments`.
+pub fn once_in(deployments: f64) -> String {
+    match deployments {
+        rare if rare >= 1e6 => "less than once in a million deployments".to_owned(),
+        some if some >= 1.5 => format!("once in {some:.0} deployments"),
+        _ => "in most deployments".to_owned(),
+    }
 }
 
 /// A share, as people read it: `5 %`, `0.3 %`.

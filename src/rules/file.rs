@@ -303,7 +303,9 @@ fn rollback(walk: &mut Walk, root: &Section<'_>) -> Option<RollbackPolicy> {
 
 fn compare(walk: &mut Walk, root: &Section<'_>) -> Option<Compare> {
     let section = walk.section(root, &keys::COMPARE);
-    Some(Compare { against_blue: walk.setting(&section, &keys::AGAINST_BLUE)?.value })
+    let against_blue = walk.setting(&section, &keys::AGAINST_BLUE);
+    let false_rollback = walk.setting(&section, &keys::FALSE_ROLLBACK);
+    Some(Compare { against_blue: against_blue?.value, false_rollback: false_rollback?.value })
 }
 
 fn limits(walk: &mut Walk, root: &Section<'_>) -> Option<Limits> {

@@ -57,6 +57,13 @@ pub(super) struct Share {
     pub(super) default: f64,
 }
 
+/// A probability that is worth a thought: neither never nor as good as always.
+pub(super) struct Chance {
+    pub(super) least: f64,
+    pub(super) most: f64,
+    pub(super) default: f64,
+}
+
 /// True or false.
 pub(super) struct Flag {
     pub(super) default: bool,
@@ -218,12 +225,19 @@ pub(super) static MIN_REQUESTS: Key<Count> = Key {
     holds: Count { least: 1, most: 1_000_000, default: 50 },
 };
 
-pub(super) static COMPARE: Table = Table { name: "compare", about: "Whose fault a breach is.", keys: &[&AGAINST_BLUE] };
+pub(super) static COMPARE: Table =
+    Table { name: "compare", about: "Whose fault a breach is.", keys: &[&AGAINST_BLUE, &FALSE_ROLLBACK] };
 
 pub(super) static AGAINST_BLUE: Key<Flag> = Key {
     name: "against_blue",
     about: "Blue is the control group: a breach that hits blue as well is held and announced, not rolled back.",
     holds: Flag { default: true },
+};
+
+pub(super) static FALSE_ROLLBACK: Key<OrOff<Chance>> = Key {
+    name: "false_rollback",
+    about: "A breach when a sound green would lose as many tasks as this one in no more than this share of deployments.",
+    holds: OrOff(Chance { least: 0.000_1, most: 0.1, default: 0.01 }),
 };
 
 pub(super) static ROLLBACK: Table = Table {

@@ -129,10 +129,14 @@ impl ErrorGates {
 }
 
 /// `[compare]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Compare {
     /// Blue is the control group: what also hits blue is not green's fault. Default true.
     pub against_blue: bool,
+    /// Accepted chance that a sound green is rolled back for its failed tasks, per deployment. Default 0.01. `None` is off, as
+    /// in a journal written before there was one.
+    #[serde(default)]
+    pub false_rollback: Option<f64>,
 }
 
 /// `[rollback]`.
@@ -258,7 +262,10 @@ impl Rule {
                 unhealthy_targets: Some(keys::UNHEALTHY_TARGETS.holds.0.default),
             },
             errors: ErrorGates::default(),
-            compare: Compare { against_blue: keys::AGAINST_BLUE.holds.default },
+            compare: Compare {
+                against_blue: keys::AGAINST_BLUE.holds.default,
+                false_rollback: Some(keys::FALSE_ROLLBACK.holds.0.default),
+            },
             rollback: RollbackPolicy {
                 drain: keys::DRAIN.holds.default,
                 blue_capacity: BlueCapacity::default(),

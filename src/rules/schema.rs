@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::duration::{UNITS, written};
 use super::keys::{
-    ARN, Alarms, Choice, Count, FILE, Flag, Key, MOST_ENTRIES, OFF, OrOff, PROTECT, Share, Span, TABLES, Table,
+    ARN, Alarms, Chance, Choice, Count, FILE, Flag, Key, MOST_ENTRIES, OFF, OrOff, PROTECT, Share, Span, TABLES, Table,
     UntilSet, Word,
 };
 
@@ -157,6 +157,20 @@ impl Kind for Share {
 
     fn bounds(&self) -> String {
         " 0 to less than 1.".to_owned()
+    }
+}
+
+impl Kind for Chance {
+    fn values(&self) -> Value {
+        json!({ "type": "number", "minimum": self.least, "maximum": self.most })
+    }
+
+    fn default(&self) -> Option<Value> {
+        Some(self.default.into())
+    }
+
+    fn bounds(&self) -> String {
+        format!(" {} to {}.", self.least, self.most)
     }
 }
 

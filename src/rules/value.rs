@@ -12,7 +12,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Code, Diagnostic, Source};
 use super::duration::{self, written};
-use super::keys::{Choice, Count, FILE, Flag, Key, OFF, OrOff, PROTECT, Share, Span, TABLES, Table, UntilSet, Word};
+use super::keys::{
+    Chance, Choice, Count, FILE, Flag, Key, OFF, OrOff, PROTECT, Share, Span, TABLES, Table, UntilSet, Word,
+};
 
 /// A value, and where it is written; nowhere when it is the default.
 #[derive(Clone, Debug)]
@@ -272,29 +274,51 @@ impl Read for Share {
     }
 
     fn read(&self, walk: &mut Walk, found: &Found<'_>) -> Option<f64> {
-        let number = match found.value.get_ref() {
-            DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
-            DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
-            other => {
-                let percent = other.as_str().and_then(|text| text.trim().strip_suffix('%')?.trim_end().parse().ok());
-                let help = percent
-                    .and_then(of_a_hundred)
-                    .unwrap_or_else(|| format!("as in {} = {}", found.name, self.default));
-                found.wrong_type(walk, "a share from 0 to 1", found.or_off(&help));
-                return None;
-            }
-        };
-        let share = number.filter(|share| (0.0..1.0).contains(share));
-        if share.is_none() {
-            let range = "it goes from 0 to less than 1".to_owned();
-            let help = match number.and_then(of_a_hundred) {
-                Some(cure) => format!("{range}: {cure}"),
-                None => range,
-            };
-            found.wrong(walk, Code::OutOfRange, format!("`{}` is out of range", found.path), found.or_off(&help));
-        }
-        share
+        let range = "it goes from 0 to less than 1";
+        share(walk, found, ("a share from 0 to 1", range, self.default), |share| (0.0..1.0).contains(&share))
     }
+}
+
+impl Read for Chance {
+    type Value = f64;
+
+    fn without(&self) -> f64 {
+        self.default
+    }
+
+    fn read(&self, walk: &mut Walk, found: &Found<'_>) -> Option<f64> {
+        let Self { least, most, default } = *self;
+        let range = format!("it goes from {least} to {most}");
+        share(walk, found, ("a probability", &range, default), |share| (least..=most).contains(&share))
+    }
+}
+
+/// A number that is part of a whole.
+fn share(
+    walk: &mut Walk,
+    found: &Found<'_>,
+    (kind, range, example): (&str, &str, f64),
+    fits: impl Fn(f64) -> bool,
+) -> Option<f64> {
+    let number = match found.value.get_ref() {
+        DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
+        DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
+        other => {
+            let percent = other.as_str().and_then(|text| text.trim().strip_suffix('%')?.trim_end().parse().ok());
+            let help = percent.and_then(of_a_hundred).unwrap_or_else(|| format!("as in {} = {example}", found.name));
+            found.wrong_type(walk, kind, found.or_off(&help));
+            return None;
+        }
+    };
+    let share = number.filter(|share| fits(*share));
+    if share.is_none() {
+        let help = match number.and_then(of_a_hundred) {
+            Some(cure) => format!("{range}: {cure}"),
+            None => range.to_owned(),
+        };
+        found.wrong(walk, Code::OutOfRange, format!("`{}` is out of range", found.path), found.or_off(&help));
+    }
+    share
 }
 
 /// For somebody who thought in percent.

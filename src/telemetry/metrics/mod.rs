@@ -319,6 +319,7 @@ const fn gate_word(gate: &Gate) -> Option<&'static str> {
         Gate::TaskFailures => Some("stability.task_failures"),
         Gate::SteadyWithin => Some("stability.steady_within"),
         Gate::UnhealthyTargets => Some("stability.unhealthy_targets"),
+        Gate::ExcessFailures => Some("compare.false_rollback"),
         Gate::Http5xxRatio => Some("errors.http_5xx_ratio"),
         Gate::LatencyP99 => Some("errors.latency_p99"),
         Gate::Alarm(_) => Some("errors.alarms"),
