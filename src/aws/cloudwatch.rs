@@ -1,7 +1,7 @@
 //! CloudWatch alarms and metrics, reading only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
@@ -40,16 +40,43 @@ const REASON_BYTES: usize = 512;
 pub struct CloudWatch {
     client: Client,
     calls: Calls,
+    /// The target groups of each alarm that was ever read: what a composite alarm is made of is seldom read with it.
+    groups: Mutex<BTreeMap<AlarmName, BTreeSet<Arc<str>>>>,
 }
 
 impl CloudWatch {
     pub(super) fn new(config: &SdkConfig, calls: Calls) -> Self {
-        Self { client: Client::new(config), calls }
+        Self { client: Client::new(config), calls, groups: Mutex::default() }
     }
 
-    /// These alarms, or all.
+    /// These alarms, or all. Composite ones bind to the target groups of the alarms that they are made of.
     async fn describe(&self, names: Option<Vec<String>>) -> Result<Vec<AlarmReading>, CallError> {
-        let mut alarms = Vec::new();
+        let (mut alarms, composites) = self.pages(names).await?;
+        let mut made_of = composites;
+        for _ in 0..DEEPEST {
+            let known = |name: &&AlarmName| self.groups().contains_key(*name) || made_of.contains_key(*name);
+            let unknown: BTreeSet<_> = made_of.values().flatten().filter(|name| !known(name)).cloned().collect();
+            if unknown.is_empty() {
+                break;
+            }
+            let names: Vec<String> = unknown.iter().map(ToString::to_string).collect();
+            for some in names.chunks(PAGE) {
+                made_of.extend(self.pages(Some(some.to_vec())).await?.1);
+            }
+            // Whatever is still not there does not exist.
+            let missing = unknown.into_iter().filter(|name| !made_of.contains_key(name));
+            let mut groups = self.groups();
+            missing.for_each(|name| drop(groups.entry(name).or_default()));
+        }
+        for alarm in alarms.iter_mut().filter(|alarm| made_of.contains_key(&alarm.name)) {
+            alarm.target_groups = bound(&alarm.name, &made_of, &self.groups(), DEEPEST);
+        }
+        Ok(alarms)
+    }
+
+    /// What one question is answered with, and what the composite alarms in it are made of.
+    async fn pages(&self, names: Option<Vec<String>>) -> Result<(Vec<AlarmReading>, MadeOf), CallError> {
+        let (mut alarms, mut composites) = (Vec::new(), MadeOf::new());
         let mut token = None;
         for _ in 0..PAGES {
             let call = self
@@ -63,19 +90,74 @@ impl CloudWatch {
                 .set_next_token(token)
                 .send();
             let page = self.calls.send(DESCRIBE_ALARMS, call).await?;
-            alarms.extend(page.metric_alarms().iter().filter_map(metric_alarm));
+            let metric: Vec<_> = page.metric_alarms().iter().filter_map(metric_alarm).collect();
+            self.groups().extend(metric.iter().map(|alarm| (alarm.name.clone(), alarm.target_groups.clone())));
+            alarms.extend(metric);
             alarms.extend(page.composite_alarms().iter().filter_map(composite_alarm));
+            composites.extend(page.composite_alarms().iter().filter_map(made_of));
             token = page.next_token;
             if token.is_none() {
-                return Ok(alarms);
+                return Ok((alarms, composites));
             }
         }
         tracing::warn!(
             read = alarms.len(),
             "the account has more alarms than are read: name those that matter in the rules"
         );
-        Ok(alarms)
+        Ok((alarms, composites))
     }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<AlarmName, BTreeSet<Arc<str>>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Composite alarms, and the alarms that each is made of.
+type MadeOf = BTreeMap<AlarmName, BTreeSet<AlarmName>>;
+
+/// Composite alarms of composite alarms are followed so far.
+const DEEPEST: usize = 2;
+
+/// Alarms that one composite alarm can be made of: CloudWatch's quota.
+const PARTS: usize = 100;
+
+/// The target groups of all that an alarm is made of.
+fn bound(
+    name: &AlarmName,
+    made_of: &MadeOf,
+    groups: &BTreeMap<AlarmName, BTreeSet<Arc<str>>>,
+    depth: usize,
+) -> BTreeSet<Arc<str>> {
+    let Some(parts) = made_of.get(name).filter(|_| depth > 0) else {
+        return groups.get(name).cloned().unwrap_or_default();
+    };
+    parts.iter().flat_map(|part| bound(part, made_of, groups, depth.saturating_sub(1))).collect()
+}
+
+fn made_of(alarm: &CompositeAlarm) -> Option<(AlarmName, BTreeSet<AlarmName>)> {
+    Some((AlarmName::new(alarm.alarm_name()?), parts(alarm.alarm_rule().unwrap_or_default())))
+}
+
+/// The alarms that a rule names, as in `ALARM("checkout 5xx") AND NOT OK(arn:aws:cloudwatch:eu-west-1:1:alarm:db)`.
+fn parts(rule: &str) -> BTreeSet<AlarmName> {
+    let mut found = BTreeSet::new();
+    let mut rest = rule;
+    while let Some((_, after)) = rest.split_once('(').filter(|_| found.len() < PARTS) {
+        let after = after.trim_start();
+        let (name, behind) = match after.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => after.find([')', '(']).map_or((after, ""), |end| after.split_at(end)),
+        };
+        // A bracket that only groups.
+        let is_function = !behind.starts_with('(');
+        let name = name.trim();
+        let name = name.split_once(":alarm:").filter(|(arn, _)| arn.starts_with("arn:")).map_or(name, |(_, name)| name);
+        if is_function && !name.is_empty() {
+            found.insert(AlarmName::new(name));
+        }
+        rest = behind;
+    }
+    found
 }
 
 #[async_trait]
@@ -186,6 +268,7 @@ fn composite_alarm(alarm: &CompositeAlarm) -> Option<AlarmReading> {
         since: since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp())?,
         reason: cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
         doubt: alarm.actions_suppressed_by().map(|by| suppressed(by.as_str())),
+        // Told by what it is made of.
         target_groups: BTreeSet::new(),
     })
 }
@@ -331,14 +414,45 @@ mod tests {
         assert_eq!(error.class, ErrorClass::Denied);
     }
 
-    #[test]
-    fn a_composite_alarm_binds_to_no_group() {
-        let composite = CompositeAlarm::builder()
-            .alarm_name("site")
+    fn composite(name: &str, rule: &str) -> CompositeAlarm {
+        CompositeAlarm::builder()
+            .alarm_name(name)
+            .alarm_rule(rule)
             .state_value(StateValue::Ok)
             .state_transitioned_timestamp(DateTime::from_millis(1))
-            .build();
-        let reading = composite_alarm(&composite).unwrap();
-        assert_eq!((reading.value, reading.target_groups.len()), (AlarmValue::Ok, 0));
+            .build()
+    }
+
+    #[test]
+    fn the_parts_of_a_composite_alarm_are_named_in_its_rule() {
+        let names = |rule: &str| parts(rule).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            names(r#"ALARM("checkout 5xx (green)") OR (ALARM(slow) AND NOT OK( db ))"#),
+            ["checkout 5xx (green)", "db", "slow"]
+        );
+        assert_eq!(names("ALARM(arn:aws:cloudwatch:eu-west-1:1:alarm:a:b)"), ["a:b"]);
+        assert_eq!(names("((ALARM(a)))"), ["a"]);
+        assert_eq!(names("TRUE"), [""; 0]);
+        assert_eq!(names("ALARM(\"unclosed"), ["unclosed"]);
+    }
+
+    #[test]
+    fn a_composite_alarm_binds_to_the_groups_of_what_it_is_made_of() {
+        let groups = BTreeMap::from([
+            (AlarmName::new("green-5xx"), BTreeSet::from([Arc::from(GREEN)])),
+            (AlarmName::new("blue-5xx"), BTreeSet::from([Arc::from(BLUE)])),
+            (AlarmName::new("queue"), BTreeSet::new()),
+        ]);
+        let inner = composite("green", "ALARM(green-5xx) OR ALARM(queue)");
+        let made_of: MadeOf =
+            [inner, composite("site", "ALARM(green) OR ALARM(blue-5xx)"), composite("loop", "ALARM(loop)")]
+                .iter()
+                .filter_map(made_of)
+                .collect();
+        let of = |name: &str| bound(&AlarmName::new(name), &made_of, &groups, DEEPEST);
+        assert_eq!(of("green"), BTreeSet::from([Arc::from(GREEN)]));
+        assert_eq!(of("site"), BTreeSet::from([Arc::from(GREEN), Arc::from(BLUE)]));
+        assert_eq!((of("loop"), of("unknown")), (BTreeSet::new(), BTreeSet::new()));
+        assert_eq!(composite_alarm(&composite("site", "TRUE")).unwrap().value, AlarmValue::Ok);
     }
 }

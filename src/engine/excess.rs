@@ -74,8 +74,8 @@ impl Failures {
         self.0.retain(|_, at| *at >= horizon);
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn from(&self, from: Timestamp) -> usize {
@@ -112,7 +112,7 @@ impl Past {
         let minutes = task_minutes(tasks, span);
         let share = if minutes > PAST_MINUTES { PAST_MINUTES / minutes } else { 1.0 };
         let (failures, exposure) = PRIOR;
-        (failures + float(self.failures.len()) * share) / (exposure + minutes * share)
+        (failures + float(self.failures.0.len()) * share) / (exposure + minutes * share)
     }
 }
 
@@ -195,10 +195,8 @@ pub(super) fn judge(
 struct Trial {
     /// Green's tasks that failed,
     failed: usize,
-    /// out of so many that were started,
+    /// out of so many that were started.
     starts: usize,
-    /// which ran so long in all, in minutes.
-    minutes: f64,
     /// Failures of a sound green.
     expected: f64,
     /// Blue's tasks that failed since green's creation,
@@ -217,12 +215,11 @@ impl Trial {
         let age = now.since(roles.green.created_at);
         // Every task that failed was replaced.
         let starts = failed.saturating_add(usize::try_from(green).unwrap_or(usize::MAX));
-        let minutes = task_minutes(green, age);
-        let expected = past.rate(now, blue) * minutes + FAILED_STARTS * float(starts);
+        let expected = past.rate(now, blue) * task_minutes(green, age) + FAILED_STARTS * float(starts);
         let all = f64::from(green) + f64::from(blue);
         let part = if all > 0.0 { f64::from(green) / all } else { 1.0 };
         let blue_failed = past.failures.from(roles.green.created_at);
-        Self { failed, starts, minutes, expected, blue_failed, blue_tasks: blue, age, part }
+        Self { failed, starts, expected, blue_failed, blue_tasks: blue, age, part }
     }
 
     /// How well the bet on a bad green does against chance.
@@ -245,12 +242,11 @@ impl Trial {
 
 impl std::fmt::Display for Trial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { failed, starts, minutes, expected, blue_failed, blue_tasks, age, part: _ } = self;
-        let ran = humane(Duration::try_from_secs_f64(minutes * 60.0).unwrap_or_default());
+        let Self { failed, starts, expected, blue_failed, blue_tasks, age, part: _ } = self;
         let age = humane(*age);
         write!(
             f,
-            "{failed} of green's {starts} tasks failed in {ran} of task time, where chance explains {expected:.2}; in the same {age} {blue_failed} failed of blue's {blue_tasks}"
+            "{failed} of the {starts} tasks started for green failed in {age}, where chance explains {expected:.2}; blue, which has {blue_tasks}, lost {blue_failed} meanwhile"
         )
     }
 }

@@ -12,7 +12,7 @@ use super::{Finding, GateState};
 use crate::model::{
     AlarmName, AlarmReading, AlarmValue, Comparator, ContainerExit, Evidence, Gate, Observation, Role, Stability,
     Standing, Stop, TargetCounts, TargetGroupArn, TaskArn, TaskRecord, TaskSet, Timestamp, Unit, Verdict, Window,
-    humane,
+    humane, percent,
 };
 use crate::rules::Rule;
 
@@ -56,6 +56,8 @@ pub(super) struct Judgement {
     pub(super) findings: Vec<Finding>,
     /// When a gate's answer changes by time alone.
     pub(super) look_again_at: Option<Timestamp>,
+    /// A gate waits for a look at how the traffic fares.
+    pub(super) wants_traffic: bool,
 }
 
 impl Judgement {
@@ -99,7 +101,14 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
         .extend(rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known)));
     findings.extend(sampled::judge(now, rule, roles, seen, known.sampled));
     let names: BTreeSet<&AlarmName> = rule.errors.alarms.iter().chain(known.bound).collect();
-    findings.extend(names.into_iter().map(|name| alarm(now, rule, name, roles, seen, &mut later)));
+    let mut wants_traffic = false;
+    findings.extend(names.into_iter().map(|name| {
+        let trouble = || Trouble::of(now, rule, roles, seen, known);
+        let wanted = |since| rule.compare.against_blue && sampled::is_wanted(now, roles, since, known.sampled);
+        let red = alarm(now, rule, name, roles, seen, (&trouble, &wanted), &mut later);
+        wants_traffic |= red.wants_traffic;
+        red.finding
+    }));
     if !rule.compare.against_blue {
         // Without a control group every breach is green's.
         for finding in findings.iter_mut().filter(|finding| finding.state == GateState::Shared) {
@@ -119,7 +128,7 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
     } else {
         Verdict::Healthy
     };
-    Judgement { verdict, findings, look_again_at: look_again }
+    Judgement { verdict, findings, look_again_at: look_again, wants_traffic }
 }
 
 fn task_failures(
@@ -315,7 +324,6 @@ fn unhealthy_targets(
     let Some(share) = unhealthy_share(group, seen) else {
         return Some(answer(GateState::Pending, "no targets are registered yet"));
     };
-    let percent = |share: f64| format!("{:.0} %", share * 100.0);
     let why = format!("{} of its targets are unhealthy, {} are allowed", percent(share), percent(limit));
     let used = seen.traffic.split(roles.blue.target_group.as_ref(), Some(group)).is_some_and(|split| split.green > 0.0);
     if !known.was_steady && !used {
@@ -356,16 +364,26 @@ pub(super) fn unhealthy_share(group: &TargetGroupArn, seen: &Observation) -> Opt
     (all > 0).then(|| f64::from(*unhealthy) / f64::from(all))
 }
 
+/// What an alarm says, and what is to be read before it can be believed.
+struct Alarmed {
+    finding: Finding,
+    wants_traffic: bool,
+}
+
 fn alarm(
     now: Timestamp,
     rule: &Rule,
     name: &AlarmName,
     roles: Roles<'_>,
     seen: &Observation,
+    (trouble, traffic_is_wanted): (&impl Fn() -> Trouble, &impl Fn(Timestamp) -> bool),
     later: &mut impl FnMut(Timestamp),
-) -> Finding {
+) -> Alarmed {
     let gate = Gate::Alarm(name.clone());
-    let answer = |state, why: &str| Finding { gate: gate.clone(), state, evidence: None, why: why.to_owned() };
+    let answer = |state, why: &str| Alarmed {
+        finding: Finding { gate: gate.clone(), state, evidence: None, why: why.to_owned() },
+        wants_traffic: false,
+    };
     let Some(alarms) = &seen.alarms else {
         return answer(GateState::Blind, "CloudWatch could not be read");
     };
@@ -394,6 +412,13 @@ fn alarm(
             if !breached {
                 later(alarm.since.plus(allowed));
             }
+            let wants_traffic = breached && traffic_is_wanted(alarm.since);
+            let Trouble { of_blue, beside } = trouble();
+            let state = match (breached && !wants_traffic, of_blue.is_empty()) {
+                (false, _) => GateState::Pending,
+                (true, true) => GateState::Breached,
+                (true, false) => GateState::Shared,
+            };
             let evidence = Evidence {
                 gate: gate.clone(),
                 role: Role::Green,
@@ -404,17 +429,46 @@ fn alarm(
                 unit: Unit::Seconds,
                 from: alarm.since,
                 to: now.max(alarm.since),
-                facts: vec![alarm.reason.to_string()],
+                facts: std::iter::once(alarm.reason.to_string()).chain(beside).collect(),
             };
-            let twin = alarms.iter().find(|alarm| is_red_for_blue(alarm, roles));
-            let state = match (breached, twin) {
-                (false, _) => GateState::Pending,
-                (true, None) => GateState::Breached,
-                (true, Some(_)) => GateState::Shared,
-            };
-            let shared = twin.map(|twin| format!("; alarm {} of blue is red too", twin.name)).unwrap_or_default();
-            let why = format!("red for {}, breach from {} on{shared}", humane(red), humane(allowed));
-            Finding { gate: gate.clone(), state, evidence: Some(evidence), why }
+            let shared = of_blue.iter().map(|trouble| format!("; {trouble}")).collect::<String>();
+            let waits = if wants_traffic { "; blue's traffic is looked at first" } else { "" };
+            let why = format!("red for {}, breach from {} on{shared}{waits}", humane(red), humane(allowed));
+            let finding = Finding { gate: gate.clone(), state, evidence: Some(evidence), why };
+            Alarmed { finding, wants_traffic }
+        }
+    }
+}
+
+/// Blue's failed tasks that are no accident: two, and a quarter of all.
+const TROUBLED: (usize, f64) = (2, 0.25);
+
+/// What else is known beside an alarm, which says only that something is wrong.
+struct Trouble {
+    /// What blue suffers as well, in plain words.
+    of_blue: Vec<String>,
+    /// How the traffic of the two fares, when that was looked at.
+    beside: Option<String>,
+}
+
+impl Trouble {
+    fn of(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observation, known: Known<'_>) -> Self {
+        let blue = roles.blue;
+        let red = seen.alarms.iter().flatten().find(|alarm| is_red_for_blue(alarm, roles));
+        let red = red.map(|twin| format!("alarm {} of blue is red too", twin.name));
+        let share = blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
+        let allowed = rule.stability.unhealthy_targets.unwrap_or(0.5);
+        let unhealthy = (share > allowed).then(|| format!("{} of blue's targets are unhealthy", percent(share)));
+        let span = rule.stability.window.min(rule.watch.freshness);
+        let Control { failed, tasks, .. } = Control::of(roles, known.blue_window, now.minus(span), now);
+        let (least, part) = TROUBLED;
+        let many = failed >= least && f64::from(u32::try_from(failed).unwrap_or(u32::MAX)) >= f64::from(tasks) * part;
+        let lost = many.then(|| format!("blue, which has {tasks} tasks, lost {failed} within {}", humane(span)));
+        let beside = sampled::beside(now, rule, roles, seen, known.sampled);
+        let failing = beside.as_ref().filter(|beside| beside.shared).map(|beside| beside.words.clone());
+        Self {
+            of_blue: [red, unhealthy, lost, failing].into_iter().flatten().collect(),
+            beside: beside.map(|beside| beside.words),
         }
     }
 }

@@ -86,6 +86,10 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         if let Some(at) = judgement.look_again_at {
             soft.want(at);
         }
+        if judgement.wants_traffic {
+            soft.weigh = true;
+            soft.want(out.now);
+        }
         decide(key, kept, &judgement, cause, seen, out);
     } else if kept.deployment.is_none() {
         soft.verdict = None;
@@ -288,11 +292,21 @@ fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out
     }
     let since = *deployment.promoted_at.get_or_insert(out.now);
     if out.now >= since.plus(bake) {
+        if limps(deployment, seen) {
+            return;
+        }
         let why = format!("green has been PRIMARY with all the traffic for {}", humane(out.now.since(since)));
         end_well(key, deployment, &why, out);
     } else {
         soft.want(since.plus(bake));
     }
+}
+
+/// Tasks of green failed, and it still lacks some: ECS starts what fails ever less often, and a broken version that has
+/// gone quiet is not well.
+fn limps(deployment: &Deployment, seen: &Observation) -> bool {
+    let lacks = |set: &TaskSet| set.id == deployment.green && set.running < set.computed_desired;
+    !deployment.failures.is_empty() && seen.service.task_sets.iter().any(lacks)
 }
 
 fn has_all(deployment: &Deployment, seen: &Observation) -> bool {

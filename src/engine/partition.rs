@@ -107,6 +107,8 @@ pub(super) struct Soft {
     pub(super) swept_at: Option<Timestamp>,
     /// Sent last with the metrics of the traffic.
     pub(super) sampled_at: Option<Timestamp>,
+    /// The next read is to tell how the traffic fares: an alarm is to be weighed against blue.
+    pub(super) weigh: bool,
     /// The next read is to be made twice, for a delete.
     pub(super) twice: bool,
     /// Failed reads in a row.

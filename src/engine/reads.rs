@@ -27,6 +27,7 @@ pub(super) fn due(now: Timestamp, key: &ServiceKey, partition: &mut Partition, s
     soft.read_at = None;
     soft.asked_at = Some(now);
     soft.twice = false;
+    soft.weigh = false;
     if ask.samples.is_some() {
         soft.sampled_at = Some(now);
     }
@@ -53,8 +54,9 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
     let named = &kept.rule.errors.alarms;
     let alarms =
         judged.map(|d| named.iter().chain(&d.bound_alarms).chain(&d.blue_alarms).take(BATCH).cloned().collect());
-    let due = sweep && soft.sampled_at.is_none_or(|at| now.since(at) >= sampled::GAP);
-    let samples = judged.filter(|_| due).and_then(|deployment| sampled::ask(now, &kept.rule, deployment));
+    let due =
+        sweep && kept.rule.errors.read_traffic() && soft.sampled_at.is_none_or(|at| now.since(at) >= sampled::GAP);
+    let samples = judged.filter(|_| due || soft.weigh).and_then(|deployment| sampled::ask(now, &kept.rule, deployment));
     // Green may be gone, and a rule send users to its group and to no other.
     let left = kept.deployment.as_ref().filter(|d| d.rollback.is_some() && d.phase != Phase::Superseded);
     Ask {

@@ -34,9 +34,9 @@ pub(super) struct Sampled {
     pub(super) samples: Option<Samples>,
 }
 
-/// What to ask for. Nothing when the rule has no gate for it, or there is no target group.
+/// What to ask for. Nothing when there is no target group.
 pub(super) fn ask(now: Timestamp, rule: &Rule, deployment: &Deployment) -> Option<SampleAsk> {
-    let green = deployment.green_group.clone().filter(|_| rule.errors.read_traffic())?;
+    let green = deployment.green_group.clone()?;
     let groups = deployment.blue_group.clone().into_iter().chain([green]).collect();
     Some(SampleAsk { groups, from: Sample::minute_of(now.minus(span(rule))) })
 }
@@ -85,6 +85,54 @@ pub(super) fn failed_shares(now: Timestamp, rule: &Rule, deployment: &Deployment
     let groups = (deployment.green_group.as_ref(), deployment.blue_group.as_ref(), deployment.began_at);
     let minutes = Minutes::of(now, rule, *read_at, samples, groups);
     (Sum::of(&minutes.blue).share(), Sum::of(&minutes.green).share())
+}
+
+/// How requests to the two fare in the same minutes, for a gate that has no numbers of its own.
+pub(super) struct Beside {
+    /// In plain words.
+    pub(super) words: String,
+    /// Blue fails, and not much less than green.
+    pub(super) shared: bool,
+}
+
+/// Blue fails when more than this share of its requests does.
+const FAILING: f64 = 0.01;
+
+/// And green is not much worse while its share is at most so many times blue's.
+const MUCH_WORSE: f64 = 2.0;
+
+/// The two, side by side. `None` when that was not read, or with too few requests to either.
+pub(super) fn beside(
+    now: Timestamp,
+    rule: &Rule,
+    roles: Roles<'_>,
+    seen: &Observation,
+    sampled: Option<&Sampled>,
+) -> Option<Beside> {
+    let Sampled { read_at, samples: Some(samples) } = sampled? else { return None };
+    countable(roles, seen).ok()?;
+    let groups = (roles.green.target_group.as_ref(), roles.blue.target_group.as_ref(), roles.green.created_at);
+    let minutes = Minutes::of(now, rule, *read_at, samples, groups);
+    let (green, blue) = (Sum::of(&minutes.green), Sum::of(&minutes.blue));
+    let least = u64::from(rule.errors.min_requests);
+    let (of_green, of_blue) = (green.share()?, blue.share()?);
+    let shared = of_blue > FAILING && of_green <= of_blue * MUCH_WORSE;
+    let words = format!(
+        "{} of green's {} requests and {} of blue's {} failed in the same minutes",
+        percent(of_green),
+        green.requests,
+        percent(of_blue),
+        blue.requests
+    );
+    (green.requests >= least && blue.requests >= least).then_some(Beside { words, shared })
+}
+
+/// Whether a look at the traffic could tell whose fault it is that something is wrong since then, and was not taken yet.
+pub(super) fn is_wanted(now: Timestamp, roles: Roles<'_>, since: Timestamp, sampled: Option<&Sampled>) -> bool {
+    let can_tell = roles.green.target_group.is_some() && roles.blue.target_group.is_some();
+    // CloudWatch has something new to say once a minute: a look taken a moment before will do.
+    let taken = |sampled: &Sampled| sampled.read_at >= since || now.since(sampled.read_at) < GAP;
+    can_tell && !sampled.is_some_and(taken)
 }
 
 /// Why the load balancer's metrics can't tell how green fares.

@@ -7,7 +7,7 @@ use super::index::Index;
 use super::out::Out;
 use super::partition::{Partition, Soft};
 use super::reads::{self, HINT_GAP};
-use super::{Note, Use, hands};
+use super::{Note, Use, hands, sampled};
 use crate::model::{
     AlarmChange, AlarmReading, AlarmValue, CallTarget, Fact, Scope, ServiceKey, Signal, StopClass, TaskChange,
     Timestamp,
@@ -174,13 +174,18 @@ fn alarm(partition: &mut Partition, reading: &AlarmReading, out: &mut Out<'_>) -
     let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended()) else {
         return Use::Irrelevant;
     };
+    let red = reading.value == AlarmValue::Alarm && deployment.rollback.is_none();
+    // So that the read that finds it red is the one that weighs it.
+    let weighable =
+        kept.rule.compare.against_blue && soft.sampled_at.is_none_or(|at| out.now.since(at) >= sampled::GAP);
+    soft.weigh |= red && weighable;
     let greens = deployment.green_group.as_ref().is_some_and(|g| reading.target_groups.contains(g.dimension()));
     if greens && deployment.bound_alarms.len() < BOUND_ALARMS && deployment.bound_alarms.insert(reading.name.clone()) {
         out.step.changed = true;
         hint(soft, out.now, HINT_GAP);
         return Use::Taken;
     }
-    if reading.value != AlarmValue::Alarm || deployment.rollback.is_some() {
+    if !red {
         return Use::Irrelevant;
     }
     hint(soft, out.now, HINT_GAP);

@@ -257,7 +257,8 @@ pub struct AlarmReading {
     pub reason: Arc<str>,
     /// Why its state says nothing, if so: its actions are suppressed, or CloudWatch could not evaluate it.
     pub doubt: Option<Arc<str>>,
-    /// `TargetGroup` dimensions of its metrics: `targetgroup/<name>/<id>`. Empty for composite and service-wide alarms.
+    /// `TargetGroup` dimensions of its metrics: `targetgroup/<name>/<id>`. Of a composite alarm those of the alarms
+    /// that it is made of; empty for service-wide ones, and in events of composite ones.
     pub target_groups: BTreeSet<Arc<str>>,
 }
 

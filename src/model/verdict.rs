@@ -218,7 +218,7 @@ impl fmt::Display for Evidence {
             Gate::ExcessFailures => {
                 write!(
                     f,
-                    "{role} ({task_set}) fails more than a sound version does {} (breach: {} or rarer)",
+                    "{role} ({task_set}) loses tasks as a sound version does {} (breach: {} or rarer)",
                     once_in(*value),
                     once_in(*threshold)
                 )?;

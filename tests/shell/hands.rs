@@ -170,7 +170,9 @@ fn hear(life: &Life, note: &Note, at: Timestamp) {
         Note::Decided { held: false, evidence, .. } => {
             // A blue that fails as well may have failed in green's place.
             let sound = stage.schedule.sound && stage.schedule.setup.versions.len() == 1;
-            if sound && evidence.iter().any(|evidence| evidence.gate == Gate::TaskFailures) {
+            if sound
+                && evidence.iter().any(|evidence| matches!(evidence.gate, Gate::TaskFailures | Gate::ExcessFailures))
+            {
                 life.broken("S7", "a sound green is rolled back for failed tasks");
             }
             let green = evidence.first().map(|evidence| evidence.task_set.clone());

@@ -46,7 +46,8 @@ impl Simulation {
             match note {
                 Note::Decided { service, held: false, evidence, .. } => {
                     let green = evidence.first().map(|evidence| evidence.task_set.clone());
-                    for evidence in evidence.iter().filter(|evidence| evidence.gate == Gate::TaskFailures) {
+                    let of_tasks = |gate: &Gate| matches!(gate, Gate::TaskFailures | Gate::ExcessFailures);
+                    for evidence in evidence.iter().filter(|evidence| of_tasks(&evidence.gate)) {
                         heard.broken.extend(self.doubt(service, at, evidence));
                     }
                     let primary = self.workers[who].seen.get(service).and_then(|seen| seen.primary.clone());
@@ -94,13 +95,18 @@ impl Simulation {
         }
         // By a clock that is behind, all looks younger by as much.
         let behind = self.now.since(at);
-        let window = self.schedule.rules.rules[0].stability.window;
-        if self.now.since(evidence.from) > window + behind {
-            found.push(("S7", format!("decided on evidence of {:?}", evidence.from)));
+        let rule = &self.schedule.rules.rules[0];
+        // What adds up over the whole deployment needs one failure that is fresh, and two in all.
+        let (news, bound, wanted) = match evidence.gate {
+            Gate::ExcessFailures => (evidence.to, rule.watch.freshness, 2.0),
+            _ => (evidence.from, rule.stability.window, evidence.threshold),
+        };
+        if self.now.since(news) > bound + behind {
+            found.push(("S7", format!("decided on evidence of {news:?}")));
         }
         let failed = self.failed_tasks(service, &evidence.task_set);
-        if f64::from(failed) < evidence.threshold {
-            found.push(("S4", format!("{failed} tasks have failed, and the rule wants {}", evidence.threshold)));
+        if f64::from(failed) < wanted {
+            found.push(("S4", format!("{failed} tasks have failed, and the rule wants {wanted}")));
         }
         found
     }

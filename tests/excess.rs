@@ -1,0 +1,237 @@
+//! The cumulative gate (`compare.false_rollback`), told against a tiny AWS in memory: failures of green against chance, and against
+//! what blue suffers.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::*;
+use taskset_guardian::engine::GateState;
+use taskset_guardian::model::*;
+use taskset_guardian::rules::{Compare, Rule, StabilityGates};
+
+/// One false rollback in a hundred deployments, and no gate beside it.
+fn alone() -> Rule {
+    let compare = Compare { against_blue: true, false_rollback: Some(0.01) };
+    let stability =
+        StabilityGates { task_failures: None, steady_within: None, unhealthy_targets: None, ..rule().stability };
+    Rule { compare, stability, ..rule() }
+}
+
+fn minutes(number: u64) -> Duration {
+    secs(60 * number)
+}
+
+/// Task sets of so many tasks.
+fn sized(tasks: u32) -> Driver {
+    with(tasks, alone())
+}
+
+fn with(tasks: u32, rule: Rule) -> Driver {
+    let mut aws = Aws::blue_and_green();
+    for set in &mut aws.service.task_sets {
+        (set.running, set.computed_desired) = (tasks, tasks);
+    }
+    aws.service.desired_count = tasks;
+    Driver::new(aws, rule)
+}
+
+/// Tasks of a task set crash at these seconds after the begin.
+fn crashes(it: &mut Driver, task_set: &str, at: &[u64]) {
+    for second in at {
+        let moment = start().plus(secs(*second));
+        it.run(moment.since(it.now));
+        it.crash_of(&key(), task_set, &format!("{}-{second}", TaskSetId::new(task_set).digits()));
+    }
+}
+
+/// What the gate says, and why.
+fn said(it: &Driver) -> (GateState, String) {
+    let deployment = it.engine.service(&key(), it.now).unwrap().deployment.unwrap();
+    let gate = deployment.gates.into_iter().find(|view| view.gate == "compare.false_rollback").unwrap();
+    (gate.state, gate.why)
+}
+
+fn rolled_back(it: &Driver) -> bool {
+    it.said().contains(&"Rollback Started")
+}
+
+#[test]
+fn two_tasks_of_a_small_green_are_enough_in_a_quiet_service_and_the_evidence_can_be_read() {
+    let mut it = sized(4);
+    crashes(&mut it, GREEN, &[60]);
+    it.run(SWEEP);
+    assert_eq!(said(&it).0, GateState::Pending, "{}", said(&it).1);
+    crashes(&mut it, GREEN, &[150]);
+    it.run(secs(11));
+    assert!(rolled_back(&it), "{}", said(&it).1);
+    let evidence = it.incidents.values().next().unwrap().evidence[0].clone();
+    assert_eq!((&evidence.gate, evidence.threshold, evidence.unit), (&Gate::ExcessFailures, 100.0, Unit::Odds));
+    insta::assert_snapshot!(format!("{evidence}\n\n{}", evidence.facts.join("\n")));
+}
+
+#[test]
+fn one_task_alone_is_never_enough() {
+    let mut it = with(2, Rule { compare: Compare { false_rollback: Some(0.1), ..alone().compare }, ..alone() });
+    crashes(&mut it, GREEN, &[5]);
+    it.run(minutes(10));
+    assert_eq!((said(&it).0, rolled_back(&it)), (GateState::Pending, false));
+}
+
+#[test]
+fn of_many_tasks_more_must_fail() {
+    let mut it = sized(50);
+    crashes(&mut it, GREEN, &[60, 75, 90]);
+    it.run(minutes(5));
+    assert!(!rolled_back(&it), "{}", said(&it).1);
+    crashes(&mut it, GREEN, &[420, 430, 440]);
+    it.run(secs(30));
+    assert!(rolled_back(&it), "{}", said(&it).1);
+}
+
+#[test]
+fn it_counts_on_where_a_window_has_forgotten() {
+    let apart = [60, 500, 1000];
+    let mut window = with(10, Rule { compare: Compare { false_rollback: None, ..alone().compare }, ..rule() });
+    crashes(&mut window, GREEN, &apart);
+    window.run(minutes(1));
+    assert!(!rolled_back(&window));
+    let mut it = sized(10);
+    crashes(&mut it, GREEN, &apart);
+    it.run(minutes(1));
+    assert!(rolled_back(&it), "{}", said(&it).1);
+}
+
+#[test]
+fn of_a_service_whose_tasks_fail_now_and_then_more_is_asked() {
+    let past = || {
+        let mut aws = Aws::blue_and_green();
+        aws.remove(GREEN);
+        let mut it = Driver::new(aws, alone());
+        it.run(minutes(60));
+        it
+    };
+    let green = |it: &mut Driver| {
+        let now = it.now;
+        it.aws.service.task_sets.push(task_set(GREEN, now, TaskSetStatus::Active, "green"));
+        it.run(SWEEP);
+        for task in ["a", "b"] {
+            it.run(minutes(2));
+            it.crash(task);
+        }
+        it.run(minutes(1));
+        rolled_back(it)
+    };
+    assert!(green(&mut past()), "a quiet one");
+    let mut noisy = past();
+    for number in 0..20 {
+        noisy.crash_of(&key(), BLUE, &format!("old-{number}"));
+        noisy.run(minutes(3));
+    }
+    assert!(!green(&mut noisy), "{}", said(&noisy).1);
+}
+
+#[test]
+fn what_blue_suffers_as_well_is_held() {
+    let mut it = sized(4);
+    for second in [60, 62, 64, 66] {
+        crashes(&mut it, BLUE, &[second]);
+        crashes(&mut it, GREEN, &[second + 1]);
+    }
+    it.run(minutes(1));
+    assert_eq!((said(&it).0, rolled_back(&it)), (GateState::Shared, false), "{}", said(&it).1);
+    assert_eq!(it.said(), ["Rollback Held"]);
+    assert!(said(&it).1.contains("blue, which has 4, lost 4"), "{}", said(&it).1);
+}
+
+#[test]
+fn blue_is_heard_before_a_green_that_was_steady_is_blamed() {
+    let mut it = sized(4);
+    crashes(&mut it, GREEN, &[60, 61]);
+    it.run(secs(5));
+    assert_eq!(said(&it).0, GateState::Pending, "{}", said(&it).1);
+    crashes(&mut it, BLUE, &[67, 68]);
+    it.run(minutes(1));
+    assert!(!rolled_back(&it), "{}", said(&it).1);
+}
+
+#[test]
+fn a_green_that_is_much_worse_than_a_blue_that_suffers_is_rolled_back() {
+    let mut it = sized(4);
+    crashes(&mut it, BLUE, &[60]);
+    crashes(&mut it, GREEN, &(7..22).map(|number| number * 10).collect::<Vec<_>>());
+    it.run(minutes(1));
+    assert!(rolled_back(&it), "{}", said(&it).1);
+}
+
+#[test]
+fn what_was_stale_when_it_was_heard_of_never_counts_and_what_was_fresh_needs_fresh_company() {
+    let mut it = sized(2);
+    it.run(minutes(20));
+    for (task, at) in [("old-1", 60), ("old-2", 70), ("old-3", 80)] {
+        let change = stopped(GREEN, task, start().plus(secs(at)));
+        let (task, version, stop) = (change.task.clone(), change.version, change.stop.clone());
+        let (task_set, images) = (change.task_set.clone(), Images::new());
+        it.aws.tasks.insert(task.clone(), TaskReading { task, task_set, version, stop, images });
+        it.signal(Fact::Task(change));
+    }
+    it.run(minutes(2));
+    assert!(!rolled_back(&it), "{}", said(&it).1);
+    assert!(said(&it).1.starts_with("0 of"), "{}", said(&it).1);
+
+    // Held by a person until the evidence is old: then it is history, not news.
+    let mut it = sized(2);
+    let until = start().plus(secs(680));
+    it.aws.service.tags.insert("taskset-guardian:hold-until".into(), until.to_string().into());
+    crashes(&mut it, GREEN, &[60, 70]);
+    it.run(secs(650));
+    assert!(!rolled_back(&it), "{}", said(&it).1);
+    assert!(said(&it).1.contains("old"), "{}", said(&it).1);
+    it.crash("news");
+    it.run(minutes(1));
+    assert!(rolled_back(&it), "{}", said(&it).1);
+}
+
+#[test]
+fn off_is_off() {
+    let mut it = with(4, Rule { compare: Compare { false_rollback: None, ..alone().compare }, ..alone() });
+    crashes(&mut it, GREEN, &[60, 70, 80, 90]);
+    it.run(minutes(2));
+    assert!(!rolled_back(&it));
+}
+
+/// The promise: of sound greens whose tasks fail by chance, at the pace that is assumed of a service without a past, no more are
+/// rolled back than was accepted, although they are judged at every failure.
+#[test]
+fn no_more_sound_greens_are_rolled_back_than_is_accepted() {
+    const DEPLOYMENTS: u64 = 300;
+    for (tasks, accepted) in [(4, 0.01), (20, 0.05)] {
+        let rule = Rule { compare: Compare { false_rollback: Some(accepted), ..alone().compare }, ..alone() };
+        let fallen = (0..DEPLOYMENTS).filter(|seed| {
+            let mut rng = fastrand::Rng::with_seed(*seed);
+            let mut it = with(tasks, rule.clone());
+            for number in 0..tasks {
+                if rng.f64() < 0.005 {
+                    it.crash(&format!("start-{number}"));
+                }
+            }
+            // One failure in 16 hours of a task, for 40 minutes.
+            let per_second = f64::from(tasks) / (16.0 * 3600.0);
+            let mut at = 0.0;
+            loop {
+                at -= rng.f64().max(1e-9).ln() / per_second;
+                if at > 2400.0 {
+                    break;
+                }
+                it.run(start().plus(Duration::from_secs_f64(at)).since(it.now));
+                it.crash(&format!("{at}"));
+            }
+            it.run(start().plus(minutes(42)).since(it.now));
+            rolled_back(&it)
+        });
+        #[expect(clippy::cast_precision_loss, reason = "hundreds")]
+        let share = fallen.count() as f64 / DEPLOYMENTS as f64;
+        assert!(share <= accepted, "{share} of sound greens with {tasks} tasks were rolled back");
+    }
+}
