@@ -30,13 +30,14 @@ pub enum Class {
     NeverSteady,
     /// Bad: no image.
     ImagePull,
-    /// Good: Spot takes tasks of both.
+    /// Good: Spot takes tasks of both, in waves.
     Spot,
     /// Good: the desired count goes up and down.
     Scaling,
-    /// Good: a person stops tasks of green.
+    /// Good: a person stops up to half of green's tasks.
     OperatorStops,
-    /// Good: what blue and green both need does not work for two to eight minutes.
+    /// Good: what blue and green both need does not work for two to eight minutes: requests fail,
+    /// and every other time tasks do, too.
     SharedOutage,
     /// Good: an Availability Zone goes, and with it a third of the tasks of both.
     ZoneLoss,

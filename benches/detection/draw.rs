@@ -24,8 +24,12 @@ pub struct Draw<'a> {
     /// Average time between two ends by themselves of a sound task. Blue's and green's alike.
     background: f64,
     outage: Option<Outage>,
-    /// When an Availability Zone goes.
+    /// When an Availability Zone goes,
     zone_lost: Ms,
+    /// and which share of its tasks is stopped for failed checks, before AWS says that their hosts are gone.
+    zone_checks: f64,
+    /// When Spot capacity is wanted back, and which share of it.
+    waves: Vec<(Ms, f64)>,
     /// How long a leak takes to fill a task's memory.
     fills: Ms,
     desired: Vec<(Ms, u32)>,
@@ -49,14 +53,16 @@ impl<'a> Draw<'a> {
     pub fn new(class: Class, size: u32, rng: &'a mut Rng) -> Self {
         let background = match class {
             Class::NoisyService => scale(rng, 20.0, 90.0) * 60_000.0,
-            _ => scale(rng, 12.0 * HOUR, 100.0 * HOUR),
+            // Anything ends by itself now and then: a task in two days to three weeks.
+            _ => scale(rng, 48.0 * HOUR, 500.0 * HOUR),
         };
         let outage = (class == Class::SharedOutage).then(|| {
             let from = moment(rng, 2.0, 20.0);
             Outage {
                 from,
                 to: from + ms(between(rng, 2.0, 8.0) * 60_000.0),
-                mean: scale(rng, 45_000.0, 400_000.0),
+                // In every second one tasks live through it: their health checks do not ask for what is gone.
+                mean: if rng.bool() { f64::INFINITY } else { scale(rng, 45_000.0, 400_000.0) },
                 error_rate: between(rng, 0.1, 0.8),
             }
         });
@@ -70,7 +76,22 @@ impl<'a> Draw<'a> {
             }
         }
         let (zone_lost, fills) = (moment(rng, 2.0, 25.0), moment(rng, 5.0, 13.0));
-        Self { rng, class, size, background, outage, zone_lost, fills, desired, tasks: Vec::new(), onset: None }
+        let waves = (0..rng.u32(1..=4)).map(|_| (moment(rng, 1.0, 30.0), between(rng, 0.1, 0.7))).collect();
+        let zone_checks = *rng.choice(&[0.0, 0.5, 1.0]).unwrap_or(&0.5);
+        Self {
+            rng,
+            class,
+            size,
+            background,
+            outage,
+            zone_lost,
+            zone_checks,
+            waves,
+            fills,
+            desired,
+            tasks: Vec::new(),
+            onset: None,
+        }
     }
 
     /// Draws it.
@@ -100,7 +121,7 @@ impl<'a> Draw<'a> {
     fn task_set(&mut self, role: Role) {
         let zone = self.rng.u32(0..3);
         let stops = moment(self.rng, 2.0, 20.0);
-        let stopped = self.rng.u32(1..=self.size.min(6));
+        let stopped = self.rng.u32(1..=(self.size / 2).clamp(1, 6));
         let unlucky = self.rng.u32(0..self.size);
         let crash = moment(self.rng, 1.0, 25.0);
         let fails_checks = self.rng.bool();
@@ -108,12 +129,12 @@ impl<'a> Draw<'a> {
             let mut hits: Vec<(Ms, Cause)> = Vec::new();
             let green = role == Role::Green;
             match self.class {
-                Class::Spot => {
-                    let mean = scale(self.rng, 8.0, 60.0) * 60_000.0;
-                    let mut at = ms(wait(self.rng, mean));
-                    while at < HORIZON {
-                        hits.push((at, Cause::Spot));
-                        at += ms(wait(self.rng, mean));
+                // One task a set is on demand, as AWS advises (a capacity provider's `base`).
+                Class::Spot if place > 0 => {
+                    for (at, share) in self.waves.clone() {
+                        if self.rng.f64() < share {
+                            hits.push((at + ms(between(self.rng, 0.0, 60_000.0)), Cause::Spot));
+                        }
                     }
                 }
                 Class::OperatorStops if green && place < stopped => {
@@ -121,7 +142,8 @@ impl<'a> Draw<'a> {
                 }
                 // The zones of blue's and of green's tasks are dealt in turn, from one of the three on.
                 Class::ZoneLoss if (place + zone) % 3 == 0 => {
-                    let cause = if self.rng.bool() { Cause::FailedChecks } else { Cause::HostLost };
+                    let checks = self.rng.f64() < self.zone_checks;
+                    let cause = if checks { Cause::FailedChecks } else { Cause::HostLost };
                     hits.push((self.zone_lost + ms(between(self.rng, 0.0, 40_000.0)), cause));
                 }
                 Class::UnluckyCrash if green && place == unlucky => hits.push((crash, Cause::Crashed)),
@@ -344,7 +366,7 @@ impl Rotation {
             }
             let crashed = |end: &End| matches!(end.cause, Cause::Crashed | Cause::OutOfMemory | Cause::HostLost);
             if task.unhealthy.is_none() && task.end.as_ref().is_some_and(crashed) {
-                add(&mut it.gone, until, until + 3 * SECOND);
+                add(&mut it.gone, until, until + 2 * SECOND);
             }
         }
         it

@@ -24,7 +24,8 @@ use std::time::Instant;
 
 use detection::class::{Class, SIZES};
 use detection::guardian::{RULE, rules};
-use detection::run::{Plan, REPORTED, TUNING, all_peers, names, tune};
+use detection::peers::{Peer, peers};
+use detection::run::{Plan, REPORTED, TUNING, names, tune};
 
 use report::{GOAL, Report};
 
@@ -35,7 +36,8 @@ const TUNING_SEEDS: u64 = 400;
 fn main() {
     let asked = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let number = |name: &str| asked(name).map(|value| value.parse().unwrap_or_else(|_| panic!("{name}: no number")));
-    let text = asked("DETECT_RULE").map_or_else(|| RULE.to_owned(), |path| std::fs::read_to_string(path).expect("a file"));
+    let text =
+        asked("DETECT_RULE").map_or_else(|| RULE.to_owned(), |path| std::fs::read_to_string(path).expect("a file"));
     let rules = rules(&text);
     let classes = asked("DETECT_CLASS").map_or_else(|| Class::ALL.to_vec(), |list| chosen(&list));
     let size = |size: &str| size.trim().parse().expect("DETECT_SIZE: sizes, as in 2,10");
@@ -51,9 +53,10 @@ fn main() {
     let begun = Instant::now();
     let seeds = number("DETECT_SEEDS").unwrap_or(SEEDS);
     let first = if asked("DETECT_TUNING").is_some() { TUNING } else { REPORTED };
-    let mut plan = Plan { classes, sizes, seeds: first..first + seeds, threads };
+    let plan = Plan { classes, sizes, seeds: first..first + seeds, threads };
     let alone = asked("DETECT_ONLY").is_some();
-    let peers = if alone { Vec::new() } else { all_peers() };
+    let peers: Vec<Box<dyn Peer>> = if alone { Vec::new() } else { peers() };
+    let documented = (1..).zip(&peers).filter(|(_, peer)| peer.is_documented()).map(|(place, _)| place).collect();
 
     let mut counts = Vec::new();
     if !alone {
@@ -65,8 +68,7 @@ fn main() {
         counts.extend(plan.sizes.iter().map(|size| (*size, tune(&judged, *size, &GOAL))));
     }
     let judged = plan.run(&rules, &peers, &counts);
-    plan.threads = threads;
-    let report = Report { names: names(&peers, !alone), counts, judged, plan, took: begun.elapsed() };
+    let report = Report { names: names(&peers, !alone), documented, counts, judged, plan, took: begun.elapsed() };
     if json {
         println!("{}", report.json());
     } else {

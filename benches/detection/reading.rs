@@ -77,7 +77,9 @@ impl<'a> Recorded<'a> {
         let sets = [set(Role::Blue, "ecs-svc/1000", "checkout:87"), set(Role::Green, "ecs-svc/2000", "checkout:88")];
         let balancer = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:listener/app/edge/50dc/f2f7";
         let rule = TrafficRule {
-            id: TrafficRuleId::Rule(RuleArn::new("arn:aws:elasticloadbalancing:eu-west-1:111122223333:listener-rule/app/edge/50dc/f2f7/9683")),
+            id: TrafficRuleId::Rule(RuleArn::new(
+                "arn:aws:elasticloadbalancing:eu-west-1:111122223333:listener-rule/app/edge/50dc/f2f7/9683",
+            )),
             listener: ListenerArn::new(balancer),
             priority: Arc::from("10"),
             actions: Vec::new(),
@@ -96,7 +98,8 @@ impl<'a> Recorded<'a> {
                     return;
                 }
                 // Within a second or two as a rule, and half a minute late now and then.
-                let late = if rng.u32(0..100) == 0 { between(rng, 2_000.0, 30_000.0) } else { between(rng, 200.0, 1_500.0) };
+                let late =
+                    if rng.u32(0..100) == 0 { between(rng, 2_000.0, 30_000.0) } else { between(rng, 200.0, 1_500.0) };
                 let fact = Fact::Task(TaskChange {
                     service: key(),
                     task_set: reading.task_set.clone(),

@@ -21,6 +21,8 @@ const SPARED: [Class; 6] =
 pub struct Report {
     /// Of the rules, in the order of what they found.
     pub names: Vec<&'static str>,
+    /// Places of those that are documented.
+    pub documented: Vec<usize>,
     /// The count tuned for each size.
     pub counts: Vec<(u32, Count)>,
     pub judged: Vec<Judged>,
@@ -40,11 +42,6 @@ impl Report {
 
     fn good(&self) -> Vec<Class> {
         self.plan.classes.iter().copied().filter(|class| !class.is_bad()).collect()
-    }
-
-    /// Rules that are documented, by place.
-    fn documented(&self) -> impl Iterator<Item = usize> {
-        1..self.names.len().saturating_sub(usize::from(!self.counts.is_empty()))
     }
 
     fn gates(&self, class: Class, size: u32) -> String {
@@ -68,7 +65,10 @@ impl Report {
             self.plan.threads,
             self.took.as_millis() * (self.plan.threads as u128) / (lives.max(1) as u128),
         );
-        println!("Delays in seconds from the first hurt; what was missed counts as found after {} minutes.", HORIZON / MINUTE);
+        println!(
+            "Delays in seconds from the first hurt; what was missed counts as found after {} minutes.",
+            HORIZON / MINUTE
+        );
         for (size, count) in &self.counts {
             let Count { failures, window } = count;
             println!("The plain count for {size} tasks, tuned: {failures} failures within {} minutes", window / MINUTE);
@@ -129,7 +129,8 @@ impl Report {
         for size in &self.plan.sizes {
             if self.has(&all_good) {
                 let (share, (_, high)) = self.cell(&good, *size, 0).rolled_back();
-                let what = format!("{size} tasks: false rollbacks {share:.2} %, upper bound {high:.2} %, at most 1.5 %");
+                let what =
+                    format!("{size} tasks: false rollbacks {share:.2} %, upper bound {high:.2} %, at most 1.5 %");
                 goals.push(Goal { met: high <= 1.5, what });
             }
             for class in SPARED.into_iter().filter(|class| self.has(&[*class])) {
@@ -147,7 +148,7 @@ impl Report {
                 };
                 goals.extend(self.faster(&GOAL, *size, most, "flapping, leak and partial"));
                 let missed = |rule| self.cell(&GOAL, *size, rule).missed();
-                let others = self.documented().map(|rule| (missed(rule), rule));
+                let others = self.documented.iter().map(|rule| (missed(*rule), *rule));
                 if let Some((least, rule)) = others.min_by(|one, other| one.0.total_cmp(&other.0)) {
                     let own = missed(0);
                     let name = self.names.get(rule).copied().unwrap_or_default();
@@ -171,7 +172,7 @@ impl Report {
     }
 
     fn faster(&self, classes: &[Class], size: u32, most: f64, what: &str) -> Option<Goal> {
-        let best = self.documented().min_by_key(|rule| self.median(classes, size, *rule))?;
+        let best = self.documented.iter().copied().min_by_key(|rule| self.median(classes, size, *rule))?;
         self.against(classes, size, most, what, best)
     }
 
@@ -210,9 +211,10 @@ impl Report {
                 }
             }
         }
-        let counts = self.counts.iter().map(|(size, count)| {
-            json!({"tasks": size, "failures": count.failures, "window_ms": count.window})
-        });
+        let counts = self
+            .counts
+            .iter()
+            .map(|(size, count)| json!({"tasks": size, "failures": count.failures, "window_ms": count.window}));
         let goals = self.goals().into_iter().map(|Goal { met, what }| json!({"met": met, "what": what}));
         json!({
             "seeds": [self.plan.seeds.start, self.plan.seeds.end],

@@ -10,8 +10,8 @@ use super::class::Class;
 use super::figures::{Cell, delay, median};
 use super::guardian;
 use super::life::{HORIZON, Life, Ms};
+use super::peers::Peer;
 use super::peers::count::{self, Count};
-use super::peers::{Peer, documented};
 
 /// On which a rule may be tuned.
 pub const TUNING: u64 = 0;
@@ -112,11 +112,6 @@ pub fn names(peers: &[Box<dyn Peer>], counted: bool) -> Vec<&'static str> {
     let count = Count { failures: 1, window: 0 };
     let own = std::iter::once(GUARDIAN).chain(peers.iter().map(|peer| peer.name()));
     own.chain(counted.then(|| count.name())).collect()
-}
-
-/// All documented peers.
-pub fn all_peers() -> Vec<Box<dyn Peer>> {
-    documented()
 }
 
 /// The count that finds the bad greens of these classes soonest, of those that roll back no more of the good ones than the

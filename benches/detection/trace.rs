@@ -7,7 +7,7 @@ use taskset_guardian::rules::RuleSet;
 use crate::detection::class::Class;
 use crate::detection::guardian;
 use crate::detection::life::{Bucket, HORIZON, Life, MINUTE, Ms};
-use crate::detection::run::all_peers;
+use crate::detection::peers::peers;
 
 /// Tells the lives of a seed.
 pub fn tell(classes: &[Class], sizes: &[u32], seed: u64, rules: &RuleSet) {
@@ -31,13 +31,16 @@ fn one(life: &Life, rules: &RuleSet) {
         lines.extend(task.running.map(|at| (at, format!("{who} runs"))));
         lines.extend(task.healthy.map(|at| (at, format!("{who} is healthy"))));
         lines.extend(task.unhealthy.map(|at| (at, format!("{who} is unhealthy"))));
-        lines.extend(task.end.map(|end| (end.at, format!("{who} stops: {}: {}", end.cause.code(), end.cause.reason()))));
+        lines
+            .extend(task.end.map(|end| (end.at, format!("{who} stops: {}: {}", end.cause.code(), end.cause.reason()))));
     }
     for minute in 0..HORIZON / MINUTE {
         let sum = Bucket::sum(life.traffic(Role::Green, minute * MINUTE, (minute + 1) * MINUTE));
         if sum.failed() > 0 {
             let Bucket { requests, http_5xx, unreachable, refused, p99 } = sum;
-            let what = format!("green: {requests} requests, {http_5xx} of them 5xx, {unreachable} unreachable, {refused} refused, p99 {p99:.0} ms");
+            let what = format!(
+                "green: {requests} requests, {http_5xx} of them 5xx, {unreachable} unreachable, {refused} refused, p99 {p99:.0} ms"
+            );
             lines.push(((minute + 1) * MINUTE, what));
         }
     }
@@ -46,7 +49,11 @@ fn one(life: &Life, rules: &RuleSet) {
         match note {
             Note::Judged { news: true, verdict, findings, .. } => {
                 lines.push((at, format!("guardian: {verdict:?}")));
-                lines.extend(findings.iter().map(|finding| (at, format!("    {} {:?}: {}", finding.gate, finding.state, finding.why))));
+                lines.extend(
+                    findings
+                        .iter()
+                        .map(|finding| (at, format!("    {} {:?}: {}", finding.gate, finding.state, finding.why))),
+                );
             }
             Note::Decided { held, evidence, .. } => {
                 let what = if held { "holds" } else { "rolls back" };
@@ -56,9 +63,12 @@ fn one(life: &Life, rules: &RuleSet) {
             _ => {}
         }
     }
-    for peer in all_peers() {
+    for peer in peers() {
         let decided = peer.decides(life);
-        lines.push((decided.unwrap_or(HORIZON), format!("{}: {}", peer.name(), if decided.is_some() { "rolls back" } else { "found nothing" })));
+        lines.push((
+            decided.unwrap_or(HORIZON),
+            format!("{}: {}", peer.name(), if decided.is_some() { "rolls back" } else { "found nothing" }),
+        ));
     }
     lines.sort_by_key(|(at, _)| *at);
     for (at, what) in lines.into_iter().filter(|(at, _)| *at >= -30 * MINUTE) {

@@ -81,6 +81,7 @@ mod tests {
         let mut life = quiet(4);
         minutes(&mut life, 0..35, ALLOWED);
         assert_eq!(BACKGROUND.decides(&life), None);
+        let mut life = quiet(4);
         minutes(&mut life, 0..10, FAILING);
         assert_eq!(BACKGROUND.decides(&life), None, "two, and a third in which most of the time was fine");
         minutes(&mut life, 0..15, FAILING);

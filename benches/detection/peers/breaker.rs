@@ -19,7 +19,7 @@ use crate::detection::life::{BUCKET, Cause, HORIZON, Life, Ms};
 pub struct Breaker {
     /// A healthy task takes the count back to zero: the default.
     pub reset_on_healthy: bool,
-    /// It is done when the deployment is steady: always so, but what it could do for a bake time is shown without.
+    /// It is done when the deployment is steady. ECS offers nothing else; what it could do in a bake time is shown without.
     pub completes: bool,
 }
 
@@ -30,7 +30,15 @@ fn threshold(desired: u32) -> u32 {
 
 impl Peer for Breaker {
     fn name(&self) -> &'static str {
-        if self.reset_on_healthy { "ecs circuit breaker" } else { "ecs breaker, cumulative, never done" }
+        match (self.reset_on_healthy, self.completes) {
+            (true, _) => "ecs circuit breaker",
+            (false, true) => "ecs breaker, cumulative",
+            (false, false) => "(ecs breaker that is never done)",
+        }
+    }
+
+    fn is_documented(&self) -> bool {
+        self.completes
     }
 
     fn decides(&self, life: &Life) -> Option<Ms> {
@@ -71,7 +79,8 @@ mod tests {
     use super::*;
 
     const DEFAULT: Breaker = Breaker { reset_on_healthy: true, completes: true };
-    const CUMULATIVE: Breaker = Breaker { reset_on_healthy: false, completes: false };
+    const CUMULATIVE: Breaker = Breaker { reset_on_healthy: false, completes: true };
+    const NEVER_DONE: Breaker = Breaker { reset_on_healthy: false, completes: false };
 
     #[test]
     fn the_thresholds_are_those_of_the_documentations_table() {
@@ -109,8 +118,8 @@ mod tests {
         for at in [130_000, 160_000, 190_000] {
             task(&mut life, Some(at - 10_000), None, Some((at, Cause::Crashed)));
         }
-        assert_eq!(DEFAULT.decides(&life), None);
-        assert_eq!(CUMULATIVE.decides(&life), Some(160_000));
+        assert_eq!((DEFAULT.decides(&life), CUMULATIVE.decides(&life)), (None, None));
+        assert_eq!(NEVER_DONE.decides(&life), Some(160_000));
     }
 
     #[test]
@@ -120,6 +129,6 @@ mod tests {
             task(&mut life, Some(at - 10_000), None, Some((at, Cause::Spot)));
             task(&mut life, Some(at - 10_000), None, Some((at, Cause::Operator)));
         }
-        assert_eq!(CUMULATIVE.decides(&life), None);
+        assert_eq!(NEVER_DONE.decides(&life), None);
     }
 }

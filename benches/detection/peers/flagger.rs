@@ -39,7 +39,8 @@ fn too_many_failed(life: &Life) -> Option<Ms> {
     let mut at = begins + MINUTE;
     while at < HORIZON {
         let seen = scraped(life, at - SCRAPE - MINUTE, at - SCRAPE);
-        let wrong = seen.is_some_and(|seen| seen.error_share().is_some_and(|share| 1.0 - share < SUCCESS) || seen.p99 > P99);
+        let wrong =
+            seen.is_some_and(|seen| seen.error_share().is_some_and(|share| 1.0 - share < SUCCESS) || seen.p99 > P99);
         failed += u32::from(wrong);
         if failed >= THRESHOLD {
             return Some(at);
@@ -66,9 +67,9 @@ mod tests {
         let mut life = ready();
         let failing = Bucket { requests: 1_000, http_5xx: 11, p99: 200.0, ..Bucket::default() };
         minutes(&mut life, 3..6, failing);
-        assert_eq!(Flagger.decides(&life), None, "three minutes of it are in four checks");
+        assert_eq!(Flagger.decides(&life), None, "three minutes of it fill two checks");
         minutes(&mut life, 20..30, failing);
-        assert_eq!(Flagger.decides(&life), Some(21 * MINUTE), "they need not be in a row");
+        assert_eq!(Flagger.decides(&life), Some(24 * MINUTE), "they need not be in a row");
     }
 
     #[test]

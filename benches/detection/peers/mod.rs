@@ -1,7 +1,6 @@
 //! Other rules that roll a deployment back, each as its public documentation tells, on the same recorded life.
 //!
-//! Where a documentation leaves something open, the rule gets the answer that lets it find more: no peer stops looking
-//! when it would be done with the deployment, unless its documentation says that it does.
+//! Where a documentation leaves something open, the rule gets the answer that lets it find more.
 
 pub mod alarms;
 pub mod argo;
@@ -16,6 +15,11 @@ pub trait Peer: Sync {
     /// In tables.
     fn name(&self) -> &'static str;
 
+    /// It is documented as it stands.
+    fn is_documented(&self) -> bool {
+        true
+    }
+
     /// When it rolls back, if it does.
     fn decides(&self, life: &Life) -> Option<Ms>;
 }
@@ -23,10 +27,11 @@ pub trait Peer: Sync {
 /// How old what Prometheus tells is: its default is to scrape every minute, its own examples do every 15 seconds.
 pub const SCRAPE: Ms = 15_000;
 
-/// All that are documented.
-pub fn documented() -> Vec<Box<dyn Peer>> {
+/// All but the plain count.
+pub fn peers() -> Vec<Box<dyn Peer>> {
     vec![
         Box::new(breaker::Breaker { reset_on_healthy: true, completes: true }),
+        Box::new(breaker::Breaker { reset_on_healthy: false, completes: true }),
         Box::new(breaker::Breaker { reset_on_healthy: false, completes: false }),
         Box::new(alarms::Alarms),
         Box::new(flagger::Flagger),
