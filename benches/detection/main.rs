@@ -3,20 +3,22 @@
 //! ```console
 //! $ cargo bench --bench detection
 //! $ cargo bench --bench detection -- --output json
+//! $ cargo bench --bench detection -- --output markdown
 //! $ DETECT_CLASS=flapping_40,noisy_service DETECT_SIZE=10 DETECT_ONLY=guardian DETECT_TUNING=1 cargo bench --bench detection
 //! $ DETECT_CLASS=slow_leak DETECT_SIZE=4 DETECT_SEED=7 cargo bench --bench detection
 //! ```
 //!
-//! The first prints everything, and last which goals are met. `DETECT_CLASS` (names, or `bad`, `good`, `goal`) and
-//! `DETECT_SIZE` choose cells, `DETECT_SEEDS` how many lives each has, `DETECT_ONLY=guardian` leaves the peers out, and
-//! `DETECT_TUNING=1` takes the seeds that a rule may be tuned on. `DETECT_RULE` is the path of another rule file.
-//! `DETECT_SEED` tells one life, line by line.
+//! The first prints everything, and last which goals are met; the third the tables of docs/detection.md. `DETECT_CLASS`
+//! (names, or `bad`, `good`, `goal`) and `DETECT_SIZE` choose cells, `DETECT_SEEDS` how many lives each has,
+//! `DETECT_ONLY=guardian` leaves the peers out, and `DETECT_TUNING=1` takes the seeds that a rule may be tuned on.
+//! `DETECT_RULE` is the path of another rule file. `DETECT_SEED` tells one life, line by line.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::expect_used, clippy::panic, reason = "a benchmark")]
 #![allow(unreachable_pub, missing_docs, reason = "its parts are shared with tests/detection.rs")]
 
 #[path = "mod.rs"]
 #[allow(dead_code, unused_imports, reason = "tests/detection.rs uses the rest")]
 mod detection;
+mod markdown;
 mod report;
 mod trace;
 
@@ -32,6 +34,7 @@ use report::{GOAL, Report};
 /// Lives of a cell on which figures are reported, and on which the count is tuned.
 const SEEDS: u64 = 1_000;
 const TUNING_SEEDS: u64 = 400;
+const _: () = assert!(TUNING + TUNING_SEEDS <= REPORTED, "nobody is judged on what he was tuned on");
 
 fn main() {
     let asked = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -47,7 +50,8 @@ fn main() {
         return trace::tell(&classes, &sizes, seed, &rules);
     }
 
-    let json = std::env::args().any(|argument| argument == "json" || argument == "--output=json");
+    let arguments: Vec<String> = std::env::args().collect();
+    let wanted = |output: &str| arguments.iter().any(|argument| argument.trim_start_matches("--output=") == output);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = number("DETECT_THREADS").and_then(|threads| usize::try_from(threads).ok()).unwrap_or(cores);
     let begun = Instant::now();
@@ -69,8 +73,10 @@ fn main() {
     }
     let judged = plan.run(&rules, &peers, &counts);
     let report = Report { names: names(&peers, !alone), documented, counts, judged, plan, took: begun.elapsed() };
-    if json {
+    if wanted("json") {
         println!("{}", report.json());
+    } else if wanted("markdown") {
+        report.print_markdown();
     } else {
         report.print();
     }

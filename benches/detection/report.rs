@@ -31,7 +31,7 @@ pub struct Report {
 }
 
 impl Report {
-    fn cell(&self, classes: &[Class], size: u32, rule: usize) -> Cell {
+    pub fn cell(&self, classes: &[Class], size: u32, rule: usize) -> Cell {
         let lives = self.judged.iter().filter(|life| life.size == size && classes.contains(&life.class));
         Cell::of(lives, rule)
     }
@@ -40,7 +40,7 @@ impl Report {
         classes.iter().all(|class| self.plan.classes.contains(class))
     }
 
-    fn good(&self) -> Vec<Class> {
+    pub fn good(&self) -> Vec<Class> {
         self.plan.classes.iter().copied().filter(|class| !class.is_bad()).collect()
     }
 
@@ -122,7 +122,7 @@ impl Report {
     }
 
     /// What was promised, and whether it holds.
-    fn goals(&self) -> Vec<Goal> {
+    pub fn goals(&self) -> Vec<Goal> {
         let mut goals = Vec::new();
         let good = self.good();
         let all_good: Vec<_> = Class::ALL.into_iter().filter(|class| !class.is_bad()).collect();
@@ -167,7 +167,7 @@ impl Report {
         goals
     }
 
-    fn median(&self, classes: &[Class], size: u32, rule: usize) -> Option<Ms> {
+    pub fn median(&self, classes: &[Class], size: u32, rule: usize) -> Option<Ms> {
         quantile(&self.cell(classes, size, rule).delays, 0.5)
     }
 
@@ -227,11 +227,13 @@ impl Report {
     }
 }
 
-struct Goal {
-    met: bool,
-    what: String,
+/// A promise.
+pub struct Goal {
+    pub met: bool,
+    pub what: String,
 }
 
-fn seconds(delay: Option<Ms>) -> String {
+/// With a tenth.
+pub fn seconds(delay: Option<Ms>) -> String {
     delay.map_or_else(|| "-".to_owned(), |delay| format!("{}.{}", delay / 1_000, delay % 1_000 / 100))
 }
