@@ -66,7 +66,7 @@ impl CloudWatch {
             // Whatever is still not there does not exist.
             let missing = unknown.into_iter().filter(|name| !made_of.contains_key(name));
             let mut groups = self.groups();
-            missing.for_each(|name| drop(groups.entry(name).or_default()));
+            groups.extend(missing.map(|name| (name, BTreeSet::new())));
         }
         for alarm in alarms.iter_mut().filter(|alarm| made_of.contains_key(&alarm.name)) {
             alarm.target_groups = bound(&alarm.name, &made_of, &self.groups(), DEEPEST);

@@ -106,10 +106,24 @@ impl Past {
         self.failures.since(now.minus(PAST));
     }
 
+    /// How long the service's tasks have been watched, in task-minutes.
+    fn minutes(&self, now: Timestamp, tasks: u32) -> f64 {
+        // Where older failures had to be forgotten, the past begins with those that are left.
+        let oldest = self.failures.0.values().min().filter(|_| self.failures.0.len() >= CAPACITY);
+        let since = oldest.copied().max(self.since);
+        task_minutes(tasks, since.map_or(Duration::ZERO, |since| now.since(since).min(PAST)))
+    }
+
+    /// Failures that as many tasks as green's have had in a span like this one.
+    pub(super) fn usual(&self, now: Timestamp, roles: Roles<'_>, span: Duration) -> f64 {
+        let minutes = self.minutes(now, Control::tasks(roles.blue));
+        let mine = task_minutes(Control::tasks(roles.green), span);
+        if minutes > 0.0 { float(self.failures.0.len()) * mine / minutes } else { 0.0 }
+    }
+
     /// Failures per task-minute that a sound version would have.
     fn rate(&self, now: Timestamp, tasks: u32) -> f64 {
-        let span = self.since.map_or(Duration::ZERO, |since| now.since(since).min(PAST));
-        let minutes = task_minutes(tasks, span);
+        let minutes = self.minutes(now, tasks);
         let share = if minutes > PAST_MINUTES { PAST_MINUTES / minutes } else { 1.0 };
         let (failures, exposure) = PRIOR;
         (failures + float(self.failures.0.len()) * share) / (exposure + minutes * share)
@@ -155,7 +169,7 @@ pub(super) fn judge(
     let reached = (LEAST..=failed).find(|failed| Trial::of(now, roles, *failed, past).against_chance() >= threshold);
     let reached_at = reached.and_then(|failed| times.get(failed.checked_sub(1)?)).copied().unwrap_or(newest);
     let settled_at = reached_at.plus(gates::CONTROL_LAG);
-    let waits = gates::waits_for_blue(rule, blue) || (rule.compare.against_blue && was_steady);
+    let waits = gates::waits_for_blue(rule, blue, was_steady);
     let state = if !over && failed == 0 && (was_steady || green.stability == Stability::Steady) {
         GateState::Clear
     } else if !over || !fresh {

@@ -41,6 +41,8 @@ pub(super) struct Known<'a> {
     pub(super) unhealthy: Option<Unhealthy>,
     /// How the traffic fares.
     pub(super) sampled: Option<&'a Sampled>,
+    /// Gates on it that were over for a cause that blue shared, when they were last looked at.
+    pub(super) shared: &'a [Gate],
     /// Alarms that bind by their dimensions.
     pub(super) bound: &'a BTreeSet<AlarmName>,
     /// Span between two sweeps.
@@ -71,6 +73,13 @@ impl Judgement {
         self.over().next().is_some()
     }
 
+    /// Gates on traffic that are over for a cause that blue shares.
+    pub(super) fn shared_traffic(&self) -> Vec<Gate> {
+        let shared = self.findings.iter().filter(|finding| finding.state == GateState::Shared);
+        let of_traffic = |gate: &&Gate| matches!(gate, Gate::Http5xxRatio | Gate::LatencyP99);
+        shared.map(|finding| &finding.gate).filter(of_traffic).cloned().collect()
+    }
+
     /// What the gates say whose threshold is reached.
     pub(super) fn why(&self) -> String {
         self.over().map(|finding| format!("{}: {}", finding.gate, finding.why)).collect::<Vec<_>>().join("; ")
@@ -99,7 +108,7 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
     findings.extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, known, &mut later)));
     findings
         .extend(rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known)));
-    findings.extend(sampled::judge(now, rule, roles, seen, known.sampled));
+    findings.extend(sampled::judge(now, rule, roles, seen, (known.sampled, known.shared)));
     let names: BTreeSet<&AlarmName> = rule.errors.alarms.iter().chain(known.bound).collect();
     let mut wants_traffic = false;
     findings.extend(names.into_iter().map(|name| {
@@ -149,6 +158,8 @@ fn task_failures(
     let count = failed.iter().map(|(_, record)| times(record)).sum::<u64>();
     let count = u32::try_from(count).unwrap_or(u32::MAX);
     let control = Control::of(roles, known.blue_window, from, now);
+    let usual = known.past.usual(now, roles, now.since(from.max(roles.green.created_at)));
+    let unusual = f64::from(count) - usual >= UNUSUAL * usual.sqrt();
     // What is green's alone must reach the limit, and be more than chance makes of one cause that hits both.
     let own = f64::from(count) - control.expected;
     let alone = own >= f64::from(limit).max(control.chance());
@@ -167,10 +178,14 @@ fn task_failures(
         facts: failed.iter().take(FACTS - 1).map(|(task, record)| fact(task, record)).chain(control.fact()).collect(),
     };
     let unsure = if claimed > 0 { format!(", {claimed} more to be confirmed by ECS") } else { String::new() };
-    let why = format!("{count} of {limit} failed tasks within {}{unsure}{}", humane(span), control.clause());
+    let as_usual =
+        if count >= limit && !unusual { format!("; this service loses {usual:.1} anyway") } else { String::new() };
+    let clause = control.clause();
+    let why = format!("{count} of {limit} failed tasks within {}{unsure}{clause}{as_usual}", humane(span));
     let state = match (count >= limit, count.saturating_add(u32::try_from(claimed).unwrap_or(0))) {
         (true, _) if !alone => GateState::Shared,
-        (true, _) if waits_for_blue(rule, roles.blue) && now < settled_at => {
+        (true, _) if !unusual => GateState::Pending,
+        (true, _) if waits_for_blue(rule, roles.blue, known.was_steady) && now < settled_at => {
             later(settled_at.min(now.plus(Duration::from_secs(1))));
             GateState::Pending
         }
@@ -186,14 +201,17 @@ fn counts(record: &TaskRecord) -> bool {
     record.standing == Standing::Confirmed || (record.standing == Standing::Claimed && without(Mutant::EventsDecide))
 }
 
-/// While blue lacks tasks, a breach waits this long for news of what became of them: the failures of one cause do not all
-/// come in the same second.
-pub(super) const CONTROL_LAG: Duration = Duration::from_secs(10);
+/// Blue's failures of the same cause do not all come in the same second as green's: a breach waits this long for news of them
+/// when they are to be expected.
+pub(super) const CONTROL_LAG: Duration = Duration::from_secs(20);
 
-/// Blue is about to be heard of.
-pub(super) fn waits_for_blue(rule: &Rule, blue: &TaskSet) -> bool {
-    rule.compare.against_blue && blue.running < blue.computed_desired
+/// Blue is about to be heard of: it lacks tasks, or green's had come up and fail now, as if something had befallen them.
+pub(super) fn waits_for_blue(rule: &Rule, blue: &TaskSet, was_steady: bool) -> bool {
+    rule.compare.against_blue && (was_steady || blue.running < blue.computed_desired)
 }
+
+/// Standard deviations above what a service always loses that no window of a deployment reaches by chance.
+const UNUSUAL: f64 = 4.5;
 
 /// Standard deviations beyond which a difference is not chance, for one false rollback in a hundred shared outages.
 const DEVIATIONS: f64 = 2.33;

@@ -83,6 +83,9 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         });
         soft.verdict = Some(judgement.verdict);
         soft.findings.clone_from(&judgement.findings);
+        if let Some(deployment) = kept.deployment.as_mut() {
+            deployment.shared = judgement.shared_traffic();
+        }
         if let Some(at) = judgement.look_again_at {
             soft.want(at);
         }
@@ -267,6 +270,7 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
         was_steady: deployment.was_steady,
         unsteady_since: deployment.unsteady_since,
         sampled: deployment.sampled.as_ref(),
+        shared: &deployment.shared,
         bound: &deployment.bound_alarms,
         sweep,
     };

@@ -13,8 +13,8 @@ use super::quarantine::Quarantined;
 use super::sampled::Sampled;
 use super::{Finding, roles::Roles};
 use crate::model::{
-    AlarmName, Contract, EffectId, Evidence, HoldOrder, Incident, IncidentId, IncidentOutcome, Observation, Phase,
-    Scope, ServiceKey, Split, TargetGroupArn, TaskArn, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, Timestamp,
+    AlarmName, Contract, EffectId, Evidence, Gate, HoldOrder, Incident, IncidentId, IncidentOutcome, Observation,
+    Phase, Scope, ServiceKey, Split, TargetGroupArn, TaskArn, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, Timestamp,
     Verdict, Window,
 };
 use crate::rules::Rule;
@@ -186,6 +186,9 @@ pub(super) struct Deployment {
     /// How its traffic fares, by the last read of it.
     #[serde(default)]
     pub(super) sampled: Option<Sampled>,
+    /// Gates on its traffic that are over for a cause that blue shares.
+    #[serde(default)]
+    pub(super) shared: Vec<Gate>,
     /// Alarms whose dimensions name green's target group.
     pub(super) bound_alarms: BTreeSet<AlarmName>,
     /// Those that name blue's: the control group's.
@@ -342,6 +345,7 @@ impl Deployment {
             unhealthy: None,
             failures: Failures::default(),
             sampled: None,
+            shared: Vec::new(),
             blue_alarms: BTreeSet::new(),
             bound_alarms: BTreeSet::new(),
             alarms_searched: false,

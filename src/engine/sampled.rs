@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_hours(1);
 /// Single minutes that evidence carries.
 const FACTS: usize = 8;
 
-/// Minutes without which a latency is chance.
+/// Minutes without which what they tell is chance.
 const LEAST_MINUTES: usize = 2;
 
 /// What the last read of the metrics found.
@@ -52,7 +52,7 @@ pub(super) fn judge(
     rule: &Rule,
     roles: Roles<'_>,
     seen: &Observation,
-    sampled: Option<&Sampled>,
+    (sampled, shared): (Option<&Sampled>, &[Gate]),
 ) -> Vec<Finding> {
     let ratio = rule.errors.http_5xx_ratio.map(|limit| (Gate::Http5xxRatio, limit));
     let latency = rule.errors.latency_p99.map(|limit| (Gate::LatencyP99, limit.as_secs_f64()));
@@ -76,7 +76,10 @@ pub(super) fn judge(
             format!("CloudWatch has counted no requests to green in a whole minute of the last {}", humane(span(rule)));
         return blocked(GateState::Blind, &why);
     }
-    gates().map(|(gate, limit)| finding(now, rule, roles, &samples, gate, limit)).collect()
+    let shared_before = |gate: &Gate| shared.contains(gate);
+    gates()
+        .map(|(gate, limit)| finding(now, rule, roles, &samples, shared_before(&gate), Measure { gate, limit }))
+        .collect()
 }
 
 /// Shares of the requests that failed, of blue's and of green's, for whoever looks on.
@@ -100,6 +103,9 @@ const FAILING: f64 = 0.01;
 
 /// And green is not much worse while its share is at most so many times blue's.
 const MUCH_WORSE: f64 = 2.0;
+
+/// Nor much slower while it takes at most so many times as long.
+const MUCH_SLOWER: f64 = 1.5;
 
 /// The two, side by side. `None` when that was not read, or with too few requests to either.
 pub(super) fn beside(
@@ -181,6 +187,12 @@ impl<'a> Minutes<'a> {
         let blue = counted(blue).into_iter().filter(same).collect();
         Self { green, blue }
     }
+
+    /// Those in which both had requests.
+    fn pairs(&self) -> Vec<(&'a Sample, &'a Sample)> {
+        let of_blue = |minute: &&'a Sample| self.blue.iter().find(|sample| sample.at == minute.at).copied();
+        self.green.iter().filter_map(|minute| Some((*minute, of_blue(minute)?))).collect()
+    }
 }
 
 /// What minutes add up to.
@@ -206,8 +218,13 @@ impl Sum {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 requests in an hour")]
+    fn requests(self) -> f64 {
+        self.requests as f64
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 requests in an hour")]
     fn share(self) -> Option<f64> {
-        (self.requests > 0).then(|| self.failed() as f64 / self.requests as f64)
+        (self.requests > 0).then(|| self.failed() as f64 / self.requests())
     }
 }
 
@@ -219,63 +236,133 @@ fn latency(minutes: &[&Sample]) -> Option<Duration> {
     told.get(middle).copied().filter(|_| told.len() >= LEAST_MINUTES)
 }
 
-fn finding(now: Timestamp, rule: &Rule, roles: Roles<'_>, minutes: &Minutes<'_>, gate: Gate, limit: f64) -> Finding {
+/// What two minutes of the same kind come to, green's and blue's.
+struct Measure {
+    gate: Gate,
+    limit: f64,
+}
+
+impl Measure {
+    fn is_latency(&self) -> bool {
+        self.gate == Gate::LatencyP99
+    }
+
+    /// `None` when there are too few minutes to tell.
+    fn of(&self, minutes: &[&Sample]) -> Option<f64> {
+        if self.is_latency() {
+            latency(minutes).map(|took| took.as_secs_f64())
+        } else {
+            Sum::of(minutes).share().filter(|_| minutes.len() >= LEAST_MINUTES)
+        }
+    }
+
+    /// What green would have if each of its minutes were as blue's.
+    fn as_blue(&self, minutes: &Minutes<'_>) -> Option<f64> {
+        if self.is_latency() {
+            return self.of(&minutes.blue);
+        }
+        let pairs = minutes.pairs();
+        let (requests, failed) = pairs.iter().fold((0.0, 0.0), |(requests, failed), (green, blue)| {
+            let of_green = Sum::of(&[green]).requests();
+            (requests + of_green, failed + of_green * Sum::of(&[blue]).share().unwrap_or_default())
+        });
+        (requests > 0.0).then(|| failed / requests)
+    }
+
+    /// It lasts: no single minute makes it, and it is not over either.
+    fn lasts(&self, minutes: &[&Sample]) -> bool {
+        if self.is_latency() {
+            // A median of minutes already.
+            return true;
+        }
+        let over = |minutes: &[&Sample]| Sum::of(minutes).share().is_some_and(|share| share > self.limit);
+        let failed = |minute: &Sample| Sum::of(&[minute]).failed();
+        let worst = minutes.iter().max_by_key(|minute| failed(minute)).map(|minute| minute.at);
+        let rest: Vec<_> = minutes.iter().filter(|minute| Some(minute.at) != worst).copied().collect();
+        over(&rest) && over(minutes.get(minutes.len().saturating_sub(LEAST_MINUTES)..).unwrap_or_default())
+    }
+
+    /// Blue fares badly, and green not much worse.
+    fn is_shared(&self, value: f64, control: f64) -> bool {
+        let nearly = if self.is_latency() {
+            value <= control * MUCH_SLOWER
+        } else {
+            control > FAILING && value <= control * MUCH_WORSE
+        };
+        nearly || (control > self.limit && value - control <= self.limit)
+    }
+
+    fn words(&self, value: f64) -> String {
+        if self.is_latency() { humane(Duration::try_from_secs_f64(value).unwrap_or_default()) } else { percent(value) }
+    }
+}
+
+fn finding(
+    now: Timestamp,
+    rule: &Rule,
+    roles: Roles<'_>,
+    minutes: &Minutes<'_>,
+    shared_before: bool,
+    measure: Measure,
+) -> Finding {
     let Minutes { green, blue } = minutes;
-    let is_latency = gate == Gate::LatencyP99;
-    let measure = |minutes: &[&Sample]| {
-        if is_latency { latency(minutes).map(|took| took.as_secs_f64()) } else { Sum::of(minutes).share() }
-    };
-    let words = |value: f64| {
-        if is_latency { humane(Duration::try_from_secs_f64(value).unwrap_or_default()) } else { percent(value) }
-    };
+    let is_latency = measure.is_latency();
     let (of_green, of_blue) = (Sum::of(green), Sum::of(blue));
     let from = green.first().map_or(now, |minute| minute.at);
     let to = green.last().map_or(now, |minute| minute.at.plus(Sample::LENGTH));
     let least = u64::from(rule.errors.min_requests);
-    let value = measure(green);
+    let value = measure.of(green);
     let (Some(value), true) = (value, of_green.requests >= least) else {
         let why = if of_green.requests < least {
             format!("{} of {least} requests that it takes, in {}", of_green.requests, humane(to.since(from)))
         } else {
-            format!("{} of {LEAST_MINUTES} minutes with a latency that it takes", green.len().min(1))
+            format!("{} of {LEAST_MINUTES} minutes that it takes", green.len().min(1))
         };
-        return Finding { gate, state: GateState::Pending, evidence: None, why };
+        return Finding { gate: measure.gate, state: GateState::Pending, evidence: None, why };
     };
     // Of a blue with as few requests as that, a share is chance.
-    let control = measure(blue).filter(|_| of_blue.requests >= least);
-    // What blue suffers too is not green's fault; what green suffers beyond that is.
-    let shared = control.is_some_and(|control| control > limit && value - control <= limit);
-    let state = match (value > limit, shared) {
+    let control = measure.as_blue(minutes).filter(|_| of_blue.requests >= least);
+    let compared: Vec<_> = minutes.pairs().into_iter().map(|(green, _)| green).collect();
+    let beside_blue = measure.of(&compared).unwrap_or(value);
+    // What blue suffers too is not green's fault; what green suffers beyond that is. And what began so stays so, also when
+    // blue has no traffic any more to tell.
+    let shared = control.map_or(shared_before, |control| measure.is_shared(beside_blue, control));
+    let state = match (value > measure.limit, shared) {
         (false, _) => GateState::Clear,
         (true, true) => GateState::Shared,
+        (true, false) if !measure.lasts(green) => GateState::Pending,
         (true, false) => GateState::Breached,
     };
     let beside = match control {
-        Some(control) => format!("{} of blue's {} requests in the same minutes", words(control), of_blue.requests),
+        Some(control) => {
+            format!("{} of blue's {} requests in the same minutes", measure.words(control), of_blue.requests)
+        }
+        None if state == GateState::Shared => "it began while blue failed as well".to_owned(),
         None => format!("blue had {} requests in the same minutes, too few to compare with", of_blue.requests),
     };
     let what = if is_latency { "is the p99" } else { "failed" };
+    let brief = if state == GateState::Pending { "; one minute made it, or it is over" } else { "" };
     let why = format!(
-        "{} {what} of green's {} requests in {}, {} are allowed; {beside}",
-        words(value),
+        "{} {what} of green's {} requests in {}, {} are allowed; {beside}{brief}",
+        measure.words(value),
         of_green.requests,
         humane(to.since(from)),
-        words(limit)
+        measure.words(measure.limit)
     );
     let newest = green.get(green.len().saturating_sub(FACTS)..).unwrap_or_default();
     let evidence = Evidence {
-        gate: gate.clone(),
+        gate: measure.gate.clone(),
         role: Role::Green,
         task_set: roles.green.id.clone(),
         value,
         comparator: Comparator::MoreThan,
-        threshold: limit,
+        threshold: measure.limit,
         unit: if is_latency { Unit::Seconds } else { Unit::Share },
         from,
         to,
         facts: std::iter::once(beside).chain(newest.iter().map(|minute| fact(minute))).collect(),
     };
-    Finding { gate, state, evidence: Some(evidence), why }
+    Finding { gate: measure.gate, state, evidence: Some(evidence), why }
 }
 
 /// One minute of green, as people read it.
