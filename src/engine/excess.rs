@@ -5,11 +5,10 @@
 //! deployments, however often it is looked at meanwhile (Ville's inequality; Ramdas, Grünwald, Vovk, Shafer: "Game-theoretic
 //! statistics and safe anytime-valid inference", 2023). That is what allows to judge at every event.
 //!
-//! - *Chance*: failures of a sound version come singly, at the pace that the service has shown before, and now and then a
-//!   start fails. The gamma-Poisson mixture bets that green's come faster (the method of mixtures: Robbins 1970).
-//! - *Weather*: of failures from one cause green gets a share that its number of tasks tells, whenever the cause strikes
-//!   and however hard. The bet is on more (the safe logrank test: ter Schure, Pérez-Ortiz, Ly, Grünwald 2020). Asked only when blue
-//!   has failures, too; it then has to agree.
+//! - *Chance*: tasks of a sound version fail one by one, as often as this service's did before. How often that is, is a gamma
+//!   distribution that the service's past has taught; the bets are that green's fail several times as often (the method of
+//!   mixtures: Robbins 1970).
+//! - *Weather* ([`Control::against_weather`]): what blue lost at the same time. Asked when it lost anything; it then has to agree.
 //!
 //! docs/detection.md explains it for people, with an example; `cargo bench --bench detection` measures it.
 
@@ -18,7 +17,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::gates::{self, Control, SKEW};
+use super::control::{self, Control, float};
+use super::gates::{self, SKEW};
 use super::roles::Roles;
 use super::{Finding, GateState};
 use crate::model::{Comparator, Evidence, Gate, Role, Stability, TaskArn, Timestamp, Unit, Window, humane, once_in};
@@ -37,18 +37,16 @@ const PAST: Duration = Duration::from_hours(24);
 /// quarter of an hour a disaster.
 const PAST_MINUTES: f64 = 2880.0;
 
-/// What is assumed of a service without a past, in failures and task-minutes: one failure in 16 hours of a task.
-const PRIOR: (f64, f64) = (0.25, 240.0);
+/// Two kinds of service: quiet ones, and such whose tasks fail now and then. How many of all are of the kind, and how many
+/// failures in how many task-minutes are known of it before one is looked at.
+const KINDS: [(f64, f64, f64); 2] = [(0.9, 0.5, 1440.0), (0.1, 1.0, 60.0)];
 
-/// Of a sound version's starts, so many fail for no reason that would return.
-const FAILED_STARTS: f64 = 0.005;
+/// A start may fail for no reason that would return: it counts as so many task-minutes.
+const START: f64 = 5.0;
 
-/// The bet against chance: the gamma distribution (shape, rate) of how many times more than expected a bad green fails. Wide, since it
-/// is a few times for a leak and hundreds of times for a crash at the start. Measured, see docs/detection.md.
-const TIMES_MORE: (f64, f64) = (0.5, 0.02);
-
-/// The bets against blue: a task of green fails so many times as often as one of blue.
-const TIMES_BLUES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+/// The bets against chance: green's tasks fail so many times as often as this service's do. A leak is a few times worse, a crash at
+/// the start hundreds of times.
+const TIMES_USUAL: [f64; 5] = [3.0, 10.0, 30.0, 100.0, 300.0];
 
 /// No more than this is said of any e-value.
 const CERTAIN: f64 = 1e9;
@@ -116,18 +114,34 @@ impl Past {
 
     /// Failures that as many tasks as green's have had in a span like this one.
     pub(super) fn usual(&self, now: Timestamp, roles: Roles<'_>, span: Duration) -> f64 {
-        let minutes = self.minutes(now, Control::tasks(roles.blue));
-        let mine = task_minutes(Control::tasks(roles.green), span);
+        let minutes = self.minutes(now, control::tasks(roles.blue));
+        let mine = task_minutes(control::tasks(roles.green), span);
         if minutes > 0.0 { float(self.failures.0.len()) * mine / minutes } else { 0.0 }
     }
 
-    /// Failures per task-minute that a sound version would have.
-    fn rate(&self, now: Timestamp, tasks: u32) -> f64 {
+    /// What is known of each kind of service, and how likely it is that this one is of it: the gamma distribution of failures
+    /// per task-minute, brought up to date with what happened.
+    fn kinds(&self, now: Timestamp, tasks: u32) -> [(f64, f64, f64); 2] {
         let minutes = self.minutes(now, tasks);
         let share = if minutes > PAST_MINUTES { PAST_MINUTES / minutes } else { 1.0 };
-        let (failures, exposure) = PRIOR;
-        (failures + float(self.failures.0.len()) * share) / (exposure + minutes * share)
+        let (failed, minutes) = (float(self.failures.0.len()) * share, minutes * share);
+        KINDS.map(|(part, failures, exposure)| {
+            let likelihood = part * likelihood(failed, minutes, failures, exposure);
+            (likelihood, failures + failed, exposure + minutes)
+        })
     }
+}
+
+/// The probability, up to a factor that depends on the count alone, of so many failures in so many task-minutes of a service of
+/// which so many failures in so much time are known: the negative binomial distribution.
+fn likelihood(failed: f64, minutes: f64, failures: f64, exposure: f64) -> f64 {
+    let whole = failed.floor();
+    let rising: f64 = std::iter::successors(Some(0.0), |k| Some(k + 1.0))
+        .take_while(|k| *k < whole)
+        .map(|k| (failures + k).ln())
+        .sum();
+    let all = exposure + minutes;
+    (rising + failed * (minutes.max(f64::MIN_POSITIVE) / all).ln() + failures * (exposure / all).ln()).exp()
 }
 
 /// What the gate looks at.
@@ -141,6 +155,8 @@ pub(super) struct Known<'a> {
     pub(super) window: Option<&'a Window>,
     /// Green was once steady.
     pub(super) was_steady: bool,
+    /// How blue fares.
+    pub(super) control: &'a Control,
 }
 
 /// The gate.
@@ -152,13 +168,15 @@ pub(super) fn judge(
     known: Known<'_>,
     later: &mut impl FnMut(Timestamp),
 ) -> Finding {
-    let Known { failures, past, window, was_steady } = known;
+    let Known { failures, past, window, was_steady, control } = known;
     let Roles { green, blue } = roles;
     let times = failures.times();
     let failed = times.len();
     let trial = Trial::of(now, roles, failed, past);
     let threshold = 1.0 / accepted;
-    let (chance, weather) = (trial.against_chance(), trial.against_weather());
+    let chance = trial.against_chance(past, now);
+    let weather = control.against_weather(failed, trial.blue_lost.max(control.lost));
+    let suffers = control.suffers();
     let value = chance.min(weather.unwrap_or(CERTAIN));
     let from = times.first().copied().unwrap_or(green.created_at);
     let newest = times.last().copied().unwrap_or(from);
@@ -166,15 +184,16 @@ pub(super) fn judge(
     let fresh = age <= rule.watch.freshness;
     let over = failed >= LEAST && chance >= threshold;
     // The failure that was one too many.
-    let reached = (LEAST..=failed).find(|failed| Trial::of(now, roles, *failed, past).against_chance() >= threshold);
+    let reached =
+        (LEAST..=failed).find(|failed| Trial::of(now, roles, *failed, past).against_chance(past, now) >= threshold);
     let reached_at = reached.and_then(|failed| times.get(failed.checked_sub(1)?)).copied().unwrap_or(newest);
-    let settled_at = reached_at.plus(gates::CONTROL_LAG);
-    let waits = gates::waits_for_blue(rule, blue, was_steady);
+    let settled_at = reached_at.plus(control::LAG);
+    let waits = control::is_awaited(rule, blue, was_steady);
     let state = if !over && failed == 0 && (was_steady || green.stability == Stability::Steady) {
         GateState::Clear
     } else if !over || !fresh {
         GateState::Pending
-    } else if value < threshold {
+    } else if value < threshold || !suffers.is_empty() {
         GateState::Shared
     } else if waits && now < settled_at {
         later(settled_at.min(now.plus(Duration::from_secs(1))));
@@ -202,74 +221,64 @@ pub(super) fn judge(
         to: newest,
         facts: std::iter::once(numbers.clone()).chain(facts).collect(),
     };
-    Finding { gate: Gate::ExcessFailures, state, evidence: Some(evidence), why: format!("{numbers}{odds}{stale}") }
+    let suffers = suffers.iter().map(|said| format!("; {said}")).collect::<String>();
+    let why = format!("{numbers}{suffers}{odds}{stale}");
+    Finding { gate: Gate::ExcessFailures, state, evidence: Some(evidence), why }
 }
 
 /// A green on trial, in numbers.
 struct Trial {
     /// Green's tasks that failed,
     failed: usize,
-    /// out of so many that were started.
+    /// out of so many that were started,
     starts: usize,
-    /// Failures of a sound green.
-    expected: f64,
+    /// which, with their starts, come to so many task-minutes.
+    minutes: f64,
     /// Blue's tasks that failed since green's creation,
-    blue_failed: usize,
+    blue_lost: usize,
     /// out of so many.
     blue_tasks: u32,
     /// Since green's creation.
     age: Duration,
-    /// Green's part of all tasks.
-    part: f64,
 }
 
 impl Trial {
     fn of(now: Timestamp, roles: Roles<'_>, failed: usize, past: &Past) -> Self {
-        let (green, blue) = (Control::tasks(roles.green), Control::tasks(roles.blue));
+        let (green, blue) = (control::tasks(roles.green), control::tasks(roles.blue));
         let age = now.since(roles.green.created_at);
         // Every task that failed was replaced.
         let starts = failed.saturating_add(usize::try_from(green).unwrap_or(usize::MAX));
-        let expected = past.rate(now, blue) * task_minutes(green, age) + FAILED_STARTS * float(starts);
-        let all = f64::from(green) + f64::from(blue);
-        let part = if all > 0.0 { f64::from(green) / all } else { 1.0 };
-        let blue_failed = past.failures.from(roles.green.created_at);
-        Self { failed, starts, expected, blue_failed, blue_tasks: blue, age, part }
+        let minutes = task_minutes(green, age) + START * float(starts);
+        let blue_lost = past.failures.from(roles.green.created_at);
+        Self { failed, starts, minutes, blue_lost, blue_tasks: blue, age }
     }
 
-    /// How well the bet on a bad green does against chance.
-    fn against_chance(&self) -> f64 {
-        let (shape, rate) = TIMES_MORE;
-        let failed = float(self.failed);
-        let rising: f64 = (0..self.failed).map(|k| (shape + float(k)).ln()).sum();
-        let log = self.expected + shape * rate.ln() + rising - (shape + failed) * (rate + self.expected).ln();
-        log.exp().min(CERTAIN)
-    }
-
-    /// How well it does against a cause that strikes blue's tasks as well. `None` while none of them failed.
-    fn against_weather(&self) -> Option<f64> {
-        let (green, all) = (float(self.failed), float(self.failed.saturating_add(self.blue_failed)));
-        let bet = |times: &f64| (green * times.ln() - all * (self.part * times + 1.0 - self.part).ln()).exp();
-        let mean = TIMES_BLUES.iter().map(bet).sum::<f64>() / float(TIMES_BLUES.len());
-        (self.blue_failed > 0).then_some(mean.min(CERTAIN))
+    /// How well the bets on a bad green do against chance.
+    fn against_chance(&self, past: &Past, now: Timestamp) -> f64 {
+        let kinds = past.kinds(now, self.blue_tasks);
+        let times_as_often = |times: f64| {
+            let of_kind = |(part, failures, exposure)| {
+                part * likelihood(float(self.failed), self.minutes * times, failures, exposure)
+            };
+            kinds.iter().copied().map(of_kind).sum::<f64>()
+        };
+        let bets = TIMES_USUAL.iter().copied().map(times_as_often).sum::<f64>() / float(TIMES_USUAL.len());
+        let sound = times_as_often(1.0);
+        if sound > 0.0 { (bets / sound).min(CERTAIN) } else { CERTAIN }
     }
 }
 
 impl std::fmt::Display for Trial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { failed, starts, expected, blue_failed, blue_tasks, age, part: _ } = self;
+        let Self { failed, starts, minutes: _, blue_lost, blue_tasks, age } = self;
         let age = humane(*age);
         write!(
             f,
-            "{failed} of the {starts} tasks started for green failed in {age}, where chance explains {expected:.2}; blue, which has {blue_tasks}, lost {blue_failed} meanwhile"
+            "{failed} of the {starts} tasks started for green failed in {age}; blue, which has {blue_tasks}, lost {blue_lost} meanwhile"
         )
     }
 }
 
 fn task_minutes(tasks: u32, span: Duration) -> f64 {
     f64::from(tasks) * span.as_secs_f64() / 60.0
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of tasks")]
-fn float(count: usize) -> f64 {
-    count as f64
 }

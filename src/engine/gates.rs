@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::control::{self, Control, speaks_of, unhealthy_share};
 use super::excess::{self, Failures, Past};
 use super::mutants::{Mutant, without};
 use super::partition::Unhealthy;
@@ -98,23 +99,24 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
     let mut look_again: Option<Timestamp> = None;
     let mut later = |at: Timestamp| look_again = Some(look_again.map_or(at, |other| other.min(at)));
 
-    findings
-        .extend(rule.stability.task_failures.map(|limit| task_failures(now, rule, limit, roles, known, &mut later)));
+    let control = Control::of(now, rule, roles, seen, known);
+    findings.extend(
+        rule.stability.task_failures.map(|limit| task_failures(now, rule, limit, roles, known, &control, &mut later)),
+    );
     findings.extend(rule.compare.false_rollback.map(|accepted| {
         let Known { failures, past, window, was_steady, .. } = known;
-        let known = excess::Known { failures, past, window, was_steady };
+        let known = excess::Known { failures, past, window, was_steady, control: &control };
         excess::judge(now, rule, accepted, roles, known, &mut later)
     }));
     findings.extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, known, &mut later)));
     findings
         .extend(rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known)));
-    findings.extend(sampled::judge(now, rule, roles, seen, (known.sampled, known.shared)));
+    findings.extend(sampled::judge(now, rule, roles, seen, (known.sampled, known.shared), &control));
     let names: BTreeSet<&AlarmName> = rule.errors.alarms.iter().chain(known.bound).collect();
     let mut wants_traffic = false;
     findings.extend(names.into_iter().map(|name| {
-        let trouble = || Trouble::of(now, rule, roles, seen, known);
         let wanted = |since| rule.compare.against_blue && sampled::is_wanted(now, roles, since, known.sampled);
-        let red = alarm(now, rule, name, roles, seen, (&trouble, &wanted), &mut later);
+        let red = alarm(now, rule, name, roles, seen, (&control, &wanted), &mut later);
         wants_traffic |= red.wants_traffic;
         red.finding
     }));
@@ -146,6 +148,7 @@ fn task_failures(
     limit: u32,
     roles: Roles<'_>,
     known: Known<'_>,
+    control: &Control,
     later: &mut impl FnMut(Timestamp),
 ) -> Finding {
     let span = rule.stability.window.min(rule.watch.freshness);
@@ -157,14 +160,16 @@ fn task_failures(
     let times = |record: &TaskRecord| if without(Mutant::NoDedup) { record.version } else { 1 };
     let count = failed.iter().map(|(_, record)| times(record)).sum::<u64>();
     let count = u32::try_from(count).unwrap_or(u32::MAX);
-    let control = Control::of(roles, known.blue_window, from, now);
     let usual = known.past.usual(now, roles, now.since(from.max(roles.green.created_at)));
     let unusual = f64::from(count) - usual >= UNUSUAL * usual.sqrt();
     // What is green's alone must reach the limit, and be more than chance makes of one cause that hits both.
-    let own = f64::from(count) - control.expected;
-    let alone = own >= f64::from(limit).max(control.chance());
+    let own = f64::from(count) - control.expected();
+    let weather = control.against_weather(usize::try_from(count).unwrap_or(usize::MAX), control.lost);
+    let apart = weather.is_none_or(|weather| weather >= 1.0 / rule.compare.accepted());
+    let suffers = control.suffers();
+    let alone = own >= f64::from(limit) && apart && suffers.is_empty();
     let reached_at = usize::try_from(limit).ok().and_then(|limit| failed.get(limit.checked_sub(1)?));
-    let settled_at = reached_at.map_or(now, |(_, record)| record.stop.at.plus(CONTROL_LAG));
+    let settled_at = reached_at.map_or(now, |(_, record)| record.stop.at.plus(control::LAG));
     let evidence = Evidence {
         gate: Gate::TaskFailures,
         role: Role::Green,
@@ -180,12 +185,13 @@ fn task_failures(
     let unsure = if claimed > 0 { format!(", {claimed} more to be confirmed by ECS") } else { String::new() };
     let as_usual =
         if count >= limit && !unusual { format!("; this service loses {usual:.1} anyway") } else { String::new() };
-    let clause = control.clause();
+    let clause =
+        std::iter::once(control.clause()).chain(suffers.iter().map(|said| format!("; {said}"))).collect::<String>();
     let why = format!("{count} of {limit} failed tasks within {}{unsure}{clause}{as_usual}", humane(span));
     let state = match (count >= limit, count.saturating_add(u32::try_from(claimed).unwrap_or(0))) {
         (true, _) if !alone => GateState::Shared,
         (true, _) if !unusual => GateState::Pending,
-        (true, _) if waits_for_blue(rule, roles.blue, known.was_steady) && now < settled_at => {
+        (true, _) if control::is_awaited(rule, roles.blue, known.was_steady) && now < settled_at => {
             later(settled_at.min(now.plus(Duration::from_secs(1))));
             GateState::Pending
         }
@@ -201,70 +207,8 @@ fn counts(record: &TaskRecord) -> bool {
     record.standing == Standing::Confirmed || (record.standing == Standing::Claimed && without(Mutant::EventsDecide))
 }
 
-/// Blue's failures of the same cause do not all come in the same second as green's: a breach waits this long for news of them
-/// when they are to be expected.
-pub(super) const CONTROL_LAG: Duration = Duration::from_secs(20);
-
-/// Blue is about to be heard of: it lacks tasks, or green's had come up and fail now, as if something had befallen them.
-pub(super) fn waits_for_blue(rule: &Rule, blue: &TaskSet, was_steady: bool) -> bool {
-    rule.compare.against_blue && (was_steady || blue.running < blue.computed_desired)
-}
-
 /// Standard deviations above what a service always loses that no window of a deployment reaches by chance.
 const UNUSUAL: f64 = 4.5;
-
-/// Standard deviations beyond which a difference is not chance, for one false rollback in a hundred shared outages.
-const DEVIATIONS: f64 = 2.33;
-
-/// Blue as the control group: what befalls its tasks in the same span would have befallen as many of green's.
-pub(super) struct Control {
-    /// Blue's failed tasks,
-    failed: usize,
-    /// of so many.
-    tasks: u32,
-    /// Failures that green would have had from the same cause.
-    expected: f64,
-}
-
-impl Control {
-    fn of(roles: Roles<'_>, window: Option<&Window>, from: Timestamp, now: Timestamp) -> Self {
-        let all = window.map(|window| window.failures(from, now.plus(SKEW))).unwrap_or_default();
-        let failed = all.iter().filter(|(_, record)| record.standing == Standing::Confirmed).count();
-        let (blue, green) = (Self::tasks(roles.blue), Self::tasks(roles.green));
-        let expected = match blue {
-            0 => 0.0,
-            blue => f64::from(u32::try_from(failed).unwrap_or(u32::MAX)) * f64::from(green) / f64::from(blue),
-        };
-        Self { failed, tasks: blue, expected }
-    }
-
-    /// How many tasks may fail.
-    pub(super) fn tasks(set: &TaskSet) -> u32 {
-        set.computed_desired.max(set.running)
-    }
-
-    /// How far two counts of failures from one cause lie apart by chance: the difference of two Poisson counts with the
-    /// same mean has twice its variance.
-    fn chance(&self) -> f64 {
-        DEVIATIONS * (2.0 * self.expected).sqrt()
-    }
-
-    fn clause(&self) -> String {
-        let Self { failed, tasks, expected } = self;
-        match failed {
-            0 => String::new(),
-            _ => format!(
-                "; blue lost {failed} in the same time and has {tasks}, so {expected:.1} of green's say nothing, give or take {:.1}",
-                self.chance()
-            ),
-        }
-    }
-
-    fn fact(&self) -> Option<String> {
-        let Self { failed, tasks, expected: _ } = self;
-        (*failed > 0).then(|| format!("in the same time {failed} tasks of blue failed, which has {tasks}"))
-    }
-}
 
 /// One failed task, as people read it.
 pub(super) fn fact(task: &TaskArn, record: &TaskRecord) -> String {
@@ -375,13 +319,6 @@ fn unhealthy_targets(
     Some(Finding { gate, state, evidence: Some(evidence), why: format!("{why}{shared}") })
 }
 
-/// The share of a group's targets that fail their checks; those that leave don't count. `None` without any.
-pub(super) fn unhealthy_share(group: &TargetGroupArn, seen: &Observation) -> Option<f64> {
-    let TargetCounts { healthy, unhealthy, initial, other: _, reasons: _ } = seen.targets.get(group)?;
-    let all = healthy.saturating_add(*unhealthy).saturating_add(*initial);
-    (all > 0).then(|| f64::from(*unhealthy) / f64::from(all))
-}
-
 /// What an alarm says, and what is to be read before it can be believed.
 struct Alarmed {
     finding: Finding,
@@ -394,7 +331,7 @@ fn alarm(
     name: &AlarmName,
     roles: Roles<'_>,
     seen: &Observation,
-    (trouble, traffic_is_wanted): (&impl Fn() -> Trouble, &impl Fn(Timestamp) -> bool),
+    (control, traffic_is_wanted): (&Control, &impl Fn(Timestamp) -> bool),
     later: &mut impl FnMut(Timestamp),
 ) -> Alarmed {
     let gate = Gate::Alarm(name.clone());
@@ -431,7 +368,8 @@ fn alarm(
                 later(alarm.since.plus(allowed));
             }
             let wants_traffic = breached && traffic_is_wanted(alarm.since);
-            let Trouble { of_blue, beside } = trouble();
+            let of_blue = control.trouble();
+            let beside = control.beside.as_ref().map(|beside| beside.words.clone());
             let state = match (breached && !wants_traffic, of_blue.is_empty()) {
                 (false, _) => GateState::Pending,
                 (true, true) => GateState::Breached,
@@ -456,48 +394,4 @@ fn alarm(
             Alarmed { finding, wants_traffic }
         }
     }
-}
-
-/// Blue's failed tasks that are no accident: two, and a quarter of all.
-const TROUBLED: (usize, f64) = (2, 0.25);
-
-/// What else is known beside an alarm, which says only that something is wrong.
-struct Trouble {
-    /// What blue suffers as well, in plain words.
-    of_blue: Vec<String>,
-    /// How the traffic of the two fares, when that was looked at.
-    beside: Option<String>,
-}
-
-impl Trouble {
-    fn of(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observation, known: Known<'_>) -> Self {
-        let blue = roles.blue;
-        let red = seen.alarms.iter().flatten().find(|alarm| is_red_for_blue(alarm, roles));
-        let red = red.map(|twin| format!("alarm {} of blue is red too", twin.name));
-        let share = blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
-        let allowed = rule.stability.unhealthy_targets.unwrap_or(0.5);
-        let unhealthy = (share > allowed).then(|| format!("{} of blue's targets are unhealthy", percent(share)));
-        let span = rule.stability.window.min(rule.watch.freshness);
-        let Control { failed, tasks, .. } = Control::of(roles, known.blue_window, now.minus(span), now);
-        let (least, part) = TROUBLED;
-        let many = failed >= least && f64::from(u32::try_from(failed).unwrap_or(u32::MAX)) >= f64::from(tasks) * part;
-        let lost = many.then(|| format!("blue, which has {tasks} tasks, lost {failed} within {}", humane(span)));
-        let beside = sampled::beside(now, rule, roles, seen, known.sampled);
-        let failing = beside.as_ref().filter(|beside| beside.shared).map(|beside| beside.words.clone());
-        Self {
-            of_blue: [red, unhealthy, lost, failing].into_iter().flatten().collect(),
-            beside: beside.map(|beside| beside.words),
-        }
-    }
-}
-
-/// Target groups swap roles with every deployment, so an alarm's role is read from its dimensions, not from its name. One
-/// that names no group of the two watches the service as a whole.
-pub(super) fn speaks_of(alarm: &AlarmReading, set: &TaskSet) -> bool {
-    set.target_group.as_ref().is_some_and(|group| alarm.target_groups.contains(group.dimension()))
-}
-
-fn is_red_for_blue(alarm: &AlarmReading, roles: Roles<'_>) -> bool {
-    let blues = speaks_of(alarm, roles.blue) && !speaks_of(alarm, roles.green);
-    blues && alarm.value == AlarmValue::Alarm && alarm.doubt.is_none()
 }

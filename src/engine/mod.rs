@@ -6,6 +6,7 @@
 
 mod after;
 mod brakes;
+mod control;
 mod doctor;
 mod excess;
 mod gates;

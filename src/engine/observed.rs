@@ -10,7 +10,7 @@ use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy};
 use super::roles::{Roles, roles};
 use super::sampled::Sampled;
 use super::signals::BOUND_ALARMS;
-use super::{Finding, Note, after, doctor, hold, orders, plan, quarantine, rollback, witness};
+use super::{Finding, Note, after, control, doctor, hold, orders, plan, quarantine, rollback, witness};
 use crate::model::{
     CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability, StopClass,
     TargetGroupArn, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
@@ -186,7 +186,7 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
         deployment.alarms_searched = false;
     }
     if seen.ask.find_stopped {
-        let share = deployment.green_group.as_ref().and_then(|group| gates::unhealthy_share(group, seen));
+        let share = deployment.green_group.as_ref().and_then(|group| control::unhealthy_share(group, seen));
         let over = share.zip(limit).is_some_and(|(share, limit)| share > limit);
         let before = deployment.unhealthy.unwrap_or(Unhealthy { sweeps: 0, since: out.now });
         let sweeps = before.sweeps.saturating_add(1).min(2);
@@ -205,7 +205,7 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
         && let Some(alarms) = &seen.alarms
     {
         let of = |set: &TaskSet| {
-            let names = alarms.iter().filter(|alarm| gates::speaks_of(alarm, set)).map(|alarm| alarm.name.clone());
+            let names = alarms.iter().filter(|alarm| control::speaks_of(alarm, set)).map(|alarm| alarm.name.clone());
             names.take(BOUND_ALARMS).collect::<Vec<_>>()
         };
         deployment.bound_alarms.extend(of(roles.green));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::control::Control;
 use super::partition::Deployment;
 use super::roles::Roles;
 use super::{Finding, GateState};
@@ -53,6 +54,7 @@ pub(super) fn judge(
     roles: Roles<'_>,
     seen: &Observation,
     (sampled, shared): (Option<&Sampled>, &[Gate]),
+    control: &Control,
 ) -> Vec<Finding> {
     let ratio = rule.errors.http_5xx_ratio.map(|limit| (Gate::Http5xxRatio, limit));
     let latency = rule.errors.latency_p99.map(|limit| (Gate::LatencyP99, limit.as_secs_f64()));
@@ -78,7 +80,10 @@ pub(super) fn judge(
     }
     let shared_before = |gate: &Gate| shared.contains(gate);
     gates()
-        .map(|(gate, limit)| finding(now, rule, roles, &samples, shared_before(&gate), Measure { gate, limit }))
+        .map(|(gate, limit)| {
+            let shared_before = shared_before(&gate);
+            finding(now, rule, roles, &samples, (shared_before, control), Measure { gate, limit })
+        })
         .collect()
 }
 
@@ -91,6 +96,7 @@ pub(super) fn failed_shares(now: Timestamp, rule: &Rule, deployment: &Deployment
 }
 
 /// How requests to the two fare in the same minutes, for a gate that has no numbers of its own.
+#[derive(Debug)]
 pub(super) struct Beside {
     /// In plain words.
     pub(super) words: String,
@@ -302,7 +308,7 @@ fn finding(
     rule: &Rule,
     roles: Roles<'_>,
     minutes: &Minutes<'_>,
-    shared_before: bool,
+    (shared_before, blue_as_a_whole): (bool, &Control),
     measure: Measure,
 ) -> Finding {
     let Minutes { green, blue } = minutes;
@@ -323,10 +329,12 @@ fn finding(
     // Of a blue with as few requests as that, a share is chance.
     let control = measure.as_blue(minutes).filter(|_| of_blue.requests >= least);
     let compared: Vec<_> = minutes.pairs().into_iter().map(|(green, _)| green).collect();
-    let beside_blue = measure.of(&compared).unwrap_or(value);
+    let beside_blue = if is_latency { Some(value) } else { Sum::of(&compared).share() }.unwrap_or(value);
     // What blue suffers too is not green's fault; what green suffers beyond that is. And what began so stays so, also when
     // blue has no traffic any more to tell.
-    let shared = control.map_or(shared_before, |control| measure.is_shared(beside_blue, control));
+    let trouble = blue_as_a_whole.trouble();
+    let shared =
+        control.map_or(shared_before, |control| measure.is_shared(beside_blue, control)) || !trouble.is_empty();
     let state = match (value > measure.limit, shared) {
         (false, _) => GateState::Clear,
         (true, true) => GateState::Shared,
@@ -341,9 +349,10 @@ fn finding(
         None => format!("blue had {} requests in the same minutes, too few to compare with", of_blue.requests),
     };
     let what = if is_latency { "is the p99" } else { "failed" };
+    let trouble = trouble.iter().map(|said| format!("; {said}")).collect::<String>();
     let brief = if state == GateState::Pending { "; one minute made it, or it is over" } else { "" };
     let why = format!(
-        "{} {what} of green's {} requests in {}, {} are allowed; {beside}{brief}",
+        "{} {what} of green's {} requests in {}, {} are allowed; {beside}{trouble}{brief}",
         measure.words(value),
         of_green.requests,
         humane(to.since(from)),

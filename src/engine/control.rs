@@ -1,0 +1,148 @@
+//! Blue as the control group: what befalls it at the same time is not green's fault.
+
+use std::time::Duration;
+
+use super::gates::{Known, SKEW};
+use super::roles::Roles;
+use super::sampled::{self, Beside};
+use crate::model::{
+    AlarmReading, AlarmValue, Observation, Standing, StopClass, TargetGroupArn, TaskSet, Timestamp, Window, percent,
+};
+use crate::rules::Rule;
+
+/// Blue's losses of the same cause do not all come in the same second as green's: a breach waits this long for news of them when
+/// they are to be expected.
+pub(super) const LAG: Duration = Duration::from_secs(20);
+
+/// Blue is about to be heard of: it lacks tasks, or green's had come up and fail now, as if something had befallen them.
+pub(super) fn is_awaited(rule: &Rule, blue: &TaskSet, green_was_steady: bool) -> bool {
+    rule.compare.against_blue && (green_was_steady || blue.running < blue.computed_desired)
+}
+
+/// How many times as often as one of blue's a task of a bad green fails.
+const TIMES_BLUES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+/// Blue's lost tasks that are no accident: two, and a quarter of all.
+const TROUBLED: (usize, f64) = (2, 0.25);
+
+/// The cause may have struck blue first: its losses are looked for in so many windows.
+const WINDOWS: u32 = 2;
+
+/// How blue fares.
+#[derive(Debug)]
+pub(super) struct Control {
+    /// Blue's tasks that were lost of late, to their version or to the platform,
+    pub(super) lost: usize,
+    /// of so many.
+    pub(super) tasks: u32,
+    /// Green's part of all tasks, 0 to 1.
+    part: f64,
+    /// An alarm of its own is red.
+    red: Option<String>,
+    /// Its targets fail their checks.
+    unhealthy: Option<String>,
+    /// How its requests fare beside green's, when that was looked at.
+    pub(super) beside: Option<Beside>,
+}
+
+impl Control {
+    pub(super) fn of(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observation, known: Known<'_>) -> Self {
+        let Roles { green, blue } = roles;
+        let span = rule.stability.window.saturating_mul(WINDOWS);
+        let (of_green, of_blue) = (f64::from(tasks(green)), f64::from(tasks(blue)));
+        let part = if of_green + of_blue > 0.0 { of_green / (of_green + of_blue) } else { 1.0 };
+        let twin = seen.alarms.iter().flatten().find(|alarm| is_red_for_blue(alarm, roles));
+        let share = blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
+        let allowed = rule.stability.unhealthy_targets.unwrap_or(0.5);
+        Self {
+            lost: known.blue_window.map_or(0, |window| lost(window, now.minus(span), now)),
+            tasks: tasks(blue),
+            part,
+            red: twin.map(|twin| format!("alarm {} of blue is red too", twin.name)),
+            unhealthy: (share > allowed).then(|| format!("{} of blue's targets are unhealthy", percent(share))),
+            beside: sampled::beside(now, rule, roles, seen, known.sampled),
+        }
+    }
+
+    /// Failures that green would have from what blue lost so many tasks to.
+    pub(super) fn expected(&self) -> f64 {
+        // Green's tasks by blue's.
+        let ratio = if self.part < 1.0 { self.part / (1.0 - self.part) } else { 0.0 };
+        float(self.lost) * ratio
+    }
+
+    /// How well the bet does that green's failures are its own, against a cause that strikes both: an e-value. Of failures from
+    /// one cause green gets the share that its number of tasks tells, whenever the cause strikes and however hard (the safe
+    /// logrank test: ter Schure, Pérez-Ortiz, Ly, Grünwald 2020). `None` while blue lost nothing.
+    pub(super) fn against_weather(&self, failed: usize, lost: usize) -> Option<f64> {
+        let (green, all) = (float(failed), float(failed.saturating_add(lost)));
+        let bet = |times: &f64| (green * times.ln() - all * (self.part * times + 1.0 - self.part).ln()).exp();
+        let mean = TIMES_BLUES.iter().map(bet).sum::<f64>() / float(TIMES_BLUES.len());
+        (lost > 0).then_some(mean)
+    }
+
+    /// What blue's users and targets suffer: beside failed tasks of green.
+    pub(super) fn suffers(&self) -> Vec<&str> {
+        let failing = self.beside.as_ref().filter(|beside| beside.shared).map(|beside| beside.words.as_str());
+        [self.unhealthy.as_deref(), failing].into_iter().flatten().collect()
+    }
+
+    /// All that is wrong with blue: beside an alarm of green or its traffic.
+    pub(super) fn trouble(&self) -> Vec<String> {
+        let Self { lost, tasks, .. } = self;
+        let (least, part) = TROUBLED;
+        let many = *lost >= least && float(*lost) >= f64::from(*tasks) * part;
+        let tasks_lost = many.then(|| format!("blue, which has {tasks}, lost {lost} tasks"));
+        let told = self.suffers().into_iter().map(str::to_owned);
+        self.red.iter().cloned().chain(tasks_lost).chain(told).collect()
+    }
+
+    /// What blue's losses say of green's failures.
+    pub(super) fn clause(&self) -> String {
+        let Self { lost, tasks, .. } = self;
+        match lost {
+            0 => String::new(),
+            _ => format!("; blue, which has {tasks}, lost {lost}, so {:.1} of green's say nothing", self.expected()),
+        }
+    }
+
+    pub(super) fn fact(&self) -> Option<String> {
+        let Self { lost, tasks, .. } = self;
+        (*lost > 0).then(|| format!("about the same time blue, which has {tasks} tasks, lost {lost}"))
+    }
+}
+
+/// How many tasks of a task set may fail.
+pub(super) fn tasks(set: &TaskSet) -> u32 {
+    set.computed_desired.max(set.running)
+}
+
+/// Tasks that ended for their version's sake or the platform's, by ECS's word.
+fn lost(window: &Window, from: Timestamp, now: Timestamp) -> usize {
+    let befell = |class| matches!(class, StopClass::Version | StopClass::Infrastructure);
+    let ended = window.records().map(|(_, record)| record).filter(|record| record.standing == Standing::Confirmed);
+    ended.filter(|record| befell(record.stop.class) && (from..=now.plus(SKEW)).contains(&record.stop.at)).count()
+}
+
+/// Target groups swap roles with every deployment, so an alarm's role is read from its dimensions, not from its name. One
+/// that names no group of the two watches the service as a whole.
+pub(super) fn speaks_of(alarm: &AlarmReading, set: &TaskSet) -> bool {
+    set.target_group.as_ref().is_some_and(|group| alarm.target_groups.contains(group.dimension()))
+}
+
+fn is_red_for_blue(alarm: &AlarmReading, roles: Roles<'_>) -> bool {
+    let blues = speaks_of(alarm, roles.blue) && !speaks_of(alarm, roles.green);
+    blues && alarm.value == AlarmValue::Alarm && alarm.doubt.is_none()
+}
+
+/// The share of a group's targets that fail their checks; those that leave don't count. `None` without any.
+pub(super) fn unhealthy_share(group: &TargetGroupArn, seen: &Observation) -> Option<f64> {
+    let counts = seen.targets.get(group)?;
+    let all = counts.healthy.saturating_add(counts.unhealthy).saturating_add(counts.initial);
+    (all > 0).then(|| f64::from(counts.unhealthy) / f64::from(all))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of tasks")]
+pub(super) fn float(count: usize) -> f64 {
+    count as f64
+}
