@@ -10,14 +10,9 @@ use crate::model::{
 };
 use crate::rules::Rule;
 
-/// Blue's losses of the same cause do not all come in the same second as green's: a breach waits this long for news of them when
-/// they are to be expected.
+/// Blue's losses of the same cause do not all come in the same second as green's: while it shows signs of them, a breach
+/// waits this long for news.
 pub(super) const LAG: Duration = Duration::from_secs(20);
-
-/// Blue is about to be heard of: it lacks tasks, or green's had come up and fail now, as if something had befallen them.
-pub(super) fn is_awaited(rule: &Rule, blue: &TaskSet, green_was_steady: bool) -> bool {
-    rule.compare.against_blue && (green_was_steady || blue.running < blue.computed_desired)
-}
 
 /// How many times as often as one of blue's a task of a bad green fails.
 const TIMES_BLUES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
@@ -35,8 +30,12 @@ pub(super) struct Control {
     pub(super) lost: usize,
     /// of so many.
     pub(super) tasks: u32,
+    /// Green lost tasks of late, for whatever reason: a request or two fails with each.
+    pub(super) green_lost: bool,
     /// Green's part of all tasks, 0 to 1.
     part: f64,
+    /// It lacks tasks, or some of its targets fail their checks.
+    shows_signs: bool,
     /// An alarm of its own is red.
     red: Option<String>,
     /// Its targets fail their checks.
@@ -57,7 +56,9 @@ impl Control {
         Self {
             lost: known.blue_window.map_or(0, |window| lost(window, now.minus(span), now)),
             tasks: tasks(blue),
+            green_lost: known.window.is_some_and(|window| lost(window, now.minus(span), now) > 0),
             part,
+            shows_signs: blue.running < blue.computed_desired || share > 0.0,
             red: twin.map(|twin| format!("alarm {} of blue is red too", twin.name)),
             unhealthy: (share > allowed).then(|| format!("{} of blue's targets are unhealthy", percent(share))),
             beside: sampled::beside(now, rule, roles, seen, known.sampled),
@@ -75,10 +76,19 @@ impl Control {
     /// one cause green gets the share that its number of tasks tells, whenever the cause strikes and however hard (the safe
     /// logrank test: ter Schure, Pérez-Ortiz, Ly, Grünwald 2020). `None` while blue lost nothing.
     pub(super) fn against_weather(&self, failed: usize, lost: usize) -> Option<f64> {
+        (lost > 0).then(|| self.bet(failed, lost))
+    }
+
+    /// The same, also while blue lost nothing.
+    pub(super) fn bet(&self, failed: usize, lost: usize) -> f64 {
         let (green, all) = (float(failed), float(failed.saturating_add(lost)));
         let bet = |times: &f64| (green * times.ln() - all * (self.part * times + 1.0 - self.part).ln()).exp();
-        let mean = TIMES_BLUES.iter().map(bet).sum::<f64>() / float(TIMES_BLUES.len());
-        (lost > 0).then_some(mean)
+        TIMES_BLUES.iter().map(bet).sum::<f64>() / float(TIMES_BLUES.len())
+    }
+
+    /// Blue is about to be heard of: it lacks tasks, or some of its targets fail their checks.
+    pub(super) fn is_awaited(&self, rule: &Rule) -> bool {
+        rule.compare.against_blue && self.shows_signs
     }
 
     /// What blue's users and targets suffer: beside failed tasks of green.

@@ -39,14 +39,20 @@ const PAST_MINUTES: f64 = 2880.0;
 
 /// Two kinds of service: quiet ones, and such whose tasks fail now and then. How many of all are of the kind, and how many
 /// failures in how many task-minutes are known of it before one is looked at.
-const KINDS: [(f64, f64, f64); 2] = [(0.9, 0.5, 1440.0), (0.1, 1.0, 60.0)];
+const KINDS: [(f64, f64, f64); 2] = [(0.98, 0.5, 1440.0), (0.02, 1.0, 60.0)];
 
 /// A start may fail for no reason that would return: it counts as so many task-minutes.
-const START: f64 = 5.0;
+const START: f64 = 2.0;
 
 /// The bets against chance: green's tasks fail so many times as often as this service's do. A leak is a few times worse, a crash at
 /// the start hundreds of times.
-const TIMES_USUAL: [f64; 5] = [3.0, 10.0, 30.0, 100.0, 300.0];
+const TIMES_USUAL: [f64; 5] = [4.0, 16.0, 64.0, 256.0, 1024.0];
+
+/// Failures of a green that had come up are plainly its own when one cause would spare blue so long in less than one of so many cases;
+const PLAIN: f64 = 20.0;
+
+/// until then blue is watched for so long, by when CloudWatch tells how its requests fared.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// No more than this is said of any e-value.
 const CERTAIN: f64 = 1e9;
@@ -187,8 +193,13 @@ pub(super) fn judge(
     let reached =
         (LEAST..=failed).find(|failed| Trial::of(now, roles, *failed, past).against_chance(past, now) >= threshold);
     let reached_at = reached.and_then(|failed| times.get(failed.checked_sub(1)?)).copied().unwrap_or(newest);
-    let settled_at = reached_at.plus(control::LAG);
-    let waits = control::is_awaited(rule, blue, was_steady);
+    // A green that had come up and then fails may have met with what blue is about to meet.
+    let sudden = rule.compare.against_blue && was_steady;
+    let settled_at = match control.bet(failed, 0) {
+        few if sudden && few < PLAIN => reached_at.plus(PATIENCE),
+        _ => reached_at.plus(control::LAG),
+    };
+    let waits = control.is_awaited(rule) || sudden;
     let state = if !over && failed == 0 && (was_steady || green.stability == Stability::Steady) {
         GateState::Clear
     } else if !over || !fresh {

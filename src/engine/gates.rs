@@ -191,7 +191,7 @@ fn task_failures(
     let state = match (count >= limit, count.saturating_add(u32::try_from(claimed).unwrap_or(0))) {
         (true, _) if !alone => GateState::Shared,
         (true, _) if !unusual => GateState::Pending,
-        (true, _) if control::is_awaited(rule, roles.blue, known.was_steady) && now < settled_at => {
+        (true, _) if control.is_awaited(rule) && now < settled_at => {
             later(settled_at.min(now.plus(Duration::from_secs(1))));
             GateState::Pending
         }

@@ -1,5 +1,6 @@
 //! The traffic gates: how the requests to green fare, minute by minute, beside those to blue.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -275,17 +276,18 @@ impl Measure {
         (requests > 0.0).then(|| failed / requests)
     }
 
-    /// It lasts: no single minute makes it, and it is not over either.
-    fn lasts(&self, minutes: &[&Sample]) -> bool {
+    /// It lasts: no single minute makes it, nor two when green lost tasks, and it is not over either.
+    fn lasts(&self, minutes: &[&Sample], lost_tasks: bool) -> bool {
         if self.is_latency() {
             // A median of minutes already.
             return true;
         }
         let over = |minutes: &[&Sample]| Sum::of(minutes).share().is_some_and(|share| share > self.limit);
         let failed = |minute: &Sample| Sum::of(&[minute]).failed();
-        let worst = minutes.iter().max_by_key(|minute| failed(minute)).map(|minute| minute.at);
-        let rest: Vec<_> = minutes.iter().filter(|minute| Some(minute.at) != worst).copied().collect();
-        over(&rest) && over(minutes.get(minutes.len().saturating_sub(LEAST_MINUTES)..).unwrap_or_default())
+        let mut rest = minutes.to_vec();
+        rest.sort_by_key(|minute| Reverse(failed(minute)));
+        let rest = rest.get(if lost_tasks { 2 } else { 1 }..).unwrap_or_default();
+        over(rest) && over(minutes.get(minutes.len().saturating_sub(LEAST_MINUTES)..).unwrap_or_default())
     }
 
     /// Blue fares badly, and green not much worse.
@@ -338,7 +340,7 @@ fn finding(
     let state = match (value > measure.limit, shared) {
         (false, _) => GateState::Clear,
         (true, true) => GateState::Shared,
-        (true, false) if !measure.lasts(green) => GateState::Pending,
+        (true, false) if !measure.lasts(green, blue_as_a_whole.green_lost) => GateState::Pending,
         (true, false) => GateState::Breached,
     };
     let beside = match control {
@@ -350,7 +352,7 @@ fn finding(
     };
     let what = if is_latency { "is the p99" } else { "failed" };
     let trouble = trouble.iter().map(|said| format!("; {said}")).collect::<String>();
-    let brief = if state == GateState::Pending { "; one minute made it, or it is over" } else { "" };
+    let brief = if state == GateState::Pending { "; it has not lasted yet, or it is over" } else { "" };
     let why = format!(
         "{} {what} of green's {} requests in {}, {} are allowed; {beside}{trouble}{brief}",
         measure.words(value),
