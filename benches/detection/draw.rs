@@ -141,7 +141,7 @@ impl<'a> Draw<'a> {
                     hits.push((stops + ms(between(self.rng, 0.0, 60_000.0)), Cause::Operator));
                 }
                 // The zones of blue's and of green's tasks are dealt in turn, from one of the three on.
-                Class::ZoneLoss if (place + zone) % 3 == 0 => {
+                Class::ZoneLoss if (place + zone).is_multiple_of(3) => {
                     let checks = self.rng.f64() < self.zone_checks;
                     let cause = if checks { Cause::FailedChecks } else { Cause::HostLost };
                     hits.push((self.zone_lost + ms(between(self.rng, 0.0, 40_000.0)), cause));
@@ -175,7 +175,7 @@ impl<'a> Draw<'a> {
             // A task that could not start is replaced ever later, up to a quarter of an hour.
             let failed = end.cause == Cause::CannotPull;
             failed_starts = if failed { failed_starts + 1 } else { 0 };
-            let back_off = if failed { (4 * SECOND << failed_starts.min(8)).min(15 * MINUTE) } else { 0 };
+            let back_off = if failed { ((4 * SECOND) << failed_starts.min(8)).min(15 * MINUTE) } else { 0 };
             created = end.at + back_off + ms(between(self.rng, 1_000.0, 4_000.0));
         }
     }
