@@ -69,7 +69,7 @@ fn what_crashes_at_its_start_is_rolled_back_at_every_size() {
 #[test]
 fn one_unlucky_crash_is_no_reason_for_a_rollback() {
     let rules = rules(RULE);
-    for size in [4, 10, 50] {
+    for size in SIZES {
         for seed in 0..8 {
             let life = Class::UnluckyCrash.life(size, seed);
             assert!(life.of(Role::Green).any(|task| task.end.is_some_and(|end| end.cause.is_failure())), "it crashes");
