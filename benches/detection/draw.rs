@@ -40,12 +40,20 @@ pub struct Draw<'a> {
 const HOUR: f64 = 3_600_000.0;
 
 /// How a task ended too soon, and whether green's own trouble made it.
+#[derive(Clone, Copy)]
 struct Fate {
     at: Ms,
     cause: Cause,
     /// Its target was found unhealthy before.
     unhealthy: Option<Ms>,
     own: bool,
+}
+
+impl Fate {
+    /// From outside.
+    fn hit(at: Ms, cause: Cause) -> Self {
+        Self { at, cause, unhealthy: None, own: false }
+    }
 }
 
 impl<'a> Draw<'a> {
@@ -126,27 +134,30 @@ impl<'a> Draw<'a> {
         let crash = moment(self.rng, 1.0, 25.0);
         let fails_checks = self.rng.bool();
         for place in 0..self.size {
-            let mut hits: Vec<(Ms, Cause)> = Vec::new();
+            let mut hits: Vec<Fate> = Vec::new();
             let green = role == Role::Green;
             match self.class {
                 // One task a set is on demand, as AWS advises (a capacity provider's `base`).
                 Class::Spot if place > 0 => {
                     for (at, share) in self.waves.clone() {
                         if self.rng.f64() < share {
-                            hits.push((at + ms(between(self.rng, 0.0, 60_000.0)), Cause::Spot));
+                            hits.push(Fate::hit(at + ms(between(self.rng, 0.0, 60_000.0)), Cause::Spot));
                         }
                     }
                 }
                 Class::OperatorStops if green && place < stopped => {
-                    hits.push((stops + ms(between(self.rng, 0.0, 60_000.0)), Cause::Operator));
+                    hits.push(Fate::hit(stops + ms(between(self.rng, 0.0, 60_000.0)), Cause::Operator));
                 }
-                // The zones of blue's and of green's tasks are dealt in turn, from one of the three on.
-                Class::ZoneLoss if (place + zone) % 3 == 0 => {
+                // The zones of blue's and of green's tasks are dealt in turn, from one of the three on. All of a zone fail in
+                // the same moment; when the load balancer and ECS notice is each task's own luck.
+                Class::ZoneLoss if (place + zone).is_multiple_of(3) => {
+                    let noticed = self.zone_lost + ms(between(self.rng, 15_000.0, 25_000.0));
                     let checks = self.rng.f64() < self.zone_checks;
                     let cause = if checks { Cause::FailedChecks } else { Cause::HostLost };
-                    hits.push((self.zone_lost + ms(between(self.rng, 0.0, 40_000.0)), cause));
+                    let at = self.zone_lost + ms(between(self.rng, 25_000.0, 60_000.0));
+                    hits.push(Fate { unhealthy: Some(noticed), ..Fate::hit(at, cause) });
                 }
-                Class::UnluckyCrash if green && place == unlucky => hits.push((crash, Cause::Crashed)),
+                Class::UnluckyCrash if green && place == unlucky => hits.push(Fate::hit(crash, Cause::Crashed)),
                 _ => {}
             }
             self.place(role, place, &hits, fails_checks);
@@ -154,7 +165,7 @@ impl<'a> Draw<'a> {
     }
 
     /// One place of a task set, task after task.
-    fn place(&mut self, role: Role, place: u32, hits: &[(Ms, Cause)], fails_checks: bool) {
+    fn place(&mut self, role: Role, place: u32, hits: &[Fate], fails_checks: bool) {
         let mut created = match role {
             Role::Blue => -2 * BEFORE,
             Role::Green => ms(between(self.rng, 300.0, 3_000.0)),
@@ -175,16 +186,16 @@ impl<'a> Draw<'a> {
             // A task that could not start is replaced ever later, up to a quarter of an hour.
             let failed = end.cause == Cause::CannotPull;
             failed_starts = if failed { failed_starts + 1 } else { 0 };
-            let back_off = if failed { (4 * SECOND << failed_starts.min(8)).min(15 * MINUTE) } else { 0 };
+            let back_off = if failed { ((4 * SECOND) << failed_starts.min(8)).min(15 * MINUTE) } else { 0 };
             created = end.at + back_off + ms(between(self.rng, 1_000.0, 4_000.0));
         }
     }
 
-    fn task(&mut self, role: Role, place: u32, created: Ms, hits: &[(Ms, Cause)], fails_checks: bool) -> TaskLife {
+    fn task(&mut self, role: Role, place: u32, created: Ms, hits: &[Fate], fails_checks: bool) -> TaskLife {
         let green = role == Role::Green;
         let mut task = TaskLife { role, created, running: None, healthy: None, unhealthy: None, end: None };
         let scaled_in = self.desired.iter().find(|(at, desired)| *at > created && *desired <= place).map(|(at, _)| *at);
-        let hit = hits.iter().filter(|(at, _)| *at > created).min_by_key(|(at, _)| *at).copied();
+        let hit = hits.iter().filter(|hit| hit.at > created).min_by_key(|hit| hit.at).copied();
         let starts = created + ms(between(self.rng, 15_000.0, 40_000.0));
         if green && self.class == Class::ImagePull {
             self.hurt(starts);
@@ -199,11 +210,8 @@ impl<'a> Draw<'a> {
         let healthy = starts + ms(between(self.rng, 18_000.0, 32_000.0) + slow);
         task.running = Some(starts);
         let mut fates = self.fates(role, place, starts, healthy, fails_checks);
-        fates.extend(scaled_in.map(|at| Fate { at, cause: Cause::ScaledIn, unhealthy: None, own: false }));
-        fates.extend(hit.map(|(at, cause)| {
-            let unhealthy = (cause == Cause::FailedChecks).then_some(at - 15 * SECOND);
-            Fate { at, cause, unhealthy, own: false }
-        }));
+        fates.extend(scaled_in.map(|at| Fate::hit(at, Cause::ScaledIn)));
+        fates.extend(hit);
         let never_healthy = green && self.class == Class::ElbFailures;
         task.healthy = (!never_healthy).then_some(healthy);
         let Some(fate) = fates.into_iter().min_by_key(|fate| fate.at).filter(|fate| fate.at < HORIZON) else {

@@ -50,7 +50,7 @@ pub fn rules(text: &str) -> RuleSet {
 
 /// What the guardian makes of a life. It is driven until it decides: nothing it would do then changes the record.
 pub fn judge(life: &Life, rules: &RuleSet, tell: bool) -> Verdict {
-    let mut rng = Rng::with_seed(life.seed ^ 0x6a75_6467_65);
+    let mut rng = Rng::with_seed(life.seed ^ 0x006a_7564_6765);
     let recorded = Recorded::new(life);
     let mut signals: VecDeque<_> = recorded.signals(&mut rng).into();
     let mut engine = Engine::new(Settings { dry_run: false, sweep: SWEEP, fleet_brake: 3 });

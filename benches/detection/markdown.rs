@@ -17,7 +17,8 @@ impl Report {
             }
         }
         println!();
-        let sizes = self.plan.sizes.iter().map(|size| format!(" {size} tasks |")).collect::<String>();
+        let sizes: Vec<_> = self.plan.sizes.iter().map(|size| format!(" {size} tasks |")).collect();
+        let sizes = sizes.concat();
         println!("| guardian's false rollbacks, % (upper bound) |{sizes}");
         println!("|---|{}", "---:|".repeat(self.plan.sizes.len()));
         let good = self.good();
@@ -64,6 +65,6 @@ impl Report {
             let (share, (_, high)) = self.cell(classes, *size, rule).rolled_back();
             format!(" {share:.2} ({high:.2}) |")
         };
-        println!("| {name} |{}", self.plan.sizes.iter().map(cell).collect::<String>());
+        println!("| {name} |{}", self.plan.sizes.iter().map(cell).collect::<Vec<_>>().concat());
     }
 }

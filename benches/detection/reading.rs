@@ -94,7 +94,7 @@ impl<'a> Recorded<'a> {
         let mut found = Vec::with_capacity(self.life.tasks.len() * 3);
         for (task, reading) in self.life.tasks.iter().zip(&self.tasks) {
             let mut tell = |at: Ms, version: u64, status: &str, stop: Option<&Stop>| {
-                if at < -BEFORE || at > HORIZON {
+                if !(-BEFORE..=HORIZON).contains(&at) {
                     return;
                 }
                 // Within a second or two as a rule, and half a minute late now and then.

@@ -59,7 +59,7 @@ mod lives {
 
     /// Green of so many tasks, none of which exists yet, and users from the beginning on.
     pub(super) fn quiet(size: u32) -> Life {
-        let buckets = usize::try_from((BEFORE + HORIZON) / BUCKET).unwrap();
+        let buckets = usize::try_from((BEFORE + HORIZON) / BUCKET).expect("a life's length");
         let sound = vec![Bucket { requests: 1_000, p99: 200.0, ..Bucket::default() }; buckets];
         Life {
             class: Class::SlowStart,
@@ -79,8 +79,8 @@ mod lives {
     /// Green's traffic of these minutes, the first of which is 0, looks like this.
     pub(super) fn minutes(life: &mut Life, minutes: std::ops::Range<Ms>, bucket: Bucket) {
         for minute in minutes {
-            let first = usize::try_from((BEFORE + minute * MINUTE) / BUCKET).unwrap();
-            for place in first..first + usize::try_from(MINUTE / BUCKET).unwrap() {
+            let first = usize::try_from((BEFORE + minute * MINUTE) / BUCKET).expect("a life's length");
+            for place in first..first + usize::try_from(MINUTE / BUCKET).expect("a life's length") {
                 life.green[place] = bucket;
             }
         }
