@@ -23,25 +23,51 @@ fn minutes(number: u64) -> Duration {
     secs(60 * number)
 }
 
-/// Task sets of so many tasks.
+/// Task sets of so many tasks: an hour of a quiet blue, then a green that is not steady yet.
 fn sized(tasks: u32) -> Driver {
     with(tasks, alone())
 }
 
 fn with(tasks: u32, rule: Rule) -> Driver {
-    let mut aws = Aws::blue_and_green();
-    for set in &mut aws.service.task_sets {
-        (set.running, set.computed_desired) = (tasks, tasks);
-    }
-    aws.service.desired_count = tasks;
-    Driver::new(aws, rule)
+    let mut it = quiet(tasks, rule);
+    deploy(&mut it);
+    it
 }
 
-/// Tasks of a task set crash at these seconds after the begin.
+fn quiet(tasks: u32, rule: Rule) -> Driver {
+    let mut aws = Aws::blue_and_green();
+    aws.remove(GREEN);
+    let blue = aws.set(BLUE);
+    (blue.running, blue.computed_desired) = (tasks, tasks);
+    aws.service.desired_count = tasks;
+    let mut it = Driver::new(aws, rule);
+    it.run(minutes(60));
+    it
+}
+
+fn deploy(it: &mut Driver) {
+    let tasks = it.aws.service.desired_count;
+    let mut green = task_set(GREEN, it.now, TaskSetStatus::Active, "green");
+    (green.running, green.computed_desired, green.stability) = (tasks, tasks, Stability::Stabilizing);
+    it.aws.service.task_sets.push(green);
+    it.run(secs(31));
+}
+
+/// Green has come up.
+fn steady(it: &mut Driver) {
+    it.aws.set(GREEN).stability = Stability::Steady;
+    it.run(SWEEP);
+}
+
+/// When green was created.
+fn born(it: &Driver) -> Timestamp {
+    it.aws.service.task_sets.iter().find(|set| set.id.as_str() == GREEN).unwrap().created_at
+}
+
+/// Tasks of a task set crash at these seconds after green's creation.
 fn crashes(it: &mut Driver, task_set: &str, at: &[u64]) {
     for second in at {
-        let moment = start().plus(secs(*second));
-        it.run(moment.since(it.now));
+        it.run(born(it).plus(secs(*second)).since(it.now));
         it.crash_of(&key(), task_set, &format!("{}-{second}", TaskSetId::new(task_set).digits()));
     }
 }
@@ -64,7 +90,6 @@ fn two_tasks_of_a_small_green_are_enough_in_a_quiet_service_and_the_evidence_can
     it.run(SWEEP);
     assert_eq!(said(&it).0, GateState::Pending, "{}", said(&it).1);
     crashes(&mut it, GREEN, &[150]);
-    it.run(secs(11));
     assert!(rolled_back(&it), "{}", said(&it).1);
     let evidence = it.incidents.values().next().unwrap().evidence[0].clone();
     assert_eq!((&evidence.gate, evidence.threshold, evidence.unit), (&Gate::ExcessFailures, 100.0, Unit::Odds));
@@ -85,8 +110,7 @@ fn of_many_tasks_more_must_fail() {
     crashes(&mut it, GREEN, &[60, 75, 90]);
     it.run(minutes(5));
     assert!(!rolled_back(&it), "{}", said(&it).1);
-    crashes(&mut it, GREEN, &[420, 430, 440]);
-    it.run(secs(30));
+    crashes(&mut it, GREEN, &[420, 430, 440, 450]);
     assert!(rolled_back(&it), "{}", said(&it).1);
 }
 
@@ -94,6 +118,7 @@ fn of_many_tasks_more_must_fail() {
 fn it_counts_on_where_a_window_has_forgotten() {
     let apart = [60, 500, 1000];
     let mut window = with(10, Rule { compare: Compare { false_rollback: None, ..alone().compare }, ..rule() });
+    steady(&mut window);
     crashes(&mut window, GREEN, &apart);
     window.run(minutes(1));
     assert!(!rolled_back(&window));
@@ -105,54 +130,48 @@ fn it_counts_on_where_a_window_has_forgotten() {
 
 #[test]
 fn of_a_service_whose_tasks_fail_now_and_then_more_is_asked() {
-    let past = || {
-        let mut aws = Aws::blue_and_green();
-        aws.remove(GREEN);
-        let mut it = Driver::new(aws, alone());
-        it.run(minutes(60));
-        it
-    };
-    let green = |it: &mut Driver| {
-        let now = it.now;
-        it.aws.service.task_sets.push(task_set(GREEN, now, TaskSetStatus::Active, "green"));
-        it.run(SWEEP);
-        for task in ["a", "b"] {
-            it.run(minutes(2));
-            it.crash(task);
-        }
-        it.run(minutes(1));
+    let judged = |it: &mut Driver| {
+        deploy(it);
+        crashes(it, GREEN, &[60, 120]);
         rolled_back(it)
     };
-    assert!(green(&mut past()), "a quiet one");
-    let mut noisy = past();
+    assert!(judged(&mut quiet(4, alone())), "a quiet one");
+    let mut noisy = quiet(4, alone());
     for number in 0..20 {
         noisy.crash_of(&key(), BLUE, &format!("old-{number}"));
         noisy.run(minutes(3));
     }
-    assert!(!green(&mut noisy), "{}", said(&noisy).1);
+    assert!(!judged(&mut noisy), "{}", said(&noisy).1);
 }
 
 #[test]
 fn what_blue_suffers_as_well_is_held() {
     let mut it = sized(4);
-    for second in [60, 62, 64, 66] {
+    for second in [60, 62, 64] {
         crashes(&mut it, BLUE, &[second]);
         crashes(&mut it, GREEN, &[second + 1]);
     }
+    crashes(&mut it, GREEN, &[66, 67, 68]);
     it.run(minutes(1));
     assert_eq!((said(&it).0, rolled_back(&it)), (GateState::Shared, false), "{}", said(&it).1);
     assert_eq!(it.said(), ["Rollback Held"]);
-    assert!(said(&it).1.contains("blue, which has 4, lost 4"), "{}", said(&it).1);
+    assert!(said(&it).1.contains("blue, which has 4, lost 3"), "{}", said(&it).1);
 }
 
 #[test]
-fn blue_is_heard_before_a_green_that_was_steady_is_blamed() {
+fn blue_is_heard_before_a_green_that_had_come_up_is_blamed() {
     let mut it = sized(4);
-    crashes(&mut it, GREEN, &[60, 61]);
-    it.run(secs(5));
+    steady(&mut it);
+    crashes(&mut it, GREEN, &[90, 91]);
+    it.run(secs(100));
     assert_eq!(said(&it).0, GateState::Pending, "{}", said(&it).1);
-    crashes(&mut it, BLUE, &[67, 68]);
-    it.run(minutes(1));
+    let mut alone = sized(4);
+    steady(&mut alone);
+    crashes(&mut alone, GREEN, &[90, 91]);
+    alone.run(secs(125));
+    assert!(rolled_back(&alone), "nothing befell blue: {}", said(&alone).1);
+    crashes(&mut it, BLUE, &[195, 196]);
+    it.run(minutes(2));
     assert!(!rolled_back(&it), "{}", said(&it).1);
 }
 
@@ -170,7 +189,7 @@ fn what_was_stale_when_it_was_heard_of_never_counts_and_what_was_fresh_needs_fre
     let mut it = sized(2);
     it.run(minutes(20));
     for (task, at) in [("old-1", 60), ("old-2", 70), ("old-3", 80)] {
-        let change = stopped(GREEN, task, start().plus(secs(at)));
+        let change = stopped(GREEN, task, born(&it).plus(secs(at)));
         let (task, version, stop) = (change.task.clone(), change.version, change.stop.clone());
         let (task_set, images) = (change.task_set.clone(), Images::new());
         it.aws.tasks.insert(task.clone(), TaskReading { task, task_set, version, stop, images });
@@ -182,7 +201,7 @@ fn what_was_stale_when_it_was_heard_of_never_counts_and_what_was_fresh_needs_fre
 
     // Held by a person until the evidence is old: then it is history, not news.
     let mut it = sized(2);
-    let until = start().plus(secs(680));
+    let until = born(&it).plus(secs(680));
     it.aws.service.tags.insert("taskset-guardian:hold-until".into(), until.to_string().into());
     crashes(&mut it, GREEN, &[60, 70]);
     it.run(secs(650));
@@ -218,16 +237,17 @@ fn no_more_sound_greens_are_rolled_back_than_is_accepted() {
             }
             // One failure in 16 hours of a task, for 40 minutes.
             let per_second = f64::from(tasks) / (16.0 * 3600.0);
+            let born = born(&it);
             let mut at = 0.0;
             loop {
                 at -= rng.f64().max(1e-9).ln() / per_second;
                 if at > 2400.0 {
                     break;
                 }
-                it.run(start().plus(Duration::from_secs_f64(at)).since(it.now));
+                it.run(born.plus(Duration::from_secs_f64(at)).since(it.now));
                 it.crash(&format!("{at}"));
             }
-            it.run(start().plus(minutes(42)).since(it.now));
+            it.run(born.plus(minutes(42)).since(it.now));
             rolled_back(&it)
         });
         #[expect(clippy::cast_precision_loss, reason = "hundreds")]

@@ -390,15 +390,15 @@ fn failures_that_blue_suffers_too_are_held_and_announced_once_until_green_fails_
     assert_eq!((held.outcome, held.id.as_str()), (IncidentOutcome::Held, "held-2000-1"));
     assert_eq!(view(&it).deployment.unwrap().verdict, Verdict::NotAttributable);
 
-    for n in 3..8 {
+    for n in 3..15 {
         it.crash(&format!("green-{n}"));
         it.run(secs(2));
     }
     it.run(secs(5));
-    assert_eq!(it.aws.calls(), [] as [&str; 0], "eight against three may still be chance");
-    it.crash("green-8");
+    assert_eq!(it.aws.calls(), [] as [&str; 0], "fifteen against three may still be one cause");
+    it.crash("green-15");
     it.run(secs(5));
-    assert_eq!(it.aws.calls(), [MODIFY], "nine are not");
+    assert_eq!(it.aws.calls(), [MODIFY], "sixteen are not");
     assert_eq!(it.said(), ["Rollback Held", "Rollback Started"]);
 }
 

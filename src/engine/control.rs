@@ -14,6 +14,9 @@ use crate::rules::Rule;
 /// waits this long for news.
 pub(super) const LAG: Duration = Duration::from_secs(20);
 
+/// Failures are plainly green's own when one cause would spare blue so much in less than one of so many cases.
+pub(super) const PLAIN: f64 = 20.0;
+
 /// How many times as often as one of blue's a task of a bad green fails.
 const TIMES_BLUES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 

@@ -42,16 +42,14 @@ const PAST_MINUTES: f64 = 2880.0;
 const KINDS: [(f64, f64, f64); 2] = [(0.98, 0.5, 1440.0), (0.02, 1.0, 60.0)];
 
 /// A start may fail for no reason that would return: it counts as so many task-minutes.
-const START: f64 = 2.0;
+const START: f64 = 5.0;
 
 /// The bets against chance: green's tasks fail so many times as often as this service's do. A leak is a few times worse, a crash at
 /// the start hundreds of times.
 const TIMES_USUAL: [f64; 5] = [4.0, 16.0, 64.0, 256.0, 1024.0];
 
-/// Failures of a green that had come up are plainly its own when one cause would spare blue so long in less than one of so many cases;
-const PLAIN: f64 = 20.0;
-
-/// until then blue is watched for so long, by when CloudWatch tells how its requests fared.
+/// While the failures of a green that had come up are not plainly its own, blue is watched for so long, by when CloudWatch tells
+/// how its requests fared.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// No more than this is said of any e-value.
@@ -175,7 +173,7 @@ pub(super) fn judge(
     later: &mut impl FnMut(Timestamp),
 ) -> Finding {
     let Known { failures, past, window, was_steady, control } = known;
-    let Roles { green, blue } = roles;
+    let green = roles.green;
     let times = failures.times();
     let failed = times.len();
     let trial = Trial::of(now, roles, failed, past);
@@ -196,7 +194,7 @@ pub(super) fn judge(
     // A green that had come up and then fails may have met with what blue is about to meet.
     let sudden = rule.compare.against_blue && was_steady;
     let settled_at = match control.bet(failed, 0) {
-        few if sudden && few < PLAIN => reached_at.plus(PATIENCE),
+        few if sudden && few < control::PLAIN => reached_at.plus(PATIENCE),
         _ => reached_at.plus(control::LAG),
     };
     let waits = control.is_awaited(rule) || sudden;

@@ -11,9 +11,8 @@ use super::roles::Roles;
 use super::sampled::{self, Sampled};
 use super::{Finding, GateState};
 use crate::model::{
-    AlarmName, AlarmReading, AlarmValue, Comparator, ContainerExit, Evidence, Gate, Observation, Role, Stability,
-    Standing, Stop, TargetCounts, TargetGroupArn, TaskArn, TaskRecord, TaskSet, Timestamp, Unit, Verdict, Window,
-    humane, percent,
+    AlarmName, AlarmValue, Comparator, ContainerExit, Evidence, Gate, Observation, Role, Stability, Standing, Stop,
+    TaskArn, TaskRecord, Timestamp, Unit, Verdict, Window, humane, percent,
 };
 use crate::rules::Rule;
 
@@ -165,7 +164,7 @@ fn task_failures(
     // What is green's alone must reach the limit, and be more than chance makes of one cause that hits both.
     let own = f64::from(count) - control.expected();
     let weather = control.against_weather(usize::try_from(count).unwrap_or(usize::MAX), control.lost);
-    let apart = weather.is_none_or(|weather| weather >= 1.0 / rule.compare.accepted());
+    let apart = weather.is_none_or(|weather| weather >= control::PLAIN);
     let suffers = control.suffers();
     let alone = own >= f64::from(limit) && apart && suffers.is_empty();
     let reached_at = usize::try_from(limit).ok().and_then(|limit| failed.get(limit.checked_sub(1)?));

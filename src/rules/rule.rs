@@ -139,13 +139,6 @@ pub struct Compare {
     pub false_rollback: Option<f64>,
 }
 
-impl Compare {
-    /// The chance of a false rollback that is accepted, also where only other gates ask.
-    pub fn accepted(&self) -> f64 {
-        self.false_rollback.unwrap_or(keys::FALSE_ROLLBACK.holds.0.default)
-    }
-}
-
 /// `[rollback]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollbackPolicy {
