@@ -19,6 +19,9 @@ const AHEAD: Duration = Duration::from_mins(5);
 /// An event's time has no fractions; what it tells of may lie within the second, or a clock's error after it.
 const SKEW: Duration = Duration::from_mins(1);
 
+/// To the last millisecond of the second that a time names.
+const WITHIN_SECOND: Duration = Duration::from_millis(999);
+
 /// What a line holds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Recorded {
@@ -115,7 +118,11 @@ pub fn read(line: &str, now: Timestamp) -> Result<Recorded, Unreadable> {
         Fact::Alarm(change) => Some(change.alarm.since),
         Fact::Service(_) | Fact::AlarmDeleted(_) | Fact::Call(_) => None,
     };
-    let at = told.filter(|at| *at <= signal.at.plus(SKEW)).map_or(signal.at, |at| at.max(signal.at));
+    // A call's time has no fractions either, and what made somebody call comes before it.
+    let at = match &signal.fact {
+        Fact::Call(call) if &*call.operation != "CreateTaskSet" => signal.at.plus(WITHIN_SECOND),
+        _ => told.filter(|at| *at <= signal.at.plus(SKEW)).map_or(signal.at, |at| at.max(signal.at)),
+    };
     Ok(Recorded::Event(Box::new(Event { at, signal, more })))
 }
 
