@@ -16,6 +16,9 @@ const BEFORE: Duration = Duration::from_hours(24);
 /// Scale-ins that lie no further apart belong to one draining.
 const DRAINING: Duration = Duration::from_mins(10);
 
+/// Tasks of a new task set begin together.
+const TOGETHER: Duration = Duration::from_mins(1);
+
 /// Ended tasks of one task set that are remembered, to count each once however many events tell of it.
 const REMEMBERED: usize = 4096;
 
@@ -63,6 +66,8 @@ pub(super) struct Set {
     alive: BTreeSet<TaskArn>,
     ended: BTreeSet<TaskArn>,
     peak: u32,
+    /// Tasks that began within a minute of the first.
+    began: u32,
     scaled_in: (u32, Timestamp),
 }
 
@@ -81,6 +86,7 @@ impl Set {
             alive: BTreeSet::new(),
             ended: BTreeSet::new(),
             peak: 0,
+            began: 0,
             scaled_in: (0, at),
         }
     }
@@ -93,7 +99,8 @@ impl Set {
         self.told_at = [self.told_at, *created_at].into_iter().flatten().min();
         let Some(stop) = &change.stop else {
             if !self.ended.contains(&change.task) {
-                self.alive.insert(change.task.clone());
+                let begins = self.alive.insert(change.task.clone()) && at <= self.first_at.plus(TOGETHER);
+                self.began = self.began.saturating_add(u32::from(begins));
                 self.drained_at = None;
                 self.peak = self.peak.max(count(&self.alive));
             }
@@ -208,16 +215,12 @@ impl Survey {
             let begins_at = begins(&service.files, &self.spans);
             let until = service.files.iter().filter_map(|file| self.spans.get(*file)).map(|(_, until)| *until).max();
             service.ends_at = until.unwrap_or_default();
-            let is_called = service.sets.values().any(|set| set.called_at.is_some());
             let mut order: Vec<_> = service.sets.iter().map(|(id, set)| (set.first_at, id.clone())).collect();
             order.sort();
             let rank = |id: &TaskSetId| order.iter().position(|(_, other)| other == id).unwrap_or_default();
             let peak = service.sets.values().map(|set| set.peak).max().unwrap_or_default();
+            service.tell_new(begins_at);
             for (id, set) in &mut service.sets {
-                // Where CloudTrail tells of creations, what it does not tell of was there before; so was what has a task from
-                // before.
-                let by_age = set.told_at.map(|at| at >= begins_at.minus(Duration::from_mins(1)));
-                set.is_new = by_age.unwrap_or(set.is_new) && (set.called_at.is_some() || !is_called);
                 set.created_at = match (set.called_at, set.told_at) {
                     (Some(at), _) => at,
                     (None, Some(at)) => at.min(set.first_at),
@@ -245,6 +248,27 @@ impl Survey {
 }
 
 impl Service {
+    /// Which task sets came to be while the recording ran.
+    fn tell_new(&mut self, begins_at: Timestamp) {
+        let is_called = self.sets.values().any(|set| set.called_at.is_some());
+        for set in self.sets.values_mut() {
+            // Where CloudTrail tells of creations, what it does not tell of was there before; so was what has a task from
+            // before.
+            let by_age = set.told_at.map(|at| at >= begins_at.minus(Duration::from_mins(1)));
+            set.is_new = by_age.unwrap_or(set.is_new) && (set.called_at.is_some() || !is_called);
+        }
+        let alone = self.sets.len() == 1;
+        if !self.sets.values().all(|set| set.is_new && set.called_at.is_none()) || alone {
+            return;
+        }
+        // Of several of which none is told to be older, the first may be the blue that was there: a blue begins a task at a
+        // time, to replace one or to grow.
+        let first = self.sets.values_mut().min_by_key(|set| (set.told_at.unwrap_or(set.first_at), set.first_at));
+        if let Some(first) = first.filter(|set| set.began < 2) {
+            first.is_new = false;
+        }
+    }
+
     /// Blue and green are registered in two groups, so that weights can be put on them: the group that is left is the other
     /// one's.
     fn tell_groups(&mut self) {

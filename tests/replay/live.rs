@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use taskset_guardian::engine::{Effect, Engine, Input, Note, Settings, Stage};
 use taskset_guardian::events::{self, Decoded};
-use taskset_guardian::model::{Gate, Outcome, ServiceKey, TaskSetId, Timestamp};
+use taskset_guardian::model::{Gate, Incident, IncidentId, Outcome, ServiceKey, TaskSetId, Timestamp};
 use taskset_guardian::rules::{RuleFile, compile};
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 use taskset_guardian::sandbox::direct;
@@ -24,8 +24,24 @@ const DELAY: Duration = Duration::from_secs(3);
 /// What was decided, by task set.
 pub(crate) type Decisions = BTreeMap<(ServiceKey, TaskSetId), (Timestamp, Gate)>;
 
+/// What came of a scenario.
+pub(crate) struct Lived {
+    /// Of all messages.
+    pub(crate) bodies: Vec<String>,
+    pub(crate) decisions: Decisions,
+    /// What a journal keeps.
+    pub(crate) inputs: Vec<(Timestamp, Input)>,
+    pub(crate) incidents: Vec<Incident>,
+    pub(crate) settings: Settings,
+}
+
 /// Plays a scenario. Returns the bodies of all messages, and what was decided.
 pub(crate) fn live(scenario: &Scenario, seed: u64, dry_run: bool, trail: bool) -> (Vec<String>, Decisions) {
+    let Lived { bodies, decisions, .. } = lived(scenario, seed, dry_run, trail);
+    (bodies, decisions)
+}
+
+pub(crate) fn lived(scenario: &Scenario, seed: u64, dry_run: bool, trail: bool) -> Lived {
     let began = Timestamp::from_millis(1_772_445_600_000);
     let mut setup = (scenario.setup)(seed);
     setup.trail = trail.then_some((Duration::from_secs(5), Duration::from_secs(60)));
@@ -41,6 +57,8 @@ pub(crate) fn live(scenario: &Scenario, seed: u64, dry_run: bool, trail: bool) -
         bodies: Vec::new(),
         decisions: Decisions::new(),
         green: BTreeMap::new(),
+        inputs: Vec::new(),
+        incidents: BTreeMap::new(),
     };
     worker.feed(Input::Rules(rules));
     worker.feed(Input::Swept(protected));
@@ -54,7 +72,8 @@ pub(crate) fn live(scenario: &Scenario, seed: u64, dry_run: bool, trail: bool) -
     }
     // A recording goes on, whatever happens to a service, until somebody ends it.
     worker.bodies.push(last_word(end));
-    (worker.bodies, worker.decisions)
+    let Worker { bodies, decisions, inputs, incidents, .. } = worker;
+    Lived { bodies, decisions, inputs, incidents: incidents.into_values().collect(), settings }
 }
 
 /// An event of a service that nobody deploys.
@@ -75,6 +94,8 @@ struct Worker {
     bodies: Vec<String>,
     decisions: Decisions,
     green: BTreeMap<ServiceKey, TaskSetId>,
+    inputs: Vec<(Timestamp, Input)>,
+    incidents: BTreeMap<IncidentId, Incident>,
 }
 
 impl Worker {
@@ -100,6 +121,9 @@ impl Worker {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let step = self.engine.step(self.now, &input);
+            if step.changed {
+                self.inputs.push((self.now, input));
+            }
             for pair in step.report.notes.windows(2) {
                 if let [Note::Decided { service, evidence, .. }, Note::Reached { stage: Stage::Detect, .. }] = pair {
                     let green = self.green[service].clone();
@@ -123,7 +147,9 @@ impl Worker {
                         inputs.push_back(Input::Done(id, outcome));
                     }
                     Effect::Announce(id, _) => inputs.push_back(Input::Done(id, Outcome::Applied)),
-                    Effect::Keep(_) => {}
+                    Effect::Keep(incident) => {
+                        self.incidents.insert(incident.id.clone(), incident);
+                    }
                 }
             }
         }

@@ -295,6 +295,23 @@ fn a_second_green_of_the_version_that_was_rolled_back_is_judged_for_itself() {
 }
 
 #[test]
+fn who_was_there_before_is_no_deployment() {
+    let grows = |set, name, seconds| task(set, name, seconds).runs(seconds + 10);
+    // A blue that grows by a task before green is created is the older of two, and no deployment of its own.
+    let mut lines = vec![grows(BLUE, "b9", 5)];
+    lines.extend(["g1", "g2", "g3"].map(|name| grows(GREEN, name, 60)));
+    lines.extend(["g1", "g2", "g3"].map(|name| task(GREEN, name, 60).crashes(90)));
+    let found = Recording::of(RULE, &lines).replay();
+    assert_breached(only(&found), GREEN, 90);
+    // A blue of which nothing at all is told was there all the same.
+    let found = Recording::of(RULE, &lines[1..]).replay();
+    assert_breached(only(&found), GREEN, 90);
+    // Without a green there is none.
+    let lines: Vec<_> = ["b1", "b2", "b3"].map(|name| task(BLUE, name, -500).crashes(90)).into();
+    assert_eq!(Recording::of(RULE, &lines).replay(), Vec::<Value>::new());
+}
+
+#[test]
 fn an_alarm_belongs_to_the_task_set_whose_target_group_it_watches() {
     let run = |lines: &[String]| Recording::of(RULE, lines).replay();
     let mut steady: Vec<_> = ["g1", "g2"].iter().map(|name| task(GREEN, name, 60).runs(70)).collect();
@@ -360,7 +377,7 @@ fn an_event_from_the_future_is_left_out() {
     let early =
         |body: &String| json!({ "Body": body, "Attributes": { "SentTimestamp": sent.to_string() } }).to_string();
     let forged: Vec<_> = ["x1", "x2", "x3"].map(|name| early(&task(GREEN, name, 60).crashes(500))).into();
-    let mut lines: Vec<_> = crashing().into_iter().filter(|line| !line.contains("STOPPED")).collect();
+    let mut lines: Vec<_> = crashing().into_iter().filter(|line| !line.contains("EssentialContainerExited")).collect();
     lines.extend(forged);
     assert_eq!(text(&only(&Recording::of(RULE, &lines).replay())["outcome"]), "healthy");
 }
@@ -385,7 +402,7 @@ fn a_person_reads_the_evidence() {
     let ran = Recording::of(RULE, &crashing()).run(&[]);
     assert_eq!(ran.code, 1);
     insta::assert_snapshot!(ran.out);
-    assert!(ran.err.contains("10 events of 1 services in "), "{}", ran.err);
+    assert!(ran.err.contains("10 events, 1 protected service, "), "{}", ran.err);
 }
 
 #[test]

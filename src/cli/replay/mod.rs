@@ -24,8 +24,11 @@ use crate::rules::{self, Protect, Rule, RuleSet};
 use crate::runtime::SystemClock;
 use crate::runtime::rule_files::read_rule_files;
 
-/// The worker's own defaults: how often it looks, and how many services may breach at a time.
-const SWEEP: Duration = Duration::from_secs(30);
+/// How often the engine looks where no event and no deadline makes it look. A worker does so to find what events failed to
+/// tell; a recording has nothing else, so this only costs time.
+const SWEEP: Duration = Duration::from_mins(2);
+
+/// How many services may breach at a time: the worker's own default.
 const FLEET_BRAKE: usize = 3;
 
 /// Between two lines about how far a long run has come, where nobody watches it.
@@ -175,7 +178,8 @@ fn play(
     let took = begun.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = events as f64 / took.max(1e-6);
-    say(format_args!("{events} events of {} services in {took:.1} s, {rate:.0} a second", services.len()));
+    let (of, many) = (services.len(), if services.len() == 1 { "" } else { "s" });
+    say(format_args!("{events} events, {of} protected service{many}, {took:.1} s: {rate:.0} events a second"));
     for key in &unprotected {
         say(format_args!("left out: no rule protects {key}"));
     }
