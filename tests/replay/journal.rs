@@ -5,7 +5,7 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use serde_json::Value;
-use taskset_guardian::engine::{Engine, Settings};
+use taskset_guardian::engine::Engine;
 use taskset_guardian::journal::{RedbJournal, read_only};
 use taskset_guardian::ports::Journal as _;
 use taskset_guardian::runtime::entry;

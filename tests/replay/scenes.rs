@@ -413,6 +413,7 @@ fn what_people_did_is_compared_with_what_each_setting_would_have_done() {
     let ran = recording.run(&["--sweep-thresholds", "--output", "json"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     let settings: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&settings[0]["task_failures"], &settings[0]["rolled_back"]), (&Value::Null, &json!(1)), "as it is");
     let find = |failures: u32, window: u64| {
         let wanted = (json!(failures), json!(window), Value::Null);
         let is = |one: &&Value| {

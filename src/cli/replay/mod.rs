@@ -106,11 +106,11 @@ fn deployments(path: &Path, rules: &RuleSet) -> anyhow::Result<Vec<Line>> {
 }
 
 /// What each setting would have done.
-fn compare(path: &Path, rules: &RuleSet) -> anyhow::Result<Vec<(Setting, Tally)>> {
-    let settings = grid();
+fn compare(path: &Path, rules: &RuleSet) -> anyhow::Result<Vec<(Option<Setting>, Tally)>> {
+    // First of all the rules as they are.
+    let settings: Vec<_> = std::iter::once(None).chain(grid().into_iter().map(Some)).collect();
     let mut compared: Vec<_> = settings.iter().map(|setting| (*setting, Tally::default())).collect();
-    let tried: Vec<_> = settings.into_iter().map(Some).collect();
-    play(path, rules, &tried, |number, found, world| {
+    play(path, rules, &settings, |number, found, world| {
         if let Some((_, tally)) = compared.get_mut(number) {
             tally.add(&found, world);
         }

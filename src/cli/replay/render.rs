@@ -65,13 +65,14 @@ fn json_line(line: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// What each setting would have done.
-pub(super) fn settings(compared: &[(Setting, Tally)], output: Output, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn settings(compared: &[(Option<Setting>, Tally)], output: Output, out: &mut dyn Write) -> io::Result<()> {
     if output == Output::Json {
         for (setting, tally) in compared {
             let mut line = json!(tally);
-            line["task_failures"] = setting.task_failures.into();
-            line["window_seconds"] = setting.window.as_secs().into();
-            line["steady_within_seconds"] = setting.steady_within.map(|within| within.as_secs()).into();
+            let steady_within = setting.and_then(|setting| setting.steady_within);
+            line["task_failures"] = setting.map(|setting| setting.task_failures).into();
+            line["window_seconds"] = setting.map(|setting| setting.window.as_secs()).into();
+            line["steady_within_seconds"] = steady_within.map(|within| within.as_secs()).into();
             line["median_detection_seconds"] = tally.median_detection().map(|median| median.as_secs_f64()).into();
             json_line(&line, out)?;
         }
@@ -87,14 +88,15 @@ pub(super) fn settings(compared: &[(Setting, Tally)], output: Output, out: &mut 
         "failures", "window", "steady", "rolled back", "agreed", "too eager", "missed", "detection"
     )?;
     for (setting, tally) in compared {
-        let steady = setting.steady_within.map_or_else(|| "rule's".to_owned(), humane);
+        let of_rule = || "rule's".to_owned();
+        let failures = setting.map_or_else(of_rule, |setting| setting.task_failures.to_string());
+        let window = setting.map_or_else(of_rule, |setting| humane(setting.window));
+        let steady = setting.and_then(|setting| setting.steady_within).map_or_else(of_rule, humane);
         let detection = tally.median_detection().map_or_else(|| "-".to_owned(), humane);
         let Tally { rolled_back, agreed, too_eager, missed, .. } = tally;
         writeln!(
             out,
-            "{:>8}  {:>6}  {steady:>6}  {rolled_back:>11}  {agreed:>6}  {too_eager:>9}  {missed:>6}  {detection:>9}",
-            setting.task_failures,
-            humane(setting.window)
+            "{failures:>8}  {window:>6}  {steady:>6}  {rolled_back:>11}  {agreed:>6}  {too_eager:>9}  {missed:>6}  {detection:>9}"
         )?;
     }
     writeln!(
