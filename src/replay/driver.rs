@@ -8,11 +8,11 @@ use super::event::Event;
 use super::ledger::{Ledger, Line};
 use super::world::World;
 use crate::engine::{Effect, Engine, Input, Settings};
-use crate::model::{Ask, Fact, Outcome, ServiceKey, Timestamp};
+use crate::model::{Ask, CallTarget, Fact, Outcome, ServiceKey, Timestamp};
 use crate::rules::{ErrorGates, Rule, RuleSet};
 
 /// How long the world goes on after the last event of a service: what it has begun is judged.
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_mins(1);
 
 /// No deployment is watched for longer without a word about it.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -71,8 +71,8 @@ impl Replay {
             Fact::Task(change) => Some(&change.service),
             Fact::Service(action) => Some(&action.service),
             Fact::Call(call) => match &call.target {
-                crate::model::CallTarget::TaskSet { service, .. } => Some(service),
-                crate::model::CallTarget::Rule { .. } => None,
+                CallTarget::TaskSet { service, .. } => Some(service),
+                CallTarget::Rule { .. } => None,
             },
             Fact::Alarm(_) | Fact::AlarmDeleted(_) => None,
         };

@@ -35,20 +35,8 @@ impl Told {
         self.failed.entry(of.clone()).or_insert(at);
     }
 
-    /// A task set has ended. `order` are those that there are, oldest first, the one that ended included.
-    pub(super) fn ended(&mut self, id: &TaskSetId, order: &[TaskSetId], own: bool) {
-        let Some(place) = order.iter().position(|other| other == id) else { return };
-        let (older, newer) = (order.get(..place), order.get(place.saturating_add(1)..));
-        if older.is_some_and(|older| !older.is_empty()) {
-            self.fates.entry(id.clone()).or_insert((!own).then_some(Fate::Undone));
-        }
-        if let Some(green) = newer.and_then(|newer| newer.first()) {
-            self.fates.entry(green.clone()).or_insert((!own).then_some(Fate::Kept));
-        }
-    }
-
-    /// Green's weight was set to 0.
-    pub(super) fn weighed_away(&mut self, green: &TaskSetId, own: bool) {
-        self.fates.entry(green.clone()).or_insert((!own).then_some(Fate::Undone));
+    /// What became of a green. The first word on it counts.
+    pub(super) fn decide(&mut self, green: &TaskSetId, fate: Fate, own: bool) {
+        self.fates.entry(green.clone()).or_insert((!own).then_some(fate));
     }
 }

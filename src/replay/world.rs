@@ -15,7 +15,7 @@ use crate::model::{
 };
 
 /// Where ECS does not say that a task set is steady: all its tasks have run for this long, and none has ended meanwhile.
-const UNDISTURBED: Duration = Duration::from_secs(60);
+const UNDISTURBED: Duration = Duration::from_mins(1);
 
 /// ECS keeps stopped tasks for an hour.
 const STOPPED_KEPT: Duration = Duration::from_hours(1);
@@ -260,8 +260,7 @@ impl Service {
             "UpdateServicePrimaryTaskSet" => self.primary = Some(id.clone()),
             "DeleteTaskSet" => {
                 self.set(at, id).gone = true;
-                let order = self.order(known);
-                self.told.ended(id, &order, call.own);
+                self.ended(id, call.own, known);
             }
             _ => {}
         }
@@ -290,7 +289,7 @@ impl Service {
             ours.map(WeightedGroup::effective_weight).sum::<u32>()
         };
         if before.is_some_and(|before| weight(&before) > 0) && weight(groups) == 0 {
-            self.told.weighed_away(green, call.own);
+            self.told.decide(green, Fate::Undone, call.own);
         }
     }
 
@@ -299,19 +298,29 @@ impl Service {
         if known.has_trail {
             return;
         }
-        let order = self.order(known);
-        for (id, set) in self.sets.iter().filter(|(_, set)| !set.gone) {
-            if set.empty_since.is_some_and(|since| since == at) {
-                self.told.ended(id, &order, false);
-            }
+        let drained = |(_, set): &(&TaskSetId, &Set)| !set.gone && set.empty_since == Some(at);
+        let ended: Vec<_> = self.sets.iter().filter(drained).map(|(id, _)| id.clone()).collect();
+        for id in &ended {
+            self.ended(id, false, known);
         }
     }
 
-    /// Those that are not gone, oldest first.
-    fn order(&self, known: &survey::Service) -> Vec<TaskSetId> {
-        let mut order: Vec<_> = self.sets.iter().map(|(id, _)| id.clone()).collect();
-        order.sort_by_key(|id| created_at(id, known));
-        order
+    /// A task set has ended, by a person's hand or the guardian's own.
+    fn ended(&mut self, id: &TaskSetId, own: bool, known: &survey::Service) {
+        let drained = |set: &Set| set.empty_since.is_some() && !known.has_trail;
+        let there = |(other, set): &(&TaskSetId, &Set)| *other != id && !set.gone && !drained(set);
+        let age = |id: &TaskSetId| created_at(id, known);
+        let mut newer: Vec<_> =
+            self.sets.iter().filter(there).map(|(id, _)| id).filter(|it| age(it) > age(id)).collect();
+        newer.sort_by_key(|id| age(id));
+        let older: Vec<_> = self.sets.iter().filter(there).map(|(id, _)| id).filter(|it| age(it) < age(id)).collect();
+        let is_seen = older.iter().any(|id| id.as_str() != UNSEEN);
+        match newer.first() {
+            // Blue: whoever comes next has taken over.
+            Some(green) if !is_seen => self.told.decide(green, Fate::Kept, own),
+            None if older.is_empty() => {}
+            _ => self.told.decide(id, Fate::Undone, own),
+        }
     }
 
     fn living<'a>(

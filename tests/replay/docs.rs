@@ -10,7 +10,13 @@ fn root() -> &'static Path {
 
 fn said(words: &[&str]) -> String {
     let mut command = Command::cargo_bin("taskset-guardian").unwrap();
-    command.current_dir(root()).env("COLUMNS", "100").args(["replay", "--events", "tests/fixtures/replay", "--rules", "rules"]);
+    command.current_dir(root()).env("COLUMNS", "100").args([
+        "replay",
+        "--events",
+        "tests/fixtures/replay",
+        "--rules",
+        "rules",
+    ]);
     String::from_utf8(command.args(words).output().unwrap().stdout).unwrap()
 }
 

@@ -31,7 +31,9 @@ fn play(lines: &[String]) -> usize {
     events.sort_by(|one, other| one.key().cmp(&other.key()));
     let span = events.first().zip(events.last()).map(|(first, last)| (first.at, last.at));
     let mut survey = Survey::new(span.into_iter().collect());
-    events.iter().for_each(|event| survey.take(0, event));
+    for event in &events {
+        survey.take(0, event);
+    }
     let survey = survey.finished();
     let mut world = World::new(&survey);
     let settings = grid();
@@ -41,9 +43,13 @@ fn play(lines: &[String]) -> usize {
         .map(|rules| Replay::new(rules, &survey.services(), (Duration::from_secs(30), 3), &world, survey.begins_at()))
         .collect();
     for event in &events {
-        replays.iter_mut().for_each(|replay| replay.advance(event.at, &world));
+        for replay in &mut replays {
+            replay.advance(event.at, &world);
+        }
         world.take(event);
-        replays.iter_mut().for_each(|replay| replay.take(event, &world));
+        for replay in &mut replays {
+            replay.take(event, &world);
+        }
     }
     replays.into_iter().map(|replay| replay.finish(&world).len()).sum()
 }
@@ -107,7 +113,7 @@ fn strike(lines: &mut Vec<String>, at: usize, blow: &Blow) {
     let line = lines[at].clone();
     match blow {
         Blow::Cut(length) => {
-            lines[at] = String::from_utf8_lossy(&line.as_bytes()[..length % (line.len() + 1)]).into_owned()
+            lines[at] = String::from_utf8_lossy(&line.as_bytes()[..length % (line.len() + 1)]).into_owned();
         }
         Blow::Overwrite(place, byte) => {
             let mut bytes = line.into_bytes();

@@ -44,7 +44,7 @@ pub(crate) fn live(scenario: &Scenario, seed: u64, dry_run: bool, trail: bool) -
 pub(crate) fn lived(scenario: &Scenario, seed: u64, dry_run: bool, trail: bool) -> Lived {
     let began = Timestamp::from_millis(1_772_445_600_000);
     let mut setup = (scenario.setup)(seed);
-    setup.trail = trail.then_some((Duration::from_secs(5), Duration::from_secs(60)));
+    setup.trail = trail.then_some((Duration::from_secs(5), Duration::from_mins(1)));
     let keys: Vec<_> = setup.services.iter().map(|service| service.key.clone()).collect();
     let file = RuleFile { path: "rule.toml".to_owned(), text: scenario.rules_toml.clone() };
     let rules = compile(&[file]).unwrap();

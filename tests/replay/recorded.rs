@@ -28,7 +28,7 @@ impl Recording {
         fs::create_dir(recording.rules()).unwrap();
         fs::create_dir(recording.events()).unwrap();
         fs::write(recording.rules().join("rule.toml"), rule).unwrap();
-        recording.write("events.jsonl", &bodies.iter().map(|body| format!("{body}\n")).collect::<String>());
+        recording.write("events.jsonl", bodies.join("\n"));
         recording
     }
 

@@ -40,7 +40,7 @@ pub(crate) struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn event(&self, seconds: i64, version: u32, more: Value) -> String {
+    fn event(&self, seconds: i64, version: u32, more: &Value) -> String {
         let Task { service, set, name, created } = self;
         let mut detail = json!({
             "clusterArn": arn("cluster/prod"), "taskArn": arn(&format!("task/prod/{name}")),
@@ -55,7 +55,7 @@ impl Task<'_> {
     }
 
     pub(crate) fn runs(&self, seconds: i64) -> String {
-        self.event(seconds, 3, json!({}))
+        self.event(seconds, 3, &json!({}))
     }
 
     pub(crate) fn ends(&self, seconds: i64, code: &str, reason: &str) -> String {
@@ -63,7 +63,7 @@ impl Task<'_> {
             "lastStatus": "STOPPED", "desiredStatus": "STOPPED", "stopCode": code, "stoppedReason": reason,
             "stoppingAt": at(seconds), "stoppedAt": at(seconds),
         });
-        self.event(seconds, 6, more)
+        self.event(seconds, 6, &more)
     }
 
     pub(crate) fn crashes(&self, seconds: i64) -> String {
@@ -200,8 +200,8 @@ fn lines_that_can_not_be_read_are_left_out_and_told_with_their_place() {
     lines.insert(5, "{}".to_owned());
     lines.insert(6, json!({ "Body": "half an event {" }).to_string());
     let recording = Recording::of(RULE, &lines);
-    let torn: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    recording.write("events.jsonl", [torn.as_bytes(), &crashing()[0].as_bytes()[..200]].concat());
+    let torn = lines.join("\n");
+    recording.write("events.jsonl", [torn.as_bytes(), b"\n", &crashing()[0].as_bytes()[..200]].concat());
     let ran = recording.run(&["--output", "json"]);
     assert_eq!(ran.code, 1, "{}", ran.err);
     for place in ["events.jsonl:4: ", "events.jsonl:6: ", "events.jsonl:7: ", "events.jsonl:14: "] {
@@ -430,4 +430,22 @@ fn what_people_did_is_compared_with_what_each_setting_would_have_done() {
     assert_eq!((&four["rolled_back"], &four["missed"], &four["agreed"]), (&json!(0), &json!(1), &json!(0)));
     let text = recording.run(&["--sweep-thresholds"]).out;
     assert!(text.contains("1 deployments, 1 of them undone or kept by people") && text.contains("too eager"), "{text}");
+}
+
+#[test]
+fn without_a_trail_what_people_did_shows_in_the_tasks_that_are_scaled_in() {
+    let tasks = |set, from: i64| ["a", "b", "c", "d"].map(|name| (set, format!("{set}-{name}"), from));
+    let runs = |(set, name, from): &(&str, String, i64)| task(set, name, *from).runs(from + 10);
+    let third = "ecs-svc/3000";
+    // The first green takes over from blue, the second one is drained again while the first lives on.
+    let mut lines: Vec<_> = tasks(GREEN, 60).iter().map(runs).collect();
+    lines.extend(tasks(BLUE, -9000).iter().map(|(set, name, from)| task(set, name, *from).scaled_in(1000)));
+    lines.extend(tasks(third, 3000).iter().map(runs));
+    lines.extend(tasks(third, 3000).iter().map(|(set, name, from)| task(set, name, *from).scaled_in(3500)));
+    lines.push(task(GREEN, "ecs-svc/2000-a", 60).runs(4000));
+    let recording = Recording::of(RULE, &lines);
+    let ran = recording.run(&["--sweep-thresholds", "--output", "json"]);
+    let as_it_is: Value = serde_json::from_str(ran.out.lines().next().unwrap()).unwrap();
+    let numbers = ["deployments", "rolled_back", "judged_by_people", "agreed", "too_eager", "missed"];
+    assert_eq!(numbers.map(|name| as_it_is[name].as_u64().unwrap()), [2, 0, 2, 1, 0, 1], "{as_it_is}");
 }

@@ -164,9 +164,13 @@ fn play(
             })
             .collect();
         files::in_order(&recording, now, |_, event| {
-            replays.iter_mut().for_each(|replay| replay.advance(event.at, &world));
+            for replay in &mut replays {
+                replay.advance(event.at, &world);
+            }
             world.take(event);
-            replays.iter_mut().for_each(|replay| replay.take(event, &world));
+            for replay in &mut replays {
+                replay.take(event, &world);
+            }
             played += 1;
             progress.tell(|| format!("{played} of {events} events"));
         })?;
