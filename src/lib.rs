@@ -14,6 +14,7 @@
 //! | [`rules`] | pure: rule files, their checks and diagnostics |
 //! | [`events`] | pure: EventBridge JSON in, signals out |
 //! | [`engine`] | pure: the state machine that decides |
+//! | [`replay`] | pure: recorded events through the engine, with the recording in place of reads |
 //! | [`ports`] | what the shell needs from the outside, in the domain's words |
 //! | [`aws`] | the ports against AWS; the only room that names an SDK |
 //! | [`journal`] | durable inputs and incidents |
@@ -23,8 +24,8 @@
 //! | [`sandbox`] | an AWS twin: a simulated world behind the real protocols |
 //! | [`cli`] | one file per verb |
 //!
-//! Dependency rule, held by a test: `model <- {rules, events} <- engine`; `model <- ports <- {aws, journal, sandbox}`;
-//! `{engine, ports} <- telemetry <- runtime <- http <- cli <- main`.
+//! Dependency rule, held by a test: `model <- {rules, events} <- engine <- replay`; `model <- ports <- {aws, journal, sandbox}`;
+//! `{engine, ports} <- telemetry <- runtime <- http <- cli <- main`, and `replay <- cli`.
 #![forbid(unsafe_code)]
 
 pub mod aws;
@@ -35,6 +36,7 @@ pub mod http;
 pub mod journal;
 pub mod model;
 pub mod ports;
+pub mod replay;
 pub mod rules;
 pub mod runtime;
 pub mod sandbox;

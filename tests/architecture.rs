@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Room, and the rooms that it may use.
-const RULE: [(&str, &[&str]); 12] = [
+const RULE: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("rules", &["model"]),
     ("events", &["model"]),
     ("engine", &["model", "rules"]),
+    ("replay", &["model", "rules", "events", "engine"]),
     ("ports", &["model"]),
     ("aws", &["model", "ports"]),
     ("journal", &["model", "ports"]),
@@ -19,11 +20,24 @@ const RULE: [(&str, &[&str]); 12] = [
     ("http", &["model", "engine", "ports", "telemetry", "runtime"]),
     (
         "cli",
-        &["model", "rules", "events", "engine", "ports", "aws", "journal", "sandbox", "telemetry", "runtime", "http"],
+        &[
+            "model",
+            "rules",
+            "events",
+            "engine",
+            "replay",
+            "ports",
+            "aws",
+            "journal",
+            "sandbox",
+            "telemetry",
+            "runtime",
+            "http",
+        ],
     ),
 ];
 
-const PURE: [&str; 4] = ["model", "rules", "events", "engine"];
+const PURE: [&str; 5] = ["model", "rules", "events", "engine", "replay"];
 
 /// Clock, I/O, randomness, environment, and the libraries of the shell.
 const IMPURE: [&str; 14] = [

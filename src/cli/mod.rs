@@ -11,6 +11,7 @@ mod explain;
 mod healthcheck;
 mod orders;
 mod plan;
+mod replay;
 mod run;
 pub mod schema;
 mod server;
@@ -33,6 +34,7 @@ pub use doctor::DoctorArgs;
 pub use explain::ExplainArgs;
 pub use healthcheck::HealthcheckArgs;
 pub use orders::{HoldArgs, RegisterArgs, ReleaseArgs, RollbackArgs, UnregisterArgs};
+pub use replay::ReplayArgs;
 pub use run::RunArgs;
 pub use status::StatusArgs;
 pub use verdict::{QuarantinedArgs, VerdictArgs};
@@ -84,6 +86,8 @@ pub enum Verb {
         #[arg(long)]
         aws: bool,
     },
+    /// What would have happened, and when? Recorded events through the engine; exit code 1 when a gate was breached
+    Replay(ReplayArgs),
     /// Every protected service: phase, split of the traffic, readiness
     Status(StatusArgs),
     /// Why was it rolled back? An incident, or a live deployment, with its evidence and timeline
@@ -132,6 +136,7 @@ pub fn main() -> ExitCode {
         crate::telemetry::init(cli.log_format, quiet).map_err(anyhow::Error::from).and_then(|()| match cli.verb {
             Verb::Run(args) => run::run(&args),
             Verb::Demo(args) => demo::demo(&args, cli.output),
+            Verb::Replay(args) => replay::replay(&args, cli.output),
             Verb::Status(args) => orders::block_on(status::status(&args, cli.output)),
             Verb::Explain(args) => orders::block_on(explain::explain(&args, cli.output)),
             Verb::Doctor(args) => doctor::doctor(&args, cli.output),

@@ -5,6 +5,7 @@
 //! the lease when the journal is in a table.
 
 mod layout;
+mod look;
 mod redb;
 mod table;
 
@@ -15,5 +16,6 @@ pub(crate) mod fakes;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 mod table_tests;
 
+pub use look::{Kept, read_only};
 pub use redb::RedbJournal;
 pub use table::TableJournal;

@@ -21,19 +21,19 @@ use crate::model::Incident;
 use crate::ports::{Journal, JournalError, Recovered};
 
 /// Raised when the meaning of a table changes. A file of another format is refused, never converted by guess.
-const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 1;
 
 /// How many incidents are kept. With the daily limit of a busy fleet that is months; the oldest go first.
 const KEPT_INCIDENTS: u64 = 1000;
 
 /// `"format"` → [`FORMAT`].
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Sequence number → input.
-const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
+pub(super) const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
 /// The one row → the engine's state.
-const CHECKPOINT: TableDefinition<(), &[u8]> = TableDefinition::new("checkpoint");
+pub(super) const CHECKPOINT: TableDefinition<(), &[u8]> = TableDefinition::new("checkpoint");
 /// Id → when it was detected, and its JSON.
-const INCIDENTS: TableDefinition<&str, (i64, &[u8])> = TableDefinition::new("incidents");
+pub(super) const INCIDENTS: TableDefinition<&str, (i64, &[u8])> = TableDefinition::new("incidents");
 /// The order of [`INCIDENTS`].
 const INCIDENTS_BY_TIME: TableDefinition<(i64, &str), ()> = TableDefinition::new("incidents_by_time");
 
@@ -263,7 +263,7 @@ fn prepare(database: &Database) -> Result<u64, String> {
 }
 
 /// Cause and cure of a file that can't be opened.
-fn explain_open(error: DatabaseError, path: &Path) -> String {
+pub(super) fn explain_open(error: DatabaseError, path: &Path) -> String {
     match error {
         DatabaseError::DatabaseAlreadyOpen => {
             "another process has it open. One worker owns a journal: stop the other one, or give this one its own --state"
@@ -280,7 +280,7 @@ fn explain_open(error: DatabaseError, path: &Path) -> String {
 }
 
 /// Cause and cure of a failed operation.
-fn explain(error: &Error) -> String {
+pub(super) fn explain(error: &Error) -> String {
     match error {
         Error::Io(io) => explain_io(io),
         Error::Corrupted(what) => format!(

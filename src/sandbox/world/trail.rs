@@ -70,7 +70,13 @@ impl World {
         let mut asked = json!({ "cluster": key.cluster, "service": key.service });
         let mut answer = Value::Null;
         match operation {
-            "CreateTaskSet" => answer = json!({ "taskSet": { "id": id } }),
+            "CreateTaskSet" => {
+                let set = self.services.get(key).and_then(|service| service.task_set(id));
+                let groups = set.and_then(|set| set.group.as_ref()).into_iter();
+                let groups: Vec<_> = groups.map(|group| json!({ "targetGroupArn": group })).collect();
+                asked["loadBalancers"] = groups.into();
+                answer = json!({ "taskSet": { "id": id } });
+            }
             "UpdateServicePrimaryTaskSet" => asked["primaryTaskSet"] = id.into(),
             _ => asked["taskSet"] = names::task_set_arn(&key.cluster, &key.service, id).into(),
         }
