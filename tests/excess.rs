@@ -107,10 +107,10 @@ fn one_task_alone_is_never_enough() {
 #[test]
 fn of_many_tasks_more_must_fail() {
     let mut it = sized(50);
-    crashes(&mut it, GREEN, &[60, 75, 90]);
-    it.run(minutes(5));
+    crashes(&mut it, GREEN, &[60, 75]);
+    it.run(secs(10));
     assert!(!rolled_back(&it), "{}", said(&it).1);
-    crashes(&mut it, GREEN, &[420, 430, 440, 450]);
+    crashes(&mut it, GREEN, &[90]);
     assert!(rolled_back(&it), "{}", said(&it).1);
 }
 
@@ -147,15 +147,15 @@ fn of_a_service_whose_tasks_fail_now_and_then_more_is_asked() {
 #[test]
 fn what_blue_suffers_as_well_is_held() {
     let mut it = sized(4);
-    for second in [60, 62, 64] {
+    for second in [60, 62] {
         crashes(&mut it, BLUE, &[second]);
         crashes(&mut it, GREEN, &[second + 1]);
     }
-    crashes(&mut it, GREEN, &[66, 67, 68]);
+    crashes(&mut it, GREEN, &[66, 67, 68, 69, 70, 71]);
     it.run(minutes(1));
     assert_eq!((said(&it).0, rolled_back(&it)), (GateState::Shared, false), "{}", said(&it).1);
     assert_eq!(it.said(), ["Rollback Held"]);
-    assert!(said(&it).1.contains("blue, which has 4, lost 3"), "{}", said(&it).1);
+    assert!(said(&it).1.contains("blue, which has 4, lost 2"), "{}", said(&it).1);
 }
 
 #[test]
@@ -220,38 +220,45 @@ fn off_is_off() {
     assert!(!rolled_back(&it));
 }
 
-/// The promise: of sound greens whose tasks fail by chance, at the pace that is assumed of a service without a past, no more are
-/// rolled back than was accepted, although they are judged at every failure.
+/// The promise: of sound greens, whose tasks fail as often as those of the service's versions before, no more are rolled back than
+/// was accepted, although they are judged at every failure. How often that is, is drawn as the gate assumes it.
 #[test]
 fn no_more_sound_greens_are_rolled_back_than_is_accepted() {
     const DEPLOYMENTS: u64 = 300;
     for (tasks, accepted) in [(4, 0.01), (20, 0.05)] {
         let rule = Rule { compare: Compare { false_rollback: Some(accepted), ..alone().compare }, ..alone() };
-        let fallen = (0..DEPLOYMENTS).filter(|seed| {
-            let mut rng = fastrand::Rng::with_seed(*seed);
-            let mut it = with(tasks, rule.clone());
-            for number in 0..tasks {
-                if rng.f64() < 0.005 {
-                    it.crash(&format!("start-{number}"));
-                }
-            }
-            // One failure in 16 hours of a task, for 40 minutes.
-            let per_second = f64::from(tasks) / (16.0 * 3600.0);
-            let born = born(&it);
-            let mut at = 0.0;
-            loop {
-                at -= rng.f64().max(1e-9).ln() / per_second;
-                if at > 2400.0 {
-                    break;
-                }
-                it.run(born.plus(Duration::from_secs_f64(at)).since(it.now));
-                it.crash(&format!("{at}"));
-            }
-            it.run(born.plus(minutes(42)).since(it.now));
-            rolled_back(&it)
-        });
+        let fallen = (0..DEPLOYMENTS).filter(|seed| falls(*seed, tasks, &rule)).count();
         #[expect(clippy::cast_precision_loss, reason = "hundreds")]
-        let share = fallen.count() as f64 / DEPLOYMENTS as f64;
+        let share = fallen as f64 / DEPLOYMENTS as f64;
         assert!(share <= accepted, "{share} of sound greens with {tasks} tasks were rolled back");
     }
+}
+
+/// An hour of blue and 40 minutes of green, of one service.
+fn falls(seed: u64, tasks: u32, rule: &Rule) -> bool {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let wait = |rng: &mut fastrand::Rng, mean: f64| -rng.f64().max(1e-12).ln() * mean;
+    // Failures of one task per minute: of the noisy kind, or of the quiet one (a gamma distribution of shape 1/2).
+    let rate = if rng.f64() < 0.02 {
+        wait(&mut rng, 1.0 / 60.0)
+    } else {
+        let normal = (wait(&mut rng, 2.0)).sqrt() * (std::f64::consts::TAU * rng.f64()).cos();
+        normal * normal / 2.0 / 1440.0
+    };
+    let every = 60.0 / (rate.max(1e-9) * f64::from(tasks));
+    let mut it = quiet(tasks, rule.clone());
+    let end = it.now.plus(minutes(60));
+    let mut live = |it: &mut Driver, task_set: &str, end: Timestamp| loop {
+        let next = it.now.plus(Duration::from_secs_f64(wait(&mut rng, every).min(1e6)));
+        if next >= end {
+            return it.run(end.since(it.now));
+        }
+        it.run(next.since(it.now));
+        it.crash_of(&key(), task_set, &format!("{}", next.as_millis()));
+    };
+    live(&mut it, BLUE, end);
+    deploy(&mut it);
+    let end = it.now.plus(minutes(40));
+    live(&mut it, GREEN, end);
+    rolled_back(&it)
 }

@@ -196,7 +196,7 @@ fn rolled_back(played: &Played) {
     assert_eq!(played.most("taskset_guardian_window_task_failures", &of("role", "blue")), 0.0);
     let gate = |name| played.most("taskset_guardian_gate_ratio", &of("gate", name));
     assert!(gate("stability.task_failures") >= 1.0);
-    assert!(gate("compare.false_rollback") > 0.0 && gate("compare.false_rollback") < 1.0, "a service without a past");
+    assert!(gate("compare.false_rollback") > 0.0);
     assert!(gate("stability.steady_within") > 0.0 && gate("stability.steady_within") < 1.0);
     assert_eq!(last.sum("taskset_guardian_verdicts_total", &[("verdict", "breached")]), 1.0, "the decision");
     assert!(last.sum("taskset_guardian_verdicts_total", &[("verdict", "watching")]) >= 1.0);

@@ -29,18 +29,19 @@ use exposition::{Exposition, metric};
 use process::{Process, eventually, free_address, get};
 
 /// Scrape jobs: their scenario, and how fast it is played. Each phase of interest lasts some scrapes.
-const JOBS: [(&str, &str, &str); 4] = [
+const JOBS: [(&str, &str, &str); 5] = [
     ("taskset-guardian", "foreign-writer-once", "4"),
     ("live", "healthy", "10"),
     ("brake", "fleet-outage", "10"),
     ("page", "green-primary-page", "10"),
+    ("errors", "errors-without-an-alarm", "20"),
 ];
 
 /// The job whose scenario has data for a panel: a rollback.
 const USUAL: &str = "taskset-guardian";
 
 /// Dashboard, panel, its scenario, and the value that it must reach there.
-const REACHED: [(&str, &str, &str, f64); 17] = [
+const REACHED: [(&str, &str, &str, f64); 18] = [
     ("overview", "Protected services", "brake", 5.0),
     ("overview", "Ready", USUAL, 1.0),
     ("overview", "Live deployments", "live", 1.0),
@@ -58,6 +59,7 @@ const REACHED: [(&str, &str, &str, f64); 17] = [
     ("service", "Traffic split", "live", 1.0),
     ("service", "Gates", USUAL, 1.0),
     ("service", "Failed tasks in the window", USUAL, 3.0),
+    ("service", "Failed requests", "errors", 0.05),
 ];
 
 /// Alerts that must fire: name, job, and service where it has one.

@@ -23,6 +23,9 @@ const TIMES_BLUES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 /// Blue's lost tasks that are no accident: two, and a quarter of all.
 const TROUBLED: (usize, f64) = (2, 0.25);
 
+/// Standard deviations beyond which a difference is not chance, for one false rollback in a hundred shared outages.
+const DEVIATIONS: f64 = 2.33;
+
 /// The cause may have struck blue first: its losses are looked for in so many windows.
 const WINDOWS: u32 = 2;
 
@@ -50,16 +53,22 @@ pub(super) struct Control {
 impl Control {
     pub(super) fn of(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observation, known: Known<'_>) -> Self {
         let Roles { green, blue } = roles;
-        let span = rule.stability.window.saturating_mul(WINDOWS);
+        let window = rule.stability.window;
+        let recent = window.saturating_mul(WINDOWS);
+        let befell: &[_] = &[StopClass::Version, StopClass::Infrastructure];
+        let struck = known.blue_window.map_or(0, |blue| lost(blue, befell, now.minus(recent), now));
+        // One task alone is an accident: it counts as green's do.
+        let failed = |blue| lost(blue, &[StopClass::Version], now.minus(window), now);
+        let alone = known.blue_window.map_or(0, failed);
         let (of_green, of_blue) = (f64::from(tasks(green)), f64::from(tasks(blue)));
         let part = if of_green + of_blue > 0.0 { of_green / (of_green + of_blue) } else { 1.0 };
         let twin = seen.alarms.iter().flatten().find(|alarm| is_red_for_blue(alarm, roles));
         let share = blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
         let allowed = rule.stability.unhealthy_targets.unwrap_or(0.5);
         Self {
-            lost: known.blue_window.map_or(0, |window| lost(window, now.minus(span), now)),
+            lost: if struck >= TROUBLED.0 { struck } else { alone },
             tasks: tasks(blue),
-            green_lost: known.window.is_some_and(|window| lost(window, now.minus(span), now) > 0),
+            green_lost: known.window.is_some_and(|green| lost(green, befell, now.minus(recent), now) > 0),
             part,
             shows_signs: blue.running < blue.computed_desired || share > 0.0,
             red: twin.map(|twin| format!("alarm {} of blue is red too", twin.name)),
@@ -73,6 +82,17 @@ impl Control {
         // Green's tasks by blue's.
         let ratio = if self.part < 1.0 { self.part / (1.0 - self.part) } else { 0.0 };
         float(self.lost) * ratio
+    }
+
+    /// How far two counts of failures from one cause lie apart by chance: the difference of two Poisson counts with the same
+    /// mean has twice its variance.
+    pub(super) fn scatter(&self) -> f64 {
+        DEVIATIONS * (2.0 * self.expected()).sqrt()
+    }
+
+    /// What blue lost is no accident.
+    pub(super) fn is_struck(&self) -> bool {
+        self.lost >= TROUBLED.0
     }
 
     /// How well the bet does that green's failures are its own, against a cause that strikes both: an e-value. Of failures from
@@ -130,11 +150,10 @@ pub(super) fn tasks(set: &TaskSet) -> u32 {
     set.computed_desired.max(set.running)
 }
 
-/// Tasks that ended for their version's sake or the platform's, by ECS's word.
-fn lost(window: &Window, from: Timestamp, now: Timestamp) -> usize {
-    let befell = |class| matches!(class, StopClass::Version | StopClass::Infrastructure);
+/// Tasks that ended for one of these reasons, by ECS's word.
+fn lost(window: &Window, to: &[StopClass], from: Timestamp, now: Timestamp) -> usize {
     let ended = window.records().map(|(_, record)| record).filter(|record| record.standing == Standing::Confirmed);
-    ended.filter(|record| befell(record.stop.class) && (from..=now.plus(SKEW)).contains(&record.stop.at)).count()
+    ended.filter(|record| to.contains(&record.stop.class) && (from..=now.plus(SKEW)).contains(&record.stop.at)).count()
 }
 
 /// Target groups swap roles with every deployment, so an alarm's role is read from its dimensions, not from its name. One

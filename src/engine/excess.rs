@@ -46,7 +46,7 @@ const START: f64 = 5.0;
 
 /// The bets against chance: green's tasks fail so many times as often as this service's do. A leak is a few times worse, a crash at
 /// the start hundreds of times.
-const TIMES_USUAL: [f64; 5] = [4.0, 16.0, 64.0, 256.0, 1024.0];
+const TIMES_USUAL: [f64; 6] = [2.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
 
 /// While the failures of a green that had come up are not plainly its own, blue is watched for so long, by when CloudWatch tells
 /// how its requests fared.

@@ -164,9 +164,9 @@ fn task_failures(
     // What is green's alone must reach the limit, and be more than chance makes of one cause that hits both.
     let own = f64::from(count) - control.expected();
     let weather = control.against_weather(usize::try_from(count).unwrap_or(usize::MAX), control.lost);
-    let apart = weather.is_none_or(|weather| weather >= control::PLAIN);
+    let apart = !control.is_struck() || weather.is_none_or(|weather| weather >= control::PLAIN);
     let suffers = control.suffers();
-    let alone = own >= f64::from(limit) && apart && suffers.is_empty();
+    let alone = own >= f64::from(limit).max(control.scatter()) && apart && suffers.is_empty();
     let reached_at = usize::try_from(limit).ok().and_then(|limit| failed.get(limit.checked_sub(1)?));
     let settled_at = reached_at.map_or(now, |(_, record)| record.stop.at.plus(control::LAG));
     let evidence = Evidence {

@@ -13,7 +13,7 @@ use super::signals::BOUND_ALARMS;
 use super::{Finding, Note, after, control, doctor, hold, orders, plan, quarantine, rollback, witness};
 use crate::model::{
     CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability, StopClass,
-    TargetGroupArn, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
+    TargetGroupArn, TaskReading, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
 };
 use crate::rules::RuleSet;
 
@@ -60,6 +60,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
 
     quarantine::expire(kept, &seen.service.tags, out.now);
     track(key, kept, seen, out);
+    note_failures(out.now, kept, seen);
     quarantine::compare(kept, seen, out.now);
     if let Some(by) = kept.live().and_then(|deployment| deployment.compared_by) {
         soft.want(by);
@@ -132,14 +133,8 @@ fn decide(
 /// ECS's word on the tasks that were asked for, and on those it lists as stopped.
 fn confirm_windows(now: Timestamp, kept: &mut Kept, seen: &Observation) {
     let known = |id: &TaskSetId| seen.service.task_sets.iter().any(|set| set.id == *id);
-    kept.past.expire(now);
     for reading in seen.tasks.iter().filter(|reading| known(&reading.task_set)) {
         kept.window(&reading.task_set).confirm(reading);
-        let fresh = now.minus(kept.rule.watch.freshness)..=now.plus(gates::SKEW);
-        let failed = reading.stop.as_ref().filter(|stop| stop.class == StopClass::Version && fresh.contains(&stop.at));
-        if let Some(failures) = failed.and_then(|_| kept.failures(&reading.task_set, seen)) {
-            failures.add(&reading.task, failed.map_or(now, |stop| stop.at));
-        }
     }
     for task in &seen.ask.tasks {
         if !seen.tasks.iter().any(|reading| reading.task == *task) {
@@ -154,6 +149,18 @@ fn confirm_windows(now: Timestamp, kept: &mut Kept, seen: &Observation) {
         }
         !window.is_empty() && (known(id) || window.newest().is_some_and(|newest| newest >= unseen_since))
     });
+}
+
+/// Failures that are news, for the cumulative gate. Once it is known who is green: it may have failed before it was seen.
+fn note_failures(now: Timestamp, kept: &mut Kept, seen: &Observation) {
+    kept.past.expire(now);
+    let fresh = now.minus(kept.rule.watch.freshness)..=now.plus(gates::SKEW);
+    for TaskReading { task, task_set, stop, .. } in &seen.tasks {
+        let failed = stop.as_ref().filter(|stop| stop.class == StopClass::Version && fresh.contains(&stop.at));
+        if let Some((stop, failures)) = failed.and_then(|stop| Some((stop, kept.failures(task_set, seen)?))) {
+            failures.add(task, stop.at);
+        }
+    }
 }
 
 /// Which deployment is going on: begins one, or ends the one that a person ended.

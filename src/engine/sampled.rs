@@ -256,11 +256,7 @@ impl Measure {
 
     /// `None` when there are too few minutes to tell.
     fn of(&self, minutes: &[&Sample]) -> Option<f64> {
-        if self.is_latency() {
-            latency(minutes).map(|took| took.as_secs_f64())
-        } else {
-            Sum::of(minutes).share().filter(|_| minutes.len() >= LEAST_MINUTES)
-        }
+        if self.is_latency() { latency(minutes).map(|took| took.as_secs_f64()) } else { Sum::of(minutes).share() }
     }
 
     /// What green would have if each of its minutes were as blue's.
@@ -276,18 +272,17 @@ impl Measure {
         (requests > 0.0).then(|| failed / requests)
     }
 
-    /// It lasts: no single minute makes it, nor two when green lost tasks, and it is not over either.
-    fn lasts(&self, minutes: &[&Sample], lost_tasks: bool) -> bool {
-        if self.is_latency() {
-            // A median of minutes already.
+    /// It lasts: so many minutes do not make it alone, and it is not over either.
+    fn lasts(&self, minutes: &[&Sample], brief: usize) -> bool {
+        if self.is_latency() || brief == 0 {
+            // The latency is a median of minutes already.
             return true;
         }
         let over = |minutes: &[&Sample]| Sum::of(minutes).share().is_some_and(|share| share > self.limit);
-        let failed = |minute: &Sample| Sum::of(&[minute]).failed();
         let mut rest = minutes.to_vec();
-        rest.sort_by_key(|minute| Reverse(failed(minute)));
-        let rest = rest.get(if lost_tasks { 2 } else { 1 }..).unwrap_or_default();
-        over(rest) && over(minutes.get(minutes.len().saturating_sub(LEAST_MINUTES)..).unwrap_or_default())
+        rest.sort_by_key(|minute| Reverse(Sum::of(&[minute]).failed()));
+        let newest = minutes.get(minutes.len().saturating_sub(LEAST_MINUTES)..).unwrap_or_default();
+        over(rest.get(brief..).unwrap_or_default()) && over(newest)
     }
 
     /// Blue fares badly, and green not much worse.
@@ -337,10 +332,12 @@ fn finding(
     let trouble = blue_as_a_whole.trouble();
     let shared =
         control.map_or(shared_before, |control| measure.is_shared(beside_blue, control)) || !trouble.is_empty();
+    // With every task that green loses some requests fail.
+    let brief = if blue_as_a_whole.green_lost { 2 } else { 0 };
     let state = match (value > measure.limit, shared) {
         (false, _) => GateState::Clear,
         (true, true) => GateState::Shared,
-        (true, false) if !measure.lasts(green, blue_as_a_whole.green_lost) => GateState::Pending,
+        (true, false) if !measure.lasts(green, brief) => GateState::Pending,
         (true, false) => GateState::Breached,
     };
     let beside = match control {

@@ -47,6 +47,8 @@ impl Setting {
             let mut rule = Rule::clone(rule);
             rule.stability.task_failures = Some(self.task_failures);
             rule.stability.window = self.window;
+            // It would be first more often than not, whatever the count is set to.
+            rule.compare.false_rollback = None;
             if self.steady_within.is_some() {
                 rule.stability.steady_within = self.steady_within;
             }

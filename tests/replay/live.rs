@@ -158,7 +158,7 @@ impl Worker {
 
 /// What no event tells: gates on reads of target groups and metrics, and what people say through tags.
 fn is_told(gate: &Gate) -> bool {
-    matches!(gate, Gate::TaskFailures | Gate::SteadyWithin | Gate::Alarm(_))
+    matches!(gate, Gate::TaskFailures | Gate::ExcessFailures | Gate::SteadyWithin | Gate::Alarm(_))
 }
 
 /// What a replay found to be breached.

@@ -48,7 +48,8 @@ const OPERATIONS: &[(&str, &str)] = &[
 ];
 
 /// The closed `gate` label, as in rule files. All alarms of a service share one series: their names are anybody's.
-const GATES: [&str; 6] = [
+const GATES: [&str; 7] = [
+    "compare.false_rollback",
     "errors.alarms",
     "errors.http_5xx_ratio",
     "errors.latency_p99",
