@@ -33,6 +33,9 @@ const CAPACITY: usize = 64;
 /// How far back the service's own past counts.
 const PAST: Duration = Duration::from_hours(24);
 
+/// Windows of the past without which it tells nothing about one.
+const TELLING: u32 = 6;
+
 /// Task-minutes of the past that count at most: two days of one task. A long quiet past does not make two accidents in a
 /// quarter of an hour a disaster.
 const PAST_MINUTES: f64 = 2880.0;
@@ -116,11 +119,15 @@ impl Past {
         task_minutes(tasks, since.map_or(Duration::ZERO, |since| now.since(since).min(PAST)))
     }
 
-    /// Failures that as many tasks as green's have had in a span like this one.
-    pub(super) fn usual(&self, now: Timestamp, roles: Roles<'_>, span: Duration) -> f64 {
+    /// Failures that as many tasks as green's have had in a span like this one; 0 while the past is too short to tell.
+    pub(super) fn usual(&self, now: Timestamp, roles: Roles<'_>, span: Duration, window: Duration) -> f64 {
         let minutes = self.minutes(now, control::tasks(roles.blue));
-        let mine = task_minutes(control::tasks(roles.green), span);
-        if minutes > 0.0 { float(self.failures.0.len()) * mine / minutes } else { 0.0 }
+        if minutes < task_minutes(control::tasks(roles.blue), window.saturating_mul(TELLING)) || minutes <= 0.0 {
+            return 0.0;
+        }
+        let failed = float(self.failures.0.len());
+        // Few failures tell little of how often there are any: what may be behind them counts.
+        (failed + failed.sqrt()) * task_minutes(control::tasks(roles.green), span) / minutes
     }
 
     /// What is known of each kind of service, and how likely it is that this one is of it: the gamma distribution of failures

@@ -159,7 +159,8 @@ fn task_failures(
     let times = |record: &TaskRecord| if without(Mutant::NoDedup) { record.version } else { 1 };
     let count = failed.iter().map(|(_, record)| times(record)).sum::<u64>();
     let count = u32::try_from(count).unwrap_or(u32::MAX);
-    let usual = known.past.usual(now, roles, now.since(from.max(roles.green.created_at)));
+    let lived = now.since(from.max(roles.green.created_at));
+    let usual = known.past.usual(now, roles, lived, span);
     let unusual = f64::from(count) - usual >= UNUSUAL * usual.sqrt();
     // What is green's alone must reach the limit, and be more than chance makes of one cause that hits both.
     let own = f64::from(count) - control.expected();
