@@ -73,11 +73,15 @@ impl Judgement {
         self.over().next().is_some()
     }
 
-    /// Gates on traffic that are over for a cause that blue shares.
-    pub(super) fn shared_traffic(&self) -> Vec<Gate> {
-        let shared = self.findings.iter().filter(|finding| finding.state == GateState::Shared);
-        let of_traffic = |gate: &&Gate| matches!(gate, Gate::Http5xxRatio | Gate::LatencyP99);
-        shared.map(|finding| &finding.gate).filter(of_traffic).cloned().collect()
+    /// Gates on traffic that are over for a cause that blue shares: those that were, until they say anything else.
+    pub(super) fn shared_traffic(&self, before: &[Gate]) -> Vec<Gate> {
+        let of_traffic = |gate: &Gate| matches!(gate, Gate::Http5xxRatio | Gate::LatencyP99);
+        let shared = |finding: &&Finding| match finding.state {
+            GateState::Shared => of_traffic(&finding.gate),
+            GateState::Blind | GateState::Pending => before.contains(&finding.gate),
+            GateState::Clear | GateState::Breached => false,
+        };
+        self.findings.iter().filter(shared).map(|finding| finding.gate.clone()).collect()
     }
 
     /// What the gates say whose threshold is reached.

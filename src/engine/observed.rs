@@ -85,7 +85,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         soft.verdict = Some(judgement.verdict);
         soft.findings.clone_from(&judgement.findings);
         if let Some(deployment) = kept.deployment.as_mut() {
-            deployment.shared = judgement.shared_traffic();
+            deployment.shared = judgement.shared_traffic(&deployment.shared);
         }
         if let Some(at) = judgement.look_again_at {
             soft.want(at);
