@@ -55,6 +55,22 @@ fn every_obstacle_blocks_and_names_its_cure() {
 }
 
 #[test]
+fn metrics_that_can_not_be_read_are_a_warning_that_says_what_is_lost() {
+    let asked = SampleAsk { groups: [group("blue"), group("green")].into(), from: start() };
+    let unread = |rule: &Rule| {
+        let mut seen = seen(|_| ());
+        (seen.ask.samples, seen.samples) = (Some(asked.clone()), None);
+        found(rule, &seen, "metrics")
+    };
+    let plain = unread(&rule());
+    assert!(plain.verdict == CheckVerdict::Warning && plain.cure.unwrap().contains("GetMetricData"));
+    assert!(!plain.what.contains("blind"), "{}", plain.what);
+    let mut gated = rule();
+    gated.errors.http_5xx_ratio = Some(0.05);
+    assert!(unread(&gated).what.contains("the rule's gates on traffic are blind"));
+}
+
+#[test]
 fn what_will_hurt_is_a_warning_with_a_cure() {
     let changes: [Case; 6] = [
         ("capacity", "runs 1 of 4 tasks", |aws| aws.set(BLUE).running = 1),

@@ -202,7 +202,7 @@ fn what_was_stale_when_it_was_heard_of_never_counts_and_what_was_fresh_needs_fre
     // Held by a person until the evidence is old: then it is history, not news.
     let mut it = sized(2);
     let until = born(&it).plus(secs(680));
-    it.aws.service.tags.insert("taskset-guardian:hold-until".into(), until.to_string().into());
+    it.aws.service.tags.insert("taskset-guardian:hold-until".into(), until.to_string());
     crashes(&mut it, GREEN, &[60, 70]);
     it.run(secs(650));
     assert!(!rolled_back(&it), "{}", said(&it).1);

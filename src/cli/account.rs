@@ -1,5 +1,6 @@
 //! What the verbs that speak to AWS share: the connection, the service that is meant, the rules to go by.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use clap::Args;
 
 use super::text::printable;
 use crate::aws::{Aws, Endpoint};
-use crate::model::{Ask, CallError, Observation, ServiceKey, tags};
+use crate::model::{Ask, CallError, Observation, Sample, SampleAsk, ServiceKey, tags};
 use crate::ports::Recorder;
 use crate::rules::{self, Rule, RuleSet};
 use crate::runtime::rule_files::read_rule_files;
@@ -76,17 +77,26 @@ pub(super) async fn observe(aws: &Aws, service: &ServiceKey) -> Result<Observati
     observer(aws).observe(&Ask::examination(service.clone())).await
 }
 
-/// The same, and how long one round of calls takes: a worker, too, knows what to ask for when it has read a service before.
+/// The same with the metrics of the traffic, and how long one round of calls takes: a worker, too, knows what to ask for when it has read a service before.
 pub(super) async fn observe_timed(aws: &Aws, service: &ServiceKey) -> Result<(Observation, Duration), CallError> {
     let (observer, ask) = (observer(aws), Ask::examination(service.clone()));
-    let seen = observer.observe(&ask).await?;
+    let first = observer.observe(&ask).await?;
+    let groups: BTreeSet<_> = first.service.task_sets.iter().filter_map(|set| set.target_group.clone()).collect();
+    let from = Sample::minute_of(first.read_at.minus(TRAFFIC));
+    let samples = Some(SampleAsk { groups, from }).filter(|wanted| !wanted.groups.is_empty());
     let begun = Instant::now();
-    observer.observe(&Ask { find_alarms: false, ..ask }).await?;
-    Ok((seen, begun.elapsed()))
+    let second = observer.observe(&Ask { find_alarms: false, samples: samples.clone(), ..ask }).await?;
+    let took = begun.elapsed();
+    let ask = Ask { samples, ..first.ask };
+    Ok((Observation { ask, samples: second.samples, ..first }, took))
 }
 
+/// The traffic that is looked at, only to see whether it can be.
+const TRAFFIC: Duration = Duration::from_mins(5);
+
 fn observer(aws: &Aws) -> Observer {
-    Observer::new(Arc::new(aws.fleet()), Arc::new(aws.load_balancers()), Arc::new(aws.alarms()), Arc::new(SystemClock))
+    let (alarms, clock) = (Arc::new(aws.alarms()), Arc::new(SystemClock));
+    Observer::new(Arc::new(aws.fleet()), Arc::new(aws.load_balancers()), alarms.clone(), clock).with_metrics(alarms)
 }
 
 /// The rules of a directory. Absent, there are none; bad, that is said and the exit code is 1.

@@ -145,6 +145,11 @@ impl Control {
     }
 }
 
+/// `; one; two`: what follows in a sentence.
+pub(super) fn clauses<T: std::fmt::Display>(said: &[T]) -> String {
+    said.iter().map(|said| format!("; {said}")).collect::<Vec<_>>().concat()
+}
+
 /// How many tasks of a task set may fail.
 pub(super) fn tasks(set: &TaskSet) -> u32 {
     set.computed_desired.max(set.running)

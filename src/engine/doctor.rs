@@ -99,6 +99,7 @@ pub fn examine(rule: &Rule, seen: &Observation, now: Timestamp) -> Vec<Check> {
     checks.extend(capacity(seen));
     checks.extend(seen.traffic.rules().iter().filter_map(sticky));
     checks.extend(alarms(rule, seen));
+    checks.extend(metrics(rule, seen));
     checks.extend(task_sets(seen));
     checks.extend(tags::hold(&seen.service.tags, now).map(|order| {
         Check::new("hold", CheckVerdict::Warning, order.to_string()).cure("taskset-guardian release lifts the hold")
@@ -229,6 +230,16 @@ fn alarms(rule: &Rule, seen: &Observation) -> Vec<Check> {
         }
     });
     checks
+}
+
+/// What an alarm is weighed with, and gates on traffic rest on.
+fn metrics(rule: &Rule, seen: &Observation) -> Option<Check> {
+    let unread = seen.ask.samples.is_some() && seen.samples.is_none();
+    unread.then(|| {
+        let blind = if rule.errors.read_traffic() { ", and the rule's gates on traffic are blind" } else { "" };
+        let what = format!("the metrics of the traffic could not be read: no alarm is weighed against blue's{blind}");
+        Check::new("metrics", CheckVerdict::Warning, what).cure("allow cloudwatch:GetMetricData")
+    })
 }
 
 fn task_sets(seen: &Observation) -> Option<Check> {

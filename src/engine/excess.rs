@@ -53,7 +53,7 @@ const TIMES_USUAL: [f64; 6] = [2.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
 
 /// While the failures of a green that had come up are not plainly its own, blue is watched for so long, by when CloudWatch tells
 /// how its requests fared.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// No more than this is said of any e-value.
 const CERTAIN: f64 = 1e9;
@@ -237,7 +237,7 @@ pub(super) fn judge(
         to: newest,
         facts: std::iter::once(numbers.clone()).chain(facts).collect(),
     };
-    let suffers = suffers.iter().map(|said| format!("; {said}")).collect::<String>();
+    let suffers = control::clauses(&suffers);
     let why = format!("{numbers}{suffers}{odds}{stale}");
     Finding { gate: Gate::ExcessFailures, state, evidence: Some(evidence), why }
 }

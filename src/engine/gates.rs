@@ -189,8 +189,7 @@ fn task_failures(
     let unsure = if claimed > 0 { format!(", {claimed} more to be confirmed by ECS") } else { String::new() };
     let as_usual =
         if count >= limit && !unusual { format!("; this service loses {usual:.1} anyway") } else { String::new() };
-    let clause =
-        std::iter::once(control.clause()).chain(suffers.iter().map(|said| format!("; {said}"))).collect::<String>();
+    let clause = control.clause() + &control::clauses(&suffers);
     let why = format!("{count} of {limit} failed tasks within {}{unsure}{clause}{as_usual}", humane(span));
     let state = match (count >= limit, count.saturating_add(u32::try_from(claimed).unwrap_or(0))) {
         (true, _) if !alone => GateState::Shared,
@@ -391,7 +390,7 @@ fn alarm(
                 to: now.max(alarm.since),
                 facts: std::iter::once(alarm.reason.to_string()).chain(beside).collect(),
             };
-            let shared = of_blue.iter().map(|trouble| format!("; {trouble}")).collect::<String>();
+            let shared = control::clauses(&of_blue);
             let waits = if wants_traffic { "; blue's traffic is looked at first" } else { "" };
             let why = format!("red for {}, breach from {} on{shared}{waits}", humane(red), humane(allowed));
             let finding = Finding { gate: gate.clone(), state, evidence: Some(evidence), why };

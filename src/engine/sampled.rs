@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::control::Control;
+use super::control::{self, Control};
 use super::partition::Deployment;
 use super::roles::Roles;
 use super::{Finding, GateState};
@@ -243,7 +243,7 @@ fn latency(minutes: &[&Sample]) -> Option<Duration> {
     told.get(middle).copied().filter(|_| told.len() >= LEAST_MINUTES)
 }
 
-/// What two minutes of the same kind come to, green's and blue's.
+/// What is measured of the minutes, and its bound.
 struct Measure {
     gate: Gate,
     limit: f64,
@@ -305,7 +305,7 @@ fn finding(
     rule: &Rule,
     roles: Roles<'_>,
     minutes: &Minutes<'_>,
-    (shared_before, blue_as_a_whole): (bool, &Control),
+    (shared_before, control): (bool, &Control),
     measure: Measure,
 ) -> Finding {
     let Minutes { green, blue } = minutes;
@@ -319,36 +319,36 @@ fn finding(
         let why = if of_green.requests < least {
             format!("{} of {least} requests that it takes, in {}", of_green.requests, humane(to.since(from)))
         } else {
-            format!("{} of {LEAST_MINUTES} minutes that it takes", green.len().min(1))
+            format!("{} of {LEAST_MINUTES} minutes with a latency that it takes", green.len().min(1))
         };
         return Finding { gate: measure.gate, state: GateState::Pending, evidence: None, why };
     };
     // Of a blue with as few requests as that, a share is chance.
-    let control = measure.as_blue(minutes).filter(|_| of_blue.requests >= least);
+    let as_blue = measure.as_blue(minutes).filter(|_| of_blue.requests >= least);
     let compared: Vec<_> = minutes.pairs().into_iter().map(|(green, _)| green).collect();
     let beside_blue = if is_latency { Some(value) } else { Sum::of(&compared).share() }.unwrap_or(value);
     // What blue suffers too is not green's fault; what green suffers beyond that is. And what began so stays so, also when
     // blue has no traffic any more to tell.
-    let trouble = blue_as_a_whole.trouble();
+    let trouble = control.trouble();
     let shared =
-        control.map_or(shared_before, |control| measure.is_shared(beside_blue, control)) || !trouble.is_empty();
+        as_blue.map_or(shared_before, |as_blue| measure.is_shared(beside_blue, as_blue)) || !trouble.is_empty();
     // With every task that green loses some requests fail.
-    let brief = if blue_as_a_whole.green_lost { 2 } else { 0 };
+    let brief = if control.green_lost { 2 } else { 0 };
     let state = match (value > measure.limit, shared) {
         (false, _) => GateState::Clear,
         (true, true) => GateState::Shared,
         (true, false) if !measure.lasts(green, brief) => GateState::Pending,
         (true, false) => GateState::Breached,
     };
-    let beside = match control {
-        Some(control) => {
-            format!("{} of blue's {} requests in the same minutes", measure.words(control), of_blue.requests)
+    let beside = match as_blue {
+        Some(as_blue) => {
+            format!("{} of blue's {} requests in the same minutes", measure.words(as_blue), of_blue.requests)
         }
         None if state == GateState::Shared => "it began while blue failed as well".to_owned(),
         None => format!("blue had {} requests in the same minutes, too few to compare with", of_blue.requests),
     };
     let what = if is_latency { "is the p99" } else { "failed" };
-    let trouble = trouble.iter().map(|said| format!("; {said}")).collect::<String>();
+    let trouble = control::clauses(&trouble);
     let brief = if state == GateState::Pending { "; it has not lasted yet, or it is over" } else { "" };
     let why = format!(
         "{} {what} of green's {} requests in {}, {} are allowed; {beside}{trouble}{brief}",
