@@ -55,6 +55,9 @@ const TIMES_USUAL: [f64; 6] = [2.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
 /// how its requests fared.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// And looked at as often as this, beside what events ask for.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// No more than this is said of any e-value.
 const CERTAIN: f64 = 1e9;
 
@@ -212,7 +215,7 @@ pub(super) fn judge(
     } else if value < threshold || !suffers.is_empty() {
         GateState::Shared
     } else if waits && now < settled_at {
-        later(settled_at.min(now.plus(Duration::from_secs(1))));
+        later(settled_at.min(now.plus(LOOK)));
         GateState::Pending
     } else {
         GateState::Breached

@@ -61,6 +61,7 @@ pub enum Gate {
     /// `stability.unhealthy_targets`.
     UnhealthyTargets,
     /// `compare.false_rollback`: more failed tasks than chance, and than blue's trouble, explain.
+    #[serde(rename = "false_rollback")]
     ExcessFailures,
     /// `errors.http_5xx_ratio`.
     #[serde(rename = "http_5xx_ratio")]
