@@ -77,7 +77,8 @@ pub(super) async fn observe(aws: &Aws, service: &ServiceKey) -> Result<Observati
     observer(aws).observe(&Ask::examination(service.clone())).await
 }
 
-/// The same with the metrics of the traffic, and how long one round of calls takes: a worker, too, knows what to ask for when it has read a service before.
+/// The same with the metrics of the traffic, and how long one round of calls takes: a worker, too, knows what to ask for when it
+/// has read a service before.
 pub(super) async fn observe_timed(aws: &Aws, service: &ServiceKey) -> Result<(Observation, Duration), CallError> {
     let (observer, ask) = (observer(aws), Ask::examination(service.clone()));
     let first = observer.observe(&ask).await?;

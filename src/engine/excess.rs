@@ -18,10 +18,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::control::{self, Control, float};
-use super::gates::{self, SKEW};
+use super::gates::{self, Known, SKEW};
 use super::roles::Roles;
 use super::{Finding, GateState};
-use crate::model::{Comparator, Evidence, Gate, Role, Stability, TaskArn, Timestamp, Unit, Window, humane, once_in};
+use crate::model::{Comparator, Evidence, Gate, Role, Stability, TaskArn, Timestamp, Unit, humane, once_in};
 use crate::rules::Rule;
 
 /// Never one task alone.
@@ -158,21 +158,6 @@ fn likelihood(failed: f64, minutes: f64, failures: f64, exposure: f64) -> f64 {
     (rising + failed * (minutes.max(f64::MIN_POSITIVE) / all).ln() + failures * (exposure / all).ln()).exp()
 }
 
-/// What the gate looks at.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Known<'a> {
-    /// Green's, since its creation.
-    pub(super) failures: &'a Failures,
-    /// The service's.
-    pub(super) past: &'a Past,
-    /// Green's window: the reasons of those that are not long ago.
-    pub(super) window: Option<&'a Window>,
-    /// Green was once steady.
-    pub(super) was_steady: bool,
-    /// How blue fares.
-    pub(super) control: &'a Control,
-}
-
 /// The gate.
 pub(super) fn judge(
     now: Timestamp,
@@ -180,9 +165,10 @@ pub(super) fn judge(
     accepted: f64,
     roles: Roles<'_>,
     known: Known<'_>,
+    control: &Control,
     later: &mut impl FnMut(Timestamp),
 ) -> Finding {
-    let Known { failures, past, window, was_steady, control } = known;
+    let Known { failures, past, window, was_steady, .. } = known;
     let green = roles.green;
     let times = failures.times();
     let failed = times.len();

@@ -106,11 +106,11 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
     findings.extend(
         rule.stability.task_failures.map(|limit| task_failures(now, rule, limit, roles, known, &control, &mut later)),
     );
-    findings.extend(rule.compare.false_rollback.map(|accepted| {
-        let Known { failures, past, window, was_steady, .. } = known;
-        let known = excess::Known { failures, past, window, was_steady, control: &control };
-        excess::judge(now, rule, accepted, roles, known, &mut later)
-    }));
+    findings.extend(
+        rule.compare
+            .false_rollback
+            .map(|accepted| excess::judge(now, rule, accepted, roles, known, &control, &mut later)),
+    );
     findings.extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, known, &mut later)));
     findings
         .extend(rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known)));
@@ -168,8 +168,8 @@ fn task_failures(
     let unusual = f64::from(count) - usual >= UNUSUAL * usual.sqrt();
     // What is green's alone must reach the limit, and be more than chance makes of one cause that hits both.
     let own = f64::from(count) - control.expected();
-    let weather = control.against_weather(usize::try_from(count).unwrap_or(usize::MAX), control.lost);
-    let apart = !control.is_struck() || weather.is_none_or(|weather| weather >= control::PLAIN);
+    let bet = || control.bet(usize::try_from(count).unwrap_or(usize::MAX), control.lost);
+    let apart = !control.is_struck() || bet() >= control::PLAIN;
     let suffers = control.suffers();
     let alone = own >= f64::from(limit).max(control.scatter()) && apart && suffers.is_empty();
     let reached_at = usize::try_from(limit).ok().and_then(|limit| failed.get(limit.checked_sub(1)?));
