@@ -26,6 +26,10 @@ pub(super) const FORMAT: u64 = 1;
 /// How many incidents are kept. With the daily limit of a busy fleet that is months; the oldest go first.
 const KEPT_INCIDENTS: u64 = 1000;
 
+/// Pages of the file that are kept in memory, bytes. Entries are written once and read at the next start: more than a commit
+/// touches is of no use. redb's own limit is a gibibyte.
+const CACHE: usize = 4 << 20;
+
 /// `"format"` → [`FORMAT`].
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Sequence number → input.
@@ -64,7 +68,8 @@ impl RedbJournal {
             if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
                 fs::create_dir_all(directory).map_err(|error| explain_io(&error))?;
             }
-            let database = Builder::new().create(&path).map_err(|error| explain_open(error, &path))?;
+            let database =
+                Builder::new().set_cache_size(CACHE).create(&path).map_err(|error| explain_open(error, &path))?;
             let next = prepare(&database)?;
             Ok(Store { database: Some(database), path: Some(path), next })
         });
@@ -100,7 +105,8 @@ impl RedbJournal {
                 && let Some(path) = path
             {
                 // Not `create`: an empty journal in place of a lost one would forget every open rollback.
-                let reopened = Builder::new().open(&*path).map_err(|error| explain_open(error, path))?;
+                let reopened =
+                    Builder::new().set_cache_size(CACHE).open(&*path).map_err(|error| explain_open(error, path))?;
                 prepare(&reopened)?;
                 *database = Some(reopened);
             }

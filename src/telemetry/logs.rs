@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::narrate;
-use crate::engine::{Note, Report};
+use crate::engine::{Note, Report, Use};
 use crate::model::{IncidentId, ServiceKey, TaskSetId};
 
 /// In this order; the second is what other Rust programs listen to.
@@ -70,6 +70,11 @@ pub fn init(format: LogFormat, quiet: bool) -> Result<(), LogError> {
 /// One log line per note that is news.
 pub fn log_report(report: &Report) {
     for note in &report.notes {
+        // There may be thousands a second: what nobody hears is not put into words.
+        let is_quiet = matches!(note, Note::Signal { used, .. } if *used != Use::Foreign);
+        if is_quiet && !tracing::enabled!(Level::DEBUG) {
+            continue;
+        }
         if let Some((level, sentence)) = narrate(note) {
             let Subject { service, incident, task_set } = subject(note);
             // So that one id leads through all the lines of a rollback.

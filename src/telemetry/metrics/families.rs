@@ -1,9 +1,9 @@
-//! The families: a field's doc comment is the metric's HELP text, its name with the prefix is the metric's name.
+//! The families: a field's doc comment is the metric's HELP text, its name with the prefix is the metric's name. Those of each
+//! service are in `services`.
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 /// From a commit on a fast disk to one on a network volume that stalls.
@@ -37,7 +37,6 @@ metric! {
     IntGauge: |opts, labels, buckets| Self::with_opts(opts);
     IntGaugeVec: |opts, labels, buckets| Self::new(opts, labels);
     Gauge: |opts, labels, buckets| Self::with_opts(opts);
-    GaugeVec: |opts, labels, buckets| Self::new(opts, labels);
     Histogram: |opts, labels, buckets| Self::with_opts(HistogramOpts::from(opts).buckets(buckets.to_vec()));
     HistogramVec: |opts, labels, buckets| Self::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels);
 }
@@ -80,22 +79,8 @@ families! {
     last_event_timestamp_seconds: Gauge,
     /// Services that a rule protects now.
     protected_services: IntGauge,
-    /// 1 when a rollback of the service would work now, as far as the last observation tells, else 0.
-    service_ready: IntGaugeVec { "cluster", "service" },
-    /// 1 for the phase of the service's deployment, 0 for all others.
-    deployment_phase: IntGaugeVec { "cluster", "service", "phase" },
-    /// Share of the traffic by the weights of the load-balancer rules, 0 to 1.
-    traffic_weight_ratio: GaugeVec { "cluster", "service", "role" },
-    /// Failed tasks in the health window.
-    window_task_failures: IntGaugeVec { "cluster", "service", "role" },
-    /// Share of the requests in the health window that failed, 0 to 1. Absent unless a rule's gate needs to know.
-    window_http_5xx_ratio: GaugeVec { "cluster", "service", "role" },
-    /// How far a gate is on its way to a breach, which is at 1, at its last evaluation. Absent while it has no numbers.
-    gate_ratio: GaugeVec { "cluster", "service", "gate" },
     /// Evaluations of all gates of a deployment, by verdict.
     verdicts_total: IntCounterVec { "verdict" },
-    /// Rollbacks that ended or need a person, by outcome.
-    rollbacks_total: IntCounterVec { "cluster", "service", "outcome" },
     /// Stages of a rollback: detect since the first sign, shift and delete since the decision.
     rollback_duration_seconds: HistogramVec { "stage" } [ROLLBACK_SECONDS],
     /// Age of the oldest rollback that is decided and not ended; 0 when there is none.

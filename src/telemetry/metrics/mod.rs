@@ -4,8 +4,8 @@
 //! go away with it.
 
 mod families;
+mod services;
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
 
 use self::families::Families;
-use crate::engine::{DeploymentView, Finding, Note, Report, ServiceView, Stage};
-use crate::model::{ErrorClass, Fact, Gate, IncidentOutcome, Phase, Role, ServiceKey, Timestamp, Verdict};
+use self::services::Services;
+use crate::engine::{Finding, Note, Report, ServiceView, Stage};
+use crate::model::{ErrorClass, Fact, Gate, IncidentOutcome, ServiceKey, Timestamp, Verdict};
 use crate::ports::{QueueDepth, Recorder};
 
 /// Every call that the guardian makes: the closed `service` and `operation` labels.
@@ -88,17 +89,7 @@ impl MessageOutcome {
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    /// Protected services.
-    shown: Mutex<BTreeMap<ServiceKey, Shown>>,
-}
-
-/// What gauges over all services are made of.
-#[derive(Clone, Copy, Debug)]
-struct Shown {
-    /// Since when its rollback is open.
-    open_since: Option<Timestamp>,
-    /// Its versions in quarantine.
-    quarantined: usize,
+    services: Mutex<Services>,
 }
 
 impl Metrics {
@@ -126,22 +117,23 @@ impl Metrics {
                 families.aws_requests_total.with_label_values(&[service, operation, outcome]);
             }
         }
-        Ok(Self { registry, families, shown: Mutex::default() })
+        Ok(Self { registry, families, services: Mutex::default() })
     }
 
     /// The exposition text. What is over all services is computed at this moment.
     pub fn render(&self, now: Timestamp) -> prometheus::Result<String> {
         let f = &self.families;
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         {
-            let shown = self.shown();
-            let oldest = shown.values().filter_map(|one| one.open_since).min();
-            let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
+            let services = self.services();
+            let age = services.oldest_open().map_or(Duration::ZERO, |since| now.since(since));
             f.rollback_oldest_open_seconds.set(age.as_secs_f64());
-            let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-            f.protected_services.set(number(shown.len()));
-            f.quarantined_versions.set(number(shown.values().map(|one| one.quarantined).sum()));
+            f.protected_services.set(number(services.count()));
+            f.quarantined_versions.set(number(services.quarantined()));
         }
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        self.services().render(&mut text);
+        Ok(text)
     }
 
     /// Counts what a step reports.
@@ -159,8 +151,7 @@ impl Metrics {
                 }
                 // One that is opened again has not ended.
                 Note::Closed { service, outcome, .. } if *outcome != IncidentOutcome::Open => {
-                    let ServiceKey { cluster, service } = service;
-                    f.rollbacks_total.with_label_values(&[cluster, service, outcome.as_str()]).inc();
+                    self.services().ended(service, *outcome);
                 }
                 Note::Brake { engaged, .. } => f.brake_engaged.set(i64::from(*engaged)),
                 // Shown by gauges, counted at the call, or of no number at all.
@@ -181,81 +172,27 @@ impl Metrics {
         }
     }
 
-    /// Sets how near to a breach each gate is; those without numbers go away.
-    fn gates(&self, ServiceKey { cluster, service }: &ServiceKey, findings: &[Finding]) {
-        for gate in GATES {
-            let ratios =
-                findings.iter().filter(|finding| gate_word(&finding.gate) == Some(gate)).filter_map(Finding::ratio);
-            let labels: [&str; 3] = [cluster, service, gate];
-            match ratios.reduce(f64::max) {
-                Some(ratio) => self.families.gate_ratio.with_label_values(&labels).set(ratio),
-                None => drop(self.families.gate_ratio.remove_label_values(&labels)),
-            }
-        }
+    fn gates(&self, service: &ServiceKey, findings: &[Finding]) {
+        let ratios = GATES.map(|gate| {
+            let of_gate = findings.iter().filter(|finding| gate_word(&finding.gate) == Some(gate));
+            of_gate.filter_map(Finding::ratio).reduce(f64::max)
+        });
+        self.services().gates(service, ratios);
     }
 
     /// Sets the gauges of one service.
     pub fn show(&self, view: &ServiceView) {
-        let f = &self.families;
-        let ServiceKey { cluster, service } = &view.service;
-        f.service_ready.with_label_values(&[cluster, service]).set(i64::from(view.ready));
-        let deployment = view.deployment.as_ref();
-        let phase = deployment.map(|d| d.phase_word);
-        for word in Phase::WORDS {
-            let gauge = f.deployment_phase.with_label_values(&[cluster, service, word]);
-            gauge.set(i64::from(phase == Some(word)));
-        }
-        let failures = |count: fn(&DeploymentView) -> u32| deployment.map_or(0, count).into();
-        for (role, count) in
-            [(Role::Blue, failures(|d| d.blue_failures)), (Role::Green, failures(|d| d.green_failures))]
-        {
-            f.window_task_failures.with_label_values(&[cluster, service, role.as_str()]).set(count);
-        }
-        let split = deployment.and_then(|d| d.split);
-        let failed = |share: fn(&DeploymentView) -> Option<f64>| deployment.and_then(share);
-        for (gauge, role, share) in [
-            (&f.traffic_weight_ratio, Role::Blue, split.map(|s| s.blue)),
-            (&f.traffic_weight_ratio, Role::Green, split.map(|s| s.green)),
-            (&f.window_http_5xx_ratio, Role::Blue, failed(|d| d.blue_failed_share)),
-            (&f.window_http_5xx_ratio, Role::Green, failed(|d| d.green_failed_share)),
-        ] {
-            let labels: [&str; 3] = [cluster, service, role.as_str()];
-            match share {
-                Some(share) => gauge.with_label_values(&labels).set(share),
-                // Absence is not an error: most services have no split most of the time.
-                None => drop(gauge.remove_label_values(&labels)),
-            }
-        }
-        if deployment.is_none() {
-            self.gates(&view.service, &[]);
-        }
-        for outcome in IncidentOutcome::ENDS {
-            f.rollbacks_total.with_label_values(&[cluster, service, outcome.as_str()]);
-        }
-        let open_since = deployment.and_then(|d| d.open_since);
-        self.shown().insert(view.service.clone(), Shown { open_since, quarantined: view.quarantine.len() });
+        self.services().show(view);
     }
 
     /// Removes the gauges of a service that is no longer protected. Its counters stay: they are history.
     pub fn forget(&self, key: &ServiceKey) {
-        let f = &self.families;
-        let ServiceKey { cluster, service } = key;
-        // Removing what was never shown is no error.
-        drop(f.service_ready.remove_label_values(&[cluster, service]));
-        for phase in Phase::WORDS {
-            drop(f.deployment_phase.remove_label_values(&[cluster, service, phase]));
-        }
-        for role in [Role::Blue, Role::Green].map(Role::as_str) {
-            drop(f.window_task_failures.remove_label_values(&[cluster, service, role]));
-            drop(f.traffic_weight_ratio.remove_label_values(&[cluster, service, role]));
-            drop(f.window_http_5xx_ratio.remove_label_values(&[cluster, service, role]));
-        }
-        self.gates(key, &[]);
-        self.shown().remove(key);
+        self.services().forget(key);
     }
 
-    fn shown(&self) -> MutexGuard<'_, BTreeMap<ServiceKey, Shown>> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    fn services(&self) -> MutexGuard<'_, Services> {
+        // Rows of numbers are whole after any panic.
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A message was received.
@@ -341,8 +278,8 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use crate::engine::{GateState, QuarantineView, Use};
-    use crate::model::{AlarmName, Comparator, Evidence, IncidentId, Split, TaskSetId, Unit};
+    use crate::engine::{DeploymentView, GateState, QuarantineView, Use};
+    use crate::model::{AlarmName, Comparator, Evidence, IncidentId, Phase, Role, Split, TaskSetId, Unit};
 
     const NOW: Timestamp = Timestamp::from_millis(1_772_445_880_000);
 
