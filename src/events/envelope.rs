@@ -38,6 +38,10 @@ pub(super) struct Head<'a> {
 #[derive(Debug, Deserialize)]
 pub(super) struct Envelope<'a, D> {
     #[serde(borrow)]
+    source: Text<'a>,
+    #[serde(borrow, rename = "detail-type")]
+    detail_type: Text<'a>,
+    #[serde(borrow)]
     account: Text<'a>,
     #[serde(borrow)]
     region: Text<'a>,
@@ -52,6 +56,11 @@ pub(super) struct Envelope<'a, D> {
 }
 
 impl<D> Envelope<'_, D> {
+    /// Whether it is of this source and detail type.
+    pub(super) fn is(&self, kind: (&str, &str)) -> bool {
+        (self.source.as_str(), self.detail_type.as_str()) == kind
+    }
+
     /// When AWS says that it happened.
     pub(super) fn at(&self) -> Result<Timestamp, DecodeError> {
         timestamp("time", &self.time)

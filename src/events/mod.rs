@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::model::{SOURCE, Signal, cut};
-use envelope::{Head, LONGEST_BODY};
+use envelope::{Envelope, Head, LONGEST_BODY};
 
 /// What came out of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,9 +123,15 @@ pub fn decode(body: &str) -> Result<Decoded, DecodeError> {
     if body.len() > LONGEST_BODY {
         return Err(DecodeError::at("body", format_args!("{} bytes, more than SQS can carry", body.len())));
     }
+    // Nearly all events are of this kind, and to find out which it is costs as much as to read it.
+    if let Ok(event) = parse::<Envelope<'_, task::Detail<'_>>>(body)
+        && event.is(task::KIND)
+    {
+        return decoded(task::read(&event), task::KIND.1);
+    }
     let head: Head<'_> = parse(body)?;
     let found = match (head.source.as_str(), head.detail_type.as_str()) {
-        ("aws.ecs", "ECS Task State Change") => task::read(&parse(body)?),
+        task::KIND => task::read(&parse(body)?),
         ("aws.ecs", "ECS Service Action") => service::read(&parse(body)?),
         ("aws.ecs", "ECS Deployment State Change") => Err(IgnoredReason::RollingDeployment.into()),
         ("aws.cloudwatch", "CloudWatch Alarm State Change") => alarm::read_state(&parse(body)?),
@@ -134,12 +140,14 @@ pub fn decode(body: &str) -> Result<Decoded, DecodeError> {
         (SOURCE, _) => Err(IgnoredReason::Own.into()),
         _ => Err(IgnoredReason::UnknownType.into()),
     };
+    decoded(found, head.detail_type.as_str())
+}
+
+fn decoded(found: Result<Signal, NoSignal>, detail_type: &str) -> Result<Decoded, DecodeError> {
     match found {
         Ok(signal) => Ok(Decoded::Signal(signal)),
         Err(NoSignal::Undecodable(error)) => Err(error),
-        Err(NoSignal::Ignored(reason)) => {
-            Ok(Decoded::Ignored(Ignored { reason, detail_type: cut(head.detail_type.as_str(), 128) }))
-        }
+        Err(NoSignal::Ignored(reason)) => Ok(Decoded::Ignored(Ignored { reason, detail_type: cut(detail_type, 128) })),
     }
 }
 

@@ -17,6 +17,9 @@ const MOST_CONTAINERS: usize = 10;
 /// A task-set id is `ecs-svc/` and about 19 digits; the bound leaves room for more.
 const MOST_DIGITS: usize = 40;
 
+/// Source and detail type.
+pub(super) const KIND: (&str, &str) = ("aws.ecs", "ECS Task State Change");
+
 /// Only what ECS always sends is demanded.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
