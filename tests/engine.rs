@@ -54,6 +54,36 @@ fn three_crashes_bring_the_traffic_back_to_blue_and_delete_green() {
 }
 
 #[test]
+fn a_read_that_users_wait_for_takes_the_place_of_a_sweeps_and_asks_its_questions() {
+    let mut it = watching();
+    it.run(secs(29));
+    it.unanswered = Some(Vec::new());
+    it.run(secs(2));
+    breach(&mut it);
+    let asked = it.unanswered.take().unwrap();
+    let urgent: Vec<_> = asked.iter().map(|ask| (ask.urgency, ask.find_stopped, ask.tasks.len())).collect();
+    assert_eq!(urgent, [(Urgency::Deployed, true, 0), (Urgency::Traffic, true, 3)]);
+
+    it.unanswered = Some(Vec::new());
+    let answer = it.aws.observe(it.now, asked[1].clone());
+    it.feed(Input::Observed(key(), answer));
+    assert_eq!(it.aws.shifts(), [it.now]);
+    let then = it.unanswered.take().unwrap();
+    let then: Vec<_> = then.iter().map(|ask| (ask.urgency, ask.find_stopped)).collect();
+    assert_eq!(then, [(Urgency::Plan, false)], "the read that proves the shift");
+}
+
+#[test]
+fn a_claim_that_comes_while_a_decision_is_read_is_asked_about_at_once() {
+    let mut it = watching();
+    it.unanswered = Some(Vec::new());
+    breach(&mut it);
+    it.crash("d");
+    let asked: Vec<_> = it.unanswered.take().unwrap().iter().map(|ask| (ask.urgency, ask.tasks.len())).collect();
+    assert_eq!(asked.last(), Some(&(Urgency::Traffic, 4)), "{asked:?}");
+}
+
+#[test]
 fn duplicates_of_one_failure_count_once() {
     let mut it = watching();
     for _ in 0..10 {

@@ -11,12 +11,12 @@ use aws_sdk_ecs::types::{
 };
 
 use super::calls::{Calls, Operation, side_by_side};
-use super::pace::{Lane, Pace};
+use super::pace::Pace;
 use super::{count, timestamp};
 
 use crate::model::{
     Arn, CallError, ContainerExit, Controller, ErrorClass, ServiceKey, ServiceReading, ServiceStatus, Stability, Stop,
-    Tags, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, classify, cut,
+    Tags, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, Urgency, classify, cut,
     target_group_in,
 };
 use crate::ports::Fleet;
@@ -56,17 +56,24 @@ pub struct Ecs {
     calls: Calls,
     /// Of what ECS counts as reads of services.
     pace: Arc<Pace>,
+    urgency: Urgency,
 }
 
 impl Ecs {
     pub(super) fn new(client: Client, calls: Calls, pace: Arc<Pace>) -> Self {
-        Self { client, calls, pace }
+        Self { client, calls, pace, urgency: Urgency::default() }
+    }
+
+    /// The same, for reads of this urgency: they do not wait for what is less urgent.
+    #[must_use]
+    pub fn at(&self, urgency: Urgency) -> Self {
+        Self { urgency, ..self.clone() }
     }
 
     async fn describe_few(&self, cluster: &str, services: &[Arc<str>]) -> Result<Vec<Service>, CallError> {
         let names = services.iter().map(ToString::to_string).collect();
         let call = self.client.describe_services().cluster(cluster).set_services(Some(names));
-        self.pace.turn(Lane::Slow).await;
+        self.pace.turn(self.urgency).await;
         let answer = self.calls.send(DESCRIBE_SERVICES, call.include(ServiceField::Tags).send()).await?;
         missing_only(DESCRIBE_SERVICES, answer.failures())?;
         Ok(answer.services.unwrap_or_default())
@@ -146,7 +153,7 @@ impl Fleet for Ecs {
         let mut token = None;
         for _ in 0..NAME_PAGES {
             let call = self.client.list_services().cluster(cluster).max_results(100).set_next_token(token);
-            self.pace.turn(Lane::Slow).await;
+            self.pace.turn(self.urgency).await;
             let page = self.calls.send(LIST_SERVICES, call.send()).await?;
             names.extend(page.service_arns.unwrap_or_default().iter().map(|arn| last_part(arn)));
             token = page.next_token;

@@ -17,10 +17,10 @@ use tokio::sync::oneshot;
 
 use super::actions;
 use super::calls::{Calls, Operation, side_by_side};
-use super::pace::{Lane, Pace};
+use super::pace::Pace;
 use super::unread::{self, Unread};
 use crate::model::{
-    CallError, ErrorClass, ListenerArn, RuleArn, TargetCounts, TargetGroupArn, TrafficRule, TrafficRuleId,
+    CallError, ErrorClass, ListenerArn, RuleArn, TargetCounts, TargetGroupArn, TrafficRule, TrafficRuleId, Urgency,
 };
 use crate::ports::LoadBalancers;
 
@@ -33,6 +33,9 @@ const DESCRIBE_TARGET_HEALTH: Operation = Operation::new("elasticloadbalancing",
 /// raised, and a page has up to 400.
 const PAGES: usize = 50;
 
+/// Services whose target groups are looked up by one call. Each has a few.
+const SHARING: usize = 10;
+
 /// Results a page: ELB's limit.
 const PAGE: i32 = 400;
 
@@ -42,16 +45,65 @@ type LoadBalancer = Arc<str>;
 /// A listener's rules, or why they could not be read.
 type Rules = Result<Vec<TrafficRule>, CallError>;
 
+/// Listeners, each with what the SDK's reader passed over in its default actions.
+type Listeners = Result<Vec<(Listener, Option<Arc<str>>)>, CallError>;
+
+/// The load balancers of groups.
+type Users = Result<Vec<(TargetGroupArn, BTreeSet<LoadBalancer>)>, CallError>;
+
 /// Elastic Load Balancing in one account and Region.
 #[derive(Clone)]
 pub struct Elb {
     client: Client,
     calls: Calls,
     pace: Arc<Pace>,
-    lane: Lane,
+    urgency: Urgency,
     known: Arc<Mutex<Topology>>,
-    /// Who waits for a listener's rules, as long as the call for them is not sent.
-    waiting: Arc<Mutex<BTreeMap<ListenerArn, Vec<oneshot::Sender<Rules>>>>>,
+    waiting: Arc<Waiting>,
+}
+
+/// Who waits for a call that is not sent yet. Services that share a load balancer share the call then, and none gets an answer
+/// that is older than its question. Whoever asked first may give up: the call is nobody's own.
+#[derive(Debug, Default)]
+struct Waiting {
+    rules: Company<ListenerArn, Rules>,
+    listeners: Company<LoadBalancer, Listeners>,
+    /// All of them wait for one call.
+    users: Company<(), Users, Vec<TargetGroupArn>>,
+}
+
+/// Those who wait, by what they wait for, each with its own part of the question.
+#[derive(Debug)]
+struct Company<K, V, Q = ()>(Mutex<BTreeMap<K, Asked<V, Q>>>);
+
+/// Questions, and where their answers go.
+type Asked<V, Q> = Vec<(Q, oneshot::Sender<V>)>;
+
+impl<K, V, Q> Default for Company<K, V, Q> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Ord + Clone, V, Q> Company<K, V, Q> {
+    /// Whether it is the first, who has to see to the call.
+    fn join(&self, key: &K, question: Q) -> (bool, oneshot::Receiver<V>) {
+        let (answer, answered) = oneshot::channel();
+        let mut waiting = self.waiting();
+        let asked = waiting.entry(key.clone()).or_default();
+        asked.push((question, answer));
+        (asked.len() == 1, answered)
+    }
+
+    /// The call is sent now: who comes later waits for the next one.
+    fn take(&self, key: &K) -> Asked<V, Q> {
+        self.waiting().remove(key).unwrap_or_default()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<K, Asked<V, Q>>> {
+        // Lists of who waits are whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What is remembered. A group that no load balancer uses is not: it may be taken into use at any time.
@@ -73,18 +125,13 @@ impl Topology {
 
 impl Elb {
     pub(super) fn new(client: Client, calls: Calls, pace: Arc<Pace>) -> Self {
-        Self { client, calls, pace, lane: Lane::Slow, known: Arc::default(), waiting: Arc::default() }
+        Self { client, calls, pace, urgency: Urgency::default(), known: Arc::default(), waiting: Arc::default() }
     }
 
-    /// The same, for what is being deployed: it knows what the other one knows, and does not wait for its turns.
+    /// The same, for reads of this urgency: it knows what the other one knows, and does not wait for what is less urgent.
     #[must_use]
-    pub fn fast(&self) -> Self {
-        Self { lane: Lane::Fast, waiting: Arc::default(), ..self.clone() }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<ListenerArn, Vec<oneshot::Sender<Rules>>>> {
-        // Lists of who waits are whole after any panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn at(&self, urgency: Urgency) -> Self {
+        Self { urgency, waiting: Arc::default(), ..self.clone() }
     }
 
     fn known(&self) -> MutexGuard<'_, Topology> {
@@ -106,18 +153,41 @@ impl Elb {
         Ok(groups.iter().filter_map(|group| known.balancers.get(group)).flatten().cloned().collect())
     }
 
-    /// One group that is gone fails the call for all, so then they are asked for one by one.
-    async fn look_up(
-        &self,
-        groups: Vec<TargetGroupArn>,
-    ) -> Result<Vec<(TargetGroupArn, BTreeSet<LoadBalancer>)>, CallError> {
-        match self.clone().describe_groups(groups.clone()).await {
-            Err(error) if error.class == ErrorClass::NotFound => {}
-            other => return other,
+    async fn look_up(&self, groups: Vec<TargetGroupArn>) -> Users {
+        let (is_first, answered) = self.waiting.users.join(&(), groups);
+        if is_first {
+            let elb = self.clone();
+            tokio::spawn(async move {
+                elb.pace.turn(elb.urgency).await;
+                let mut asked = elb.waiting.users.take(&());
+                while !asked.is_empty() {
+                    let few = asked.split_off(asked.len().saturating_sub(SHARING));
+                    let groups: BTreeSet<_> = few.iter().flat_map(|(groups, _)| groups).cloned().collect();
+                    let found = elb.describe_groups(groups.into_iter().collect()).await;
+                    for (wanted, answer) in few {
+                        let found = match &found {
+                            // One group that is gone fails the call for all, so then they are asked for one by one.
+                            Err(error) if error.class == ErrorClass::NotFound => elb.describe_each(wanted).await,
+                            Err(error) => Err(error.clone()),
+                            Ok(all) => Ok(all.iter().filter(|(group, _)| wanted.contains(group)).cloned().collect()),
+                        };
+                        // Whoever asked may have given up.
+                        let _ = answer.send(found);
+                    }
+                    if !asked.is_empty() {
+                        elb.pace.turn(elb.urgency).await;
+                    }
+                }
+            });
         }
+        answered.await.unwrap_or_else(|_| Err(died(DESCRIBE_TARGET_GROUPS)))
+    }
+
+    async fn describe_each(&self, groups: Vec<TargetGroupArn>) -> Users {
         let each = groups.into_iter().map(|group| {
             let elb = self.clone();
             async move {
+                elb.pace.turn(elb.urgency).await;
                 match elb.describe_groups(vec![group]).await {
                     Err(error) if error.class == ErrorClass::NotFound => Ok(Vec::new()),
                     other => other,
@@ -127,13 +197,10 @@ impl Elb {
         Ok(side_by_side(each).await?.into_iter().flatten().collect())
     }
 
-    async fn describe_groups(
-        self,
-        groups: Vec<TargetGroupArn>,
-    ) -> Result<Vec<(TargetGroupArn, BTreeSet<LoadBalancer>)>, CallError> {
+    /// Has had its turn.
+    async fn describe_groups(&self, groups: Vec<TargetGroupArn>) -> Users {
         let arns = groups.iter().map(ToString::to_string).collect();
         let call = self.client.describe_target_groups().set_target_group_arns(Some(arns)).send();
-        self.pace.turn(self.lane).await;
         let answer = self.calls.send(DESCRIBE_TARGET_GROUPS, call).await?;
         let pair = |group: &aws_sdk_elasticloadbalancingv2::types::TargetGroup| {
             let balancers = group.load_balancer_arns().iter().map(|arn| LoadBalancer::from(arn.as_str()));
@@ -155,18 +222,34 @@ impl Elb {
         Ok(arns)
     }
 
-    /// Each with what the SDK's reader passed over in its default actions.
-    async fn describe_listeners(
-        &self,
-        balancer: &LoadBalancer,
-    ) -> Result<Vec<(Listener, Option<Arc<str>>)>, CallError> {
+    async fn describe_listeners(&self, balancer: &LoadBalancer) -> Listeners {
+        let (is_first, answered) = self.waiting.listeners.join(balancer, ());
+        if is_first {
+            let (elb, balancer) = (self.clone(), balancer.clone());
+            tokio::spawn(async move {
+                elb.pace.turn(elb.urgency).await;
+                let asked = elb.waiting.listeners.take(&balancer);
+                let listeners = elb.ask_for_listeners(&balancer).await;
+                // Whoever asked may have given up.
+                for ((), answer) in asked {
+                    let _ = answer.send(listeners.clone());
+                }
+            });
+        }
+        answered.await.unwrap_or_else(|_| Err(died(DESCRIBE_LISTENERS)))
+    }
+
+    /// The first page has had its turn.
+    async fn ask_for_listeners(&self, balancer: &LoadBalancer) -> Listeners {
         let mut listeners = Vec::new();
         let mut marker = None;
-        for _ in 0..PAGES {
+        for page in 0..PAGES {
+            if page > 0 {
+                self.pace.turn(self.urgency).await;
+            }
             let unread = Unread::default();
             let call = self.client.describe_listeners().load_balancer_arn(&**balancer).page_size(PAGE);
             let call = call.set_marker(marker).customize().interceptor(unread.clone());
-            self.pace.turn(self.lane).await;
             let page = self.calls.send(DESCRIBE_LISTENERS, call.send()).await?;
             let unread = unread.take().into_iter().chain(iter::repeat(None));
             listeners.extend(page.listeners.unwrap_or_default().into_iter().zip(unread));
@@ -178,29 +261,20 @@ impl Elb {
         Err(too_many(DESCRIBE_LISTENERS))
     }
 
-    /// Services that share a load balancer share the call, when they ask before it is sent: none gets an answer that is
-    /// older than its question.
     async fn describe_rules(self, listener: ListenerArn) -> Rules {
-        let (answer, answered) = oneshot::channel();
-        let is_first = {
-            let mut waiting = self.waiting();
-            let asked = waiting.entry(listener.clone()).or_default();
-            asked.push(answer);
-            asked.len() == 1
-        };
+        let (is_first, answered) = self.waiting.rules.join(&listener, ());
         if is_first {
-            // Whoever asked first may give up; those who go along must not lose their answers by that.
             tokio::spawn(async move {
-                self.pace.turn(self.lane).await;
-                let asked = self.waiting().remove(&listener).unwrap_or_default();
+                self.pace.turn(self.urgency).await;
+                let asked = self.waiting.rules.take(&listener);
                 let rules = self.ask_for_rules(&listener).await;
-                for answer in asked {
-                    // Whoever asked may have given up.
+                // Whoever asked may have given up.
+                for ((), answer) in asked {
                     let _ = answer.send(rules.clone());
                 }
             });
         }
-        answered.await.unwrap_or_else(|_| Err(DESCRIBE_RULES.error(ErrorClass::Transient, "the read died")))
+        answered.await.unwrap_or_else(|_| Err(died(DESCRIBE_RULES)))
     }
 
     /// The first page has had its turn.
@@ -209,7 +283,7 @@ impl Elb {
         let mut marker = None;
         for page in 0..PAGES {
             if page > 0 {
-                self.pace.turn(self.lane).await;
+                self.pace.turn(self.urgency).await;
             }
             let unread = Unread::default();
             let call = self.client.describe_rules().listener_arn(listener.as_str()).page_size(PAGE);
@@ -270,10 +344,14 @@ impl LoadBalancers for Elb {
 
     async fn health(&self, group: &TargetGroupArn) -> Result<TargetCounts, CallError> {
         let call = self.client.describe_target_health().target_group_arn(group.as_str()).send();
-        self.pace.turn(self.lane).await;
+        self.pace.turn(self.urgency).await;
         let answer = self.calls.send(DESCRIBE_TARGET_HEALTH, call).await?;
         Ok(counts(answer.target_health_descriptions().iter().filter_map(TargetHealthDescription::target_health)))
     }
+}
+
+fn died(operation: Operation) -> CallError {
+    operation.error(ErrorClass::Transient, "the read died")
 }
 
 /// Half a list of rules must not pass for all.

@@ -55,7 +55,8 @@ const READ_ATTEMPTS: u32 = 3;
 /// Pause before the second attempt of a read, growing from there. The SDK's own second is long when a rollback waits.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 
-/// Reads of services a second. ECS allows an account 20, and a burst of 100.
+/// Lists and descriptions of services a second. ECS allows an account 20, and a burst of 100. Each observation may also read task
+/// sets and tasks; the pace of the load balancers holds these to less than ECS allows.
 const SERVICE_READS: u16 = 16;
 
 /// Where the calls go.

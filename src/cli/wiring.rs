@@ -25,17 +25,17 @@ pub(super) struct Wiring {
 pub(super) fn ports(aws: &Aws, wiring: Wiring) -> Ports {
     let Wiring { clock, journal, rules, queue_url, wait, event_bus, dry_run } = wiring;
     let fleet = Arc::new(aws.fleet());
-    let balancers = aws.load_balancers();
-    let fast = Arc::new(balancers.fast());
-    let observer = Observer::new(fleet.clone(), Arc::new(balancers), Arc::new(aws.alarms()), clock.clone());
+    let balancers = Arc::new(aws.load_balancers());
+    let observer = Observer::new(fleet.clone(), balancers.clone(), Arc::new(aws.alarms()), clock.clone());
     let observer = observer.with_metrics(Arc::new(aws.alarms()));
+    let observer = observer.with_lanes(|urgency| (Arc::new(fleet.at(urgency)), Arc::new(balancers.at(urgency))));
     let actuator = || -> Arc<dyn Actuator> { Arc::new(aws.actuator()) };
     Ports {
         clock,
         inbox: Arc::new(aws.inbox(&queue_url, wait)),
         fleet,
         registrations: Arc::new(aws.tagging()),
-        observer: Arc::new(observer.with_fast_lane(fast)),
+        observer: Arc::new(observer),
         actuator: (!dry_run).then(actuator),
         announcer: Some(Arc::new(aws.announcer(Some(&event_bus)))),
         journal,

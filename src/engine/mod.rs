@@ -28,6 +28,7 @@ mod report;
 mod roles;
 mod rollback;
 mod sampled;
+mod services;
 mod signals;
 mod snapshot;
 mod status;
@@ -49,7 +50,8 @@ use self::brakes::Brakes;
 use self::index::Index;
 use self::out::{Out, Outbox};
 use self::partition::{Deployment, Kept, Partition, Soft};
-use crate::model::{Announcement, EffectId, Outcome, ServiceKey, Timestamp};
+use self::services::Services;
+use crate::model::{Announcement, EffectId, Fact, IncidentId, Outcome, ServiceKey, Signal, Timestamp};
 use crate::rules::{Rule, RuleSet};
 
 /// All that the guardian knows.
@@ -66,8 +68,7 @@ pub struct Engine {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
     rules: RuleSet,
-    #[serde(with = "pairs")]
-    services: BTreeMap<ServiceKey, Partition>,
+    services: Services,
     outbox: Outbox,
     brakes: Brakes,
     next_effect: u64,
@@ -107,26 +108,34 @@ impl Engine {
         let mut step = out.step;
         step.report.touched.sort();
         step.report.touched.dedup();
+        // Most inputs by far are events about tasks, and those don't change what facts call the service by.
+        let relist = !matches!(input, Input::Signal(Signal { fact: Fact::Task(_), .. }));
         for key in &step.report.touched {
-            self.settle(now, key, &mut step.effects);
-            let deployment = self.state.services.get(key).and_then(|partition| partition.kept.deployment.as_ref());
-            if let Some(incident) = deployment.and_then(Deployment::incident_id) {
-                step.report.incidents.insert(key.clone(), incident.clone());
+            if let Some(incident) = self.settle(now, key, relist, &mut step.effects) {
+                step.report.incidents.insert(key.clone(), incident);
             }
         }
         step
     }
 
-    /// Sends the read of a service when it is due, and brings index and timetable up to date.
-    fn settle(&mut self, now: Timestamp, key: &ServiceKey, effects: &mut Vec<Effect>) {
+    /// Sends the read of a service when it is due, and brings index and timetable up to date. Returns the record that is open.
+    fn settle(
+        &mut self,
+        now: Timestamp,
+        key: &ServiceKey,
+        relist: bool,
+        effects: &mut Vec<Effect>,
+    ) -> Option<IncidentId> {
         let Some(partition) = self.state.services.get_mut(key) else {
             self.index.remove(key);
             self.timetable.retain(|(_, other)| other != key);
-            return;
+            return None;
         };
         effects.extend(reads::due(now, key, partition, self.settings).map(Effect::Observe));
-        self.index.update(key, partition);
-        let wanted = partition.soft.read_at.filter(|_| !partition.soft.reading);
+        if relist {
+            self.index.update(key, partition);
+        }
+        let wanted = reads::wanted_at(partition);
         if partition.soft.scheduled != wanted {
             if let Some(at) = partition.soft.scheduled {
                 self.timetable.remove(&(at, key.clone()));
@@ -136,6 +145,7 @@ impl Engine {
             }
             partition.soft.scheduled = wanted;
         }
+        partition.kept.deployment.as_ref().and_then(Deployment::incident_id).cloned()
     }
 
     /// When [`Input::Tick`] is wanted next.
@@ -159,7 +169,7 @@ impl Engine {
     pub fn restore(settings: Settings, checkpoint: &[u8]) -> Result<Self, String> {
         let state: State = serde_json::from_slice(checkpoint).map_err(|error| error.to_string())?;
         let mut engine = Self { settings, state, index: Index::default(), timetable: BTreeSet::new() };
-        for (key, partition) in &mut engine.state.services {
+        for (key, partition) in engine.state.services.all_mut() {
             engine.index.update(key, partition);
         }
         Ok(engine)
@@ -177,19 +187,21 @@ impl Engine {
             dry_run: self.settings.dry_run,
             fleet_brake: self.state.brakes.held(),
             rules: self.state.rules.rules.iter().map(|rule| rule.name.clone()).collect(),
-            services: self.state.services.iter().map(|(key, partition)| status::view(key, partition, now)).collect(),
+            services: self
+                .state
+                .services
+                .all()
+                .into_iter()
+                .map(|(key, partition)| status::view(key, partition, now))
+                .collect(),
         }
     }
 }
 
 /// Exactly these services exist for the rules' globs. What a tag registered goes when its own reading has lost the tag.
-fn swept(
-    services: &mut BTreeMap<ServiceKey, Partition>,
-    rules: &RuleSet,
-    found: &BTreeSet<ServiceKey>,
-    out: &mut Out<'_>,
-) {
-    let unlisted = services.iter().filter(|(key, partition)| !found.contains(*key) && partition.kept.tagged.is_none());
+fn swept(services: &mut Services, rules: &RuleSet, found: &BTreeSet<ServiceKey>, out: &mut Out<'_>) {
+    let all = services.all().into_iter();
+    let unlisted = all.filter(|(key, partition)| !found.contains(*key) && partition.kept.tagged.is_none());
     let gone: Vec<_> = unlisted.map(|(key, _)| key.clone()).collect();
     for key in gone {
         if let Some(mut partition) = services.remove(&key) {
@@ -200,7 +212,7 @@ fn swept(
         }
     }
     for key in found {
-        if !services.contains_key(key)
+        if !services.contains(key)
             && let Some(rule) = rules.rule_for(key)
         {
             begin(services, key, Kept::new(rule.clone()), out);
@@ -209,12 +221,7 @@ fn swept(
 }
 
 /// These services have the tag, or had it a moment ago.
-fn registered(
-    services: &mut BTreeMap<ServiceKey, Partition>,
-    rules: &RuleSet,
-    found: &BTreeMap<ServiceKey, Arc<str>>,
-    out: &mut Out<'_>,
-) {
+fn registered(services: &mut Services, rules: &RuleSet, found: &BTreeMap<ServiceKey, Arc<str>>, out: &mut Out<'_>) {
     for (key, name) in found {
         if let Some(partition) = services.get_mut(key) {
             if partition.kept.tagged.is_none() {
@@ -229,7 +236,7 @@ fn registered(
     }
 }
 
-fn begin(services: &mut BTreeMap<ServiceKey, Partition>, key: &ServiceKey, kept: Kept, out: &mut Out<'_>) {
+fn begin(services: &mut Services, key: &ServiceKey, kept: Kept, out: &mut Out<'_>) {
     let mut partition = Partition { kept, soft: Soft::default() };
     partition.soft.want(out.now);
     services.insert(key.clone(), partition);
@@ -238,13 +245,13 @@ fn begin(services: &mut BTreeMap<ServiceKey, Partition>, key: &ServiceKey, kept:
 }
 
 /// Rules were loaded. Services that no rule protects any more go with the sweep that follows.
-fn reloaded(services: &mut BTreeMap<ServiceKey, Partition>, rules: &mut RuleSet, loaded: &RuleSet, out: &mut Out<'_>) {
+fn reloaded(services: &mut Services, rules: &mut RuleSet, loaded: &RuleSet, out: &mut Out<'_>) {
     if rules == loaded {
         return;
     }
     rules.clone_from(loaded);
     out.step.changed = true;
-    for (key, partition) in services {
+    for (key, partition) in services.all_mut() {
         if let Some(rule) = rules.protecting(key, partition.kept.tagged.as_deref())
             && partition.kept.rule != *rule
         {
@@ -256,13 +263,7 @@ fn reloaded(services: &mut BTreeMap<ServiceKey, Partition>, rules: &mut RuleSet,
 }
 
 /// A write or an announcement came back.
-fn done(
-    services: &mut BTreeMap<ServiceKey, Partition>,
-    index: &Index,
-    id: EffectId,
-    outcome: &Outcome,
-    out: &mut Out<'_>,
-) {
+fn done(services: &mut Services, index: &Index, id: EffectId, outcome: &Outcome, out: &mut Out<'_>) {
     if let Some((delivered, announcement)) = out.outbox.done(out.now, id, outcome) {
         out.step.changed |= delivered;
         let Announcement { kind, service, incident, .. } = announcement;
@@ -277,8 +278,8 @@ fn done(
 }
 
 /// What was in flight before is unknown: everything is read again, every undelivered announcement is sent again.
-fn restarted(services: &mut BTreeMap<ServiceKey, Partition>, out: &mut Out<'_>) {
-    for (key, partition) in services {
+fn restarted(services: &mut Services, out: &mut Out<'_>) {
+    for (key, partition) in services.all_mut() {
         partition.soft =
             Soft { scheduled: partition.soft.scheduled, listed: partition.soft.listed.clone(), ..Soft::default() };
         partition.soft.want(out.now);
@@ -297,11 +298,11 @@ fn restarted(services: &mut BTreeMap<ServiceKey, Partition>, out: &mut Out<'_>) 
 
 /// What the engine itself has measured since some moment goes on from there: a drain takes as long as it takes, whatever
 /// the clock says. What AWS has dated is as old as the clock now makes it, and every service is read again.
-fn clock_set(services: &mut BTreeMap<ServiceKey, Partition>, by_ms: i64, out: &mut Out<'_>) {
+fn clock_set(services: &mut Services, by_ms: i64, out: &mut Out<'_>) {
     out.step.changed = true;
     out.outbox.clock_set(by_ms);
     out.brakes.begin_anew(out.now);
-    for (key, partition) in services {
+    for (key, partition) in services.all_mut() {
         partition.clock_set(by_ms);
         partition.soft.want(out.now);
         out.touch(key);

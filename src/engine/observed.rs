@@ -34,7 +34,7 @@ pub(super) fn take(
     result: &Result<Box<Observation>, CallError>,
     out: &mut Out<'_>,
 ) {
-    partition.soft.reading = false;
+    partition.soft.reading = None;
     let before = partition.kept.clone();
     match result {
         Ok(seen) => {
@@ -88,11 +88,11 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
             deployment.shared = judgement.shared_traffic(&deployment.shared);
         }
         if let Some(at) = judgement.look_again_at {
-            soft.want(at);
+            soft.want_urgently(at);
         }
         if judgement.wants_traffic {
             soft.weigh = true;
-            soft.want(out.now);
+            soft.want_urgently(out.now);
         }
         decide(key, kept, &judgement, cause, seen, out);
     } else if kept.deployment.is_none() {

@@ -15,7 +15,7 @@ use super::{Finding, roles::Roles};
 use crate::model::{
     AlarmName, Contract, EffectId, Evidence, Gate, HoldOrder, Incident, IncidentId, IncidentOutcome, Observation,
     Phase, Scope, ServiceKey, Split, TargetGroupArn, TaskArn, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, Timestamp,
-    Verdict, Window,
+    Urgency, Verdict, Window,
 };
 use crate::rules::Rule;
 
@@ -45,6 +45,9 @@ impl Partition {
         soft.asked_at = soft.asked_at.map(|at| at.moved(by_ms));
         soft.swept_at = soft.swept_at.map(|at| at.moved(by_ms));
         soft.sampled_at = soft.sampled_at.map(|at| at.moved(by_ms));
+        if let Some(Reading { swept_at, sampled_at, .. }) = &mut soft.reading {
+            [swept_at, sampled_at].into_iter().flatten().for_each(|at| *at = at.moved(by_ms));
+        }
         // Whatever it was planned for, the read that follows plans it anew.
         soft.read_at = None;
         kept.past.since = kept.past.since.map(|at| at.moved(by_ms));
@@ -95,8 +98,8 @@ pub(super) struct Kept {
 pub(super) struct Soft {
     /// Account and Region, by the last read.
     pub(super) scope: Option<Scope>,
-    /// A read is under way.
-    pub(super) reading: bool,
+    /// The read that is under way.
+    pub(super) reading: Option<Reading>,
     /// When the next one is to be sent.
     pub(super) read_at: Option<Timestamp>,
     /// Sent last.
@@ -107,6 +110,8 @@ pub(super) struct Soft {
     pub(super) swept_at: Option<Timestamp>,
     /// Sent last with the metrics of the traffic.
     pub(super) sampled_at: Option<Timestamp>,
+    /// The next read may decide: users wait for it.
+    pub(super) urgent: bool,
     /// The next read is to tell how the traffic fares: an alarm is to be weighed against blue.
     pub(super) weigh: bool,
     /// The next read is to be made twice, for a delete.
@@ -133,6 +138,16 @@ pub(super) struct Soft {
     pub(super) scheduled: Option<Timestamp>,
     /// This partition's entries in the engine's index.
     pub(super) listed: Listed,
+}
+
+/// A read, and what is due again if a more urgent one takes its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    pub(super) urgency: Urgency,
+    pub(super) swept_at: Option<Timestamp>,
+    pub(super) sampled_at: Option<Timestamp>,
+    pub(super) weigh: bool,
+    pub(super) twice: bool,
 }
 
 /// What facts may call this service by, beside its name.
@@ -321,6 +336,12 @@ impl Soft {
     /// Asks for a read at this time, or earlier if one is due earlier already.
     pub(super) fn want(&mut self, at: Timestamp) {
         self.read_at = Some(self.read_at.map_or(at, |other| other.min(at)));
+    }
+
+    /// The same, for a read that may decide.
+    pub(super) fn want_urgently(&mut self, at: Timestamp) {
+        self.urgent = true;
+        self.want(at);
     }
 }
 

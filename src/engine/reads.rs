@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::Settings;
-use super::partition::{Kept, Partition, Soft};
+use super::partition::{Kept, Partition, Reading, Soft};
 use super::progress::{Purpose, Rollback};
 use super::{excess, plan, quarantine, sampled};
-use crate::model::{Ask, Phase, ServiceKey, Standing, TaskSetId, Timestamp};
+use crate::model::{Ask, Phase, ServiceKey, Standing, Step, TaskSetId, Timestamp, Urgency};
 
 /// Least span between two reads that events ask for. Bounds what forged or repeated events can cost, and is short
 /// against the seconds that a rollback takes.
@@ -15,15 +15,48 @@ pub(super) const HINT_GAP: Duration = Duration::from_secs(1);
 /// Tasks that one `DescribeTasks` takes, and alarms that one `DescribeAlarms` takes.
 const BATCH: usize = 100;
 
+/// When the next read is to be sent. One that is under way is waited for, unless it is less urgent, or may not have begun and
+/// does not ask about the newest claims: then the next one takes its place.
+pub(super) fn wanted_at(partition: &Partition) -> Option<Timestamp> {
+    let Partition { kept, soft } = partition;
+    soft.read_at.filter(|_| {
+        let urgency = urgency(kept, soft);
+        let renews = soft.urgent && urgency == Urgency::Traffic;
+        soft.reading.is_none_or(|under_way| under_way.urgency < urgency || renews)
+    })
+}
+
+/// Who waits for the next read.
+fn urgency(kept: &Kept, soft: &Soft) -> Urgency {
+    match kept.open_rollback() {
+        Some(rollback) if rollback.step() == Step::Observe => Urgency::Traffic,
+        Some(_) => Urgency::Plan,
+        None if soft.urgent => Urgency::Traffic,
+        None if kept.live().is_some() => Urgency::Deployed,
+        None => Urgency::Routine,
+    }
+}
+
 /// The read that is due now, if one is.
 pub(super) fn due(now: Timestamp, key: &ServiceKey, partition: &mut Partition, settings: Settings) -> Option<Ask> {
-    let Partition { kept, soft } = partition;
-    if soft.reading || soft.read_at.is_none_or(|at| at > now) {
+    if wanted_at(partition).is_none_or(|at| at > now) {
         return None;
     }
+    let Partition { kept, soft } = partition;
+    if let Some(Reading { swept_at, sampled_at, weigh, twice, .. }) = soft.reading {
+        // Its answer will not come.
+        (soft.swept_at, soft.sampled_at) = (swept_at, sampled_at);
+        soft.weigh |= weigh;
+        soft.twice |= twice;
+    }
+    let urgency = urgency(kept, soft);
     let sweep = soft.swept_at.is_none_or(|at| now.since(at) >= settings.sweep);
-    let ask = ask(now, key, kept, soft, sweep);
-    soft.reading = true;
+    let mut ask = Ask { urgency, ..ask(now, key, kept, soft, sweep) };
+    // Nothing is decided on a green whose tags are not known: then this read is to tell them, and not one after it.
+    ask.twice |= urgency == Urgency::Traffic && kept.live().is_some_and(|deployment| deployment.contract.is_none());
+    let Soft { swept_at, sampled_at, weigh, twice, .. } = *soft;
+    soft.reading = Some(Reading { urgency, swept_at, sampled_at, weigh, twice });
+    soft.urgent = false;
     soft.read_at = None;
     soft.asked_at = Some(now);
     soft.twice = false;
@@ -68,6 +101,7 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
         twice: soft.twice || delete_is_next(now, kept),
         groups: left.and_then(|d| d.green_group.clone()).into_iter().collect(),
         samples,
+        urgency: Urgency::default(),
     }
 }
 
@@ -108,5 +142,5 @@ pub(super) fn on_suspicion(now: Timestamp, kept: &Kept, soft: &mut Soft) {
     // held.
     let fresh = deployment.hold.is_none() && standing(Standing::Claimed).any(|(_, record)| record.misses == 0);
     let gap = if fresh { Duration::ZERO } else { HINT_GAP };
-    soft.want(soft.asked_at.map_or(now, |at| at.plus(gap).max(now)));
+    soft.want_urgently(soft.asked_at.map_or(now, |at| at.plus(gap).max(now)));
 }

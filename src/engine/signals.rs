@@ -1,12 +1,13 @@
 //! Signals: they update windows and raise suspicion. None of them decides anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::index::Index;
 use super::out::Out;
 use super::partition::{Partition, Soft};
 use super::reads::{self, HINT_GAP};
+use super::services::Services;
 use super::{Note, Use, hands, sampled};
 use crate::model::{
     AlarmChange, AlarmReading, AlarmValue, CallTarget, Fact, Scope, ServiceKey, Signal, StopClass, TaskChange,
@@ -23,7 +24,7 @@ pub(super) const DISCOVERY_GAP: Duration = Duration::from_secs(5);
 pub(super) const BOUND_ALARMS: usize = 50;
 
 /// Takes one signal.
-pub(super) fn take(services: &mut BTreeMap<ServiceKey, Partition>, index: &Index, signal: &Signal, out: &mut Out<'_>) {
+pub(super) fn take(services: &mut Services, index: &Index, signal: &Signal, out: &mut Out<'_>) {
     let (service, used) = match &signal.fact {
         Fact::Task(change) => (
             Some(&change.service),
@@ -71,7 +72,7 @@ pub(super) fn take(services: &mut BTreeMap<ServiceKey, Partition>, index: &Index
 
 /// A signal that names its service.
 fn one(
-    services: &mut BTreeMap<ServiceKey, Partition>,
+    services: &mut Services,
     key: &ServiceKey,
     signal: &Signal,
     out: &mut Out<'_>,
@@ -92,7 +93,7 @@ fn one(
 
 /// A signal about alarms, which may gate several services.
 fn gated<'a>(
-    services: &mut BTreeMap<ServiceKey, Partition>,
+    services: &mut Services,
     keys: impl IntoIterator<Item = &'a ServiceKey>,
     signal: &Signal,
     out: &mut Out<'_>,
@@ -114,7 +115,7 @@ fn gated<'a>(
 
 /// A signal that may concern several services. What most of them made of it is nobody's question: the best use counts.
 fn each<'a>(
-    services: &mut BTreeMap<ServiceKey, Partition>,
+    services: &mut Services,
     keys: impl IntoIterator<Item = &'a ServiceKey>,
     signal: &Signal,
     out: &mut Out<'_>,
@@ -188,6 +189,7 @@ fn alarm(partition: &mut Partition, reading: &AlarmReading, out: &mut Out<'_>) -
     if !red {
         return Use::Irrelevant;
     }
+    soft.urgent = true;
     hint(soft, out.now, HINT_GAP);
     Use::Taken
 }

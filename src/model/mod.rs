@@ -27,7 +27,7 @@ pub use ids::{
 pub use incident::{CallRecord, Incident, IncidentOutcome, Moment};
 pub use observation::{
     AlarmReading, AlarmValue, Ask, Controller, Observation, ServiceReading, ServiceStatus, Stability, TargetCounts,
-    TaskReading, TaskSet, TaskSetStatus, suppressed,
+    TaskReading, TaskSet, TaskSetStatus, Urgency, suppressed,
 };
 pub use plan::{Outcome, Phase, Step, Write};
 pub use sample::{Sample, SampleAsk, SampleMetric, Samples};

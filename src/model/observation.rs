@@ -12,6 +12,26 @@ use super::{
     TaskSetId, Timestamp, Traffic, cut,
 };
 
+/// Who waits for a read. Where calls are counted or queued, the less urgent gives way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Urgency {
+    /// Nobody: a service is looked at from time to time.
+    #[default]
+    Routine,
+    /// A deployment is watched.
+    Deployed,
+    /// A rollback goes on, and users are safe.
+    Plan,
+    /// Users: traffic goes to a green that may have to lose it.
+    Traffic,
+}
+
+impl Urgency {
+    /// From the least to the most urgent.
+    pub const ALL: [Self; 4] = [Self::Routine, Self::Deployed, Self::Plan, Self::Traffic];
+}
+
 /// What the engine wants to know about a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
@@ -34,6 +54,9 @@ pub struct Ask {
     /// Also read how the traffic of target groups fares. Wanted by sweeps, by rules with a traffic gate.
     #[serde(default)]
     pub samples: Option<SampleAsk>,
+    /// Who waits for it.
+    #[serde(default)]
+    pub urgency: Urgency,
 }
 
 impl Ask {
@@ -48,6 +71,7 @@ impl Ask {
             twice: true,
             groups: BTreeSet::new(),
             samples: None,
+            urgency: Urgency::Plan,
         }
     }
 }

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
     use crate::model::{
         AlarmName, AlarmReading, AlarmValue, Ask, CallError, Controller, EffectId, ErrorClass, Observation, Outcome,
-        Sample, Scope, ServiceKey, ServiceReading, ServiceStatus, TargetCounts, TargetGroupArn, Traffic,
+        Sample, Scope, ServiceKey, ServiceReading, ServiceStatus, TargetCounts, TargetGroupArn, Traffic, Urgency,
     };
     use crate::rules::RuleSet;
 
@@ -73,6 +73,7 @@ mod tests {
                 twice: true,
                 groups: BTreeSet::from([TargetGroupArn::new("green")]),
                 samples: None,
+                urgency: Urgency::Traffic,
             },
             read_at: Timestamp::from_millis(7),
             service: ServiceReading {

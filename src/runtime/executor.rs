@@ -1,26 +1,32 @@
 //! The executor: carries effects out and answers each one, always, whatever happens on the way.
 //!
 //! What the engine sends together goes out together: the rules of a service shift as one set, and none waits for another's
-//! call. Reads have their room in the observer, so a sweep over a large fleet never holds back a rollback.
+//! call. Reads have rooms by their urgency, so a sweep over a large fleet never holds back a rollback.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::task::TaskTracker;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::leader::Term;
 use super::lease::WRITE_WITHIN;
 use super::mutants::{Mutant, without};
 use crate::engine::{Effect, Input};
-use crate::model::{Announcement, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, Timestamp, Write};
+use crate::model::{
+    Announcement, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, ServiceKey, Timestamp, Urgency, Write,
+};
 use crate::ports::{Actuator, Announcer, Clock};
 
 /// Writes at once, over all services. ELB's limit for modifications is low; more would only be throttled.
 pub(crate) const WRITES: usize = 8;
+/// Deletes at once, apart from the others: ECS takes five a second, and no traffic waits for what is to be deleted.
+pub(crate) const DELETES: usize = 4;
 /// Announcements at once.
 const ANNOUNCEMENTS: usize = 4;
 
@@ -40,9 +46,13 @@ pub(crate) struct Executor {
     answers: mpsc::Sender<Input>,
     term: Term,
     writes: Arc<Semaphore>,
+    deletes: Arc<Semaphore>,
     announcements: Arc<Semaphore>,
     /// Raised when the clock is set: nobody can tell how old a read is that was under way then.
     clock_sets: Arc<AtomicU64>,
+    reads: Arc<Mutex<BTreeMap<ServiceKey, Read>>>,
+    begun_reads: AtomicU64,
+    rooms: Arc<[Semaphore; Urgency::ALL.len()]>,
     tasks: TaskTracker,
 }
 
@@ -72,8 +82,12 @@ impl Executor {
             answers,
             term,
             writes: Arc::new(Semaphore::new(WRITES)),
+            deletes: Arc::new(Semaphore::new(DELETES)),
             announcements: Arc::new(Semaphore::new(ANNOUNCEMENTS)),
             clock_sets: Arc::default(),
+            reads: Arc::default(),
+            begun_reads: AtomicU64::new(0),
+            rooms: Arc::new(Urgency::ALL.map(|urgency| Semaphore::new(at_once(urgency)))),
             tasks: TaskTracker::new(),
         }
     }
@@ -104,22 +118,64 @@ impl Executor {
         self.tasks.clone()
     }
 
+    /// Reads. A read of the same service that has not begun asks this instead, and has its place in the queue; one that has
+    /// begun is followed by this, or, if it is less urgent, ends without an answer: nobody waits behind a sweep's questions for
+    /// what decides.
     fn observe(&self, ask: Ask) {
-        let observer = Arc::clone(&self.observer);
-        let service = ask.service.clone();
-        let (clock_sets, before) = (Arc::clone(&self.clock_sets), self.clock_sets.load(Ordering::Relaxed));
-        let reading = async move { observer.observe(&ask).await };
-        self.answer(async move {
-            let result = survive("observe", reading).await.and_then(|result| result);
-            let result = if clock_sets.load(Ordering::Relaxed) == before { result } else { Err(of_unknown_age()) };
-            Input::Observed(service, result.map(Box::new))
-        });
+        let (service, urgency, ended) = (ask.service.clone(), ask.urgency, CancellationToken::new());
+        let id = self.begun_reads.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut reads = locked(&self.reads);
+            if let Some(read) = reads.get_mut(&service)
+                && read.urgency >= urgency
+            {
+                read.ask = Some(ask);
+                return;
+            }
+            let read = Read { id, urgency, ask: Some(ask), ended: ended.clone() };
+            if let Some(overtaken) = reads.insert(service.clone(), read) {
+                overtaken.ended.cancel();
+            }
+        }
+        let (observer, reads, rooms) = (Arc::clone(&self.observer), Arc::clone(&self.reads), Arc::clone(&self.rooms));
+        let (answers, clock_sets) = (self.answers.clone(), Arc::clone(&self.clock_sets));
+        let reading = async move {
+            loop {
+                let _room = enter(&rooms, urgency).await;
+                // Its place is another's when it was overtaken, which it may not have noticed yet.
+                let Some(ask) =
+                    locked(&reads).get_mut(&service).filter(|read| read.id == id).and_then(|read| read.ask.take())
+                else {
+                    return;
+                };
+                let (observer, before) = (Arc::clone(&observer), clock_sets.load(Ordering::Relaxed));
+                let result = survive("observe", async move { observer.observe(&ask).await }).await;
+                let result = if clock_sets.load(Ordering::Relaxed) == before { result } else { Err(of_unknown_age()) };
+                let answer = Input::Observed(service.clone(), result.and_then(|result| result).map(Box::new));
+                let is_last = {
+                    let mut reads = locked(&reads);
+                    let Some(read) = reads.get(&service).filter(|read| read.id == id) else { return };
+                    let is_last = read.ask.is_none();
+                    if is_last {
+                        reads.remove(&service);
+                    }
+                    is_last
+                };
+                // The loop is gone: its successor begins with `Restarted`, which says that answers were lost.
+                drop(answers.send(answer).await);
+                if is_last {
+                    return;
+                }
+            }
+        };
+        self.tasks.spawn(async move { ended.run_until_cancelled(reading).await });
     }
 
     fn write(&self, id: EffectId, write: Write, expires_at: Timestamp, born: Born) {
         let (clock, actuator, term) = (Arc::clone(&self.clock), self.actuator.clone(), self.term.clone());
         let operation = write.operation();
-        let sending = in_turn(Arc::clone(&self.writes), async move {
+        let room = if matches!(write, Write::DeleteTaskSet { .. }) { &self.deletes } else { &self.writes };
+        let sending = in_turn(Arc::clone(room), async move {
             // Last thing before the call: the wait for room counts too, and so does that for the journal.
             let age = clock.elapsed().saturating_sub(born.elapsed);
             let old = clock.now() > expires_at || age > expires_at.since(born.at);
@@ -152,10 +208,42 @@ impl Executor {
     fn answer(&self, work: impl Future<Output = Input> + Send + 'static) {
         let answers = self.answers.clone();
         self.tasks.spawn(async move {
-            // The loop is gone: its successor begins with `Restarted`, which says that answers were lost.
+            // As above.
             drop(answers.send(work.await).await);
         });
     }
+}
+
+/// A read that waits for room, or is under way.
+struct Read {
+    id: u64,
+    urgency: Urgency,
+    /// What it will ask, or what is to be asked after it.
+    ask: Option<Ask>,
+    /// Ends it without an answer.
+    ended: CancellationToken,
+}
+
+/// Reads at once, by urgency. What waits for room has not begun, so the time for it does not run yet. Of services that are not
+/// being deployed there are as many as one `DescribeServices` answers for. More at once would not make any of them faster: they
+/// would wait for their turns at Elastic Load Balancing, and the last would be too old to act on.
+const fn at_once(urgency: Urgency) -> usize {
+    match urgency {
+        Urgency::Routine => 10,
+        Urgency::Deployed | Urgency::Plan => 16,
+        // As many as the pace lets through within a read's time, so that services behind one listener share its reading.
+        Urgency::Traffic => 32,
+    }
+}
+
+/// Waits for room. The semaphores are never closed; if they were, going on without a permit is the safe side.
+async fn enter(rooms: &[Semaphore; Urgency::ALL.len()], urgency: Urgency) -> Option<SemaphorePermit<'_>> {
+    let room = rooms[urgency as usize].acquire().await.ok();
+    if urgency < Urgency::Traffic {
+        // It would get no turns as long as users wait for theirs, and its time would run.
+        drop(rooms[Urgency::Traffic as usize].acquire().await);
+    }
+    room
 }
 
 /// What becomes of a read during which the clock was set.
@@ -175,12 +263,18 @@ async fn in_turn<T>(room: Arc<Semaphore>, work: impl Future<Output = T>) -> T {
     work.await
 }
 
-/// A panic in an adapter is a failed call like any other: the engine waits for the answer.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A list of what is under way is whole after any panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A panic in an adapter is a failed call like any other: the engine waits for the answer. Work that nobody waits for any more
+/// ends.
 async fn survive<T: Send + 'static>(
     operation: &str,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, CallError> {
-    tokio::spawn(work).await.map_err(|error| CallError {
+    AbortOnDropHandle::new(tokio::spawn(work)).await.map_err(|error| CallError {
         class: ErrorClass::Transient,
         operation: operation.to_owned(),
         code: None,

@@ -321,7 +321,8 @@ impl Announcer for World {
 #[async_trait]
 impl Observe for World {
     async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
-        self.say(format!("observe {}", ask.service));
+        self.say(format!("observe {} {:?}", ask.service, ask.urgency));
+        self.perhaps_hang("observe").await;
         Err(failure(ErrorClass::NotFound))
     }
 }

@@ -17,6 +17,7 @@ mod clock;
 pub mod entry;
 mod executor;
 mod health;
+mod lanes;
 mod leader;
 pub mod lease;
 mod machine;

@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::executor::Observe;
+use super::lanes::Lanes;
 use super::together::Together;
 use crate::model::{
     AlarmReading, Ask, CallError, Controller, ErrorClass, Observation, Samples, ServiceKey, ServiceReading,
-    TargetCounts, TargetGroupArn, TaskReading, TaskSet, TaskSetId, Timestamp, Traffic, TrafficRule, humane,
+    TargetCounts, TargetGroupArn, TaskReading, TaskSet, TaskSetId, Timestamp, Traffic, TrafficRule, Urgency, humane,
 };
 use crate::ports::{Alarms, Clock, Fleet, LoadBalancers, TrafficMetrics};
 
@@ -28,26 +28,15 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// hangs must not make every observation too old to act on.
 const CLOUDWATCH_LIMIT: Duration = Duration::from_secs(3);
 
-/// Observations at once of services that are not being deployed: as many as one `DescribeServices` answers for. A sweep over
-/// a large fleet waits for room, and for its turns at Elastic Load Balancing; what is being deployed does not wait for it.
-const IDLE: usize = 10;
-
-/// Observations at once of services that are being deployed. Each is a handful of calls.
-const LIVE: usize = 16;
-
 /// Reads services.
 pub struct Observer {
-    fleet: Arc<dyn Fleet>,
+    fleet: Lanes<dyn Fleet>,
     services: Together,
-    balancers: Arc<dyn LoadBalancers>,
-    /// The same ones, for services that are being deployed.
-    fast: Arc<dyn LoadBalancers>,
+    balancers: Lanes<dyn LoadBalancers>,
     alarms: Arc<dyn Alarms>,
     metrics: Option<Arc<dyn TrafficMetrics>>,
     clock: Arc<dyn Clock>,
     known: Mutex<BTreeMap<ServiceKey, Known>>,
-    idle: Semaphore,
-    live: Semaphore,
     limit: Duration,
     cloudwatch_limit: Duration,
 }
@@ -69,23 +58,24 @@ struct Balance {
 
 impl Observer {
     /// Knows no target groups yet.
+    #[allow(clippy::needless_pass_by_value, reason = "as `with_metrics` does")]
     pub fn new(
         fleet: Arc<dyn Fleet>,
         balancers: Arc<dyn LoadBalancers>,
         alarms: Arc<dyn Alarms>,
         clock: Arc<dyn Clock>,
     ) -> Self {
+        let (fleet, balancers) = (Lanes::one(&fleet), Lanes::one(&balancers));
         let (known, services) = (Mutex::default(), Together::new(fleet.clone()));
-        let (idle, live) = (Semaphore::new(IDLE), Semaphore::new(LIVE));
-        let (fast, metrics) = (balancers.clone(), None);
         let (limit, cloudwatch_limit) = (LIMIT, CLOUDWATCH_LIMIT);
-        Self { fleet, services, balancers, fast, alarms, metrics, clock, known, idle, live, limit, cloudwatch_limit }
+        Self { fleet, services, balancers, alarms, metrics: None, clock, known, limit, cloudwatch_limit }
     }
 
-    /// Reads the load balancers of what is being deployed by a way of its own, which does not wait for sweeps.
+    /// Reads ECS and the load balancers by a way of its own for each urgency, which does not wait for the others.
     #[must_use]
-    pub fn with_fast_lane(self, fast: Arc<dyn LoadBalancers>) -> Self {
-        Self { fast, ..self }
+    pub fn with_lanes(self, at: impl Fn(Urgency) -> (Arc<dyn Fleet>, Arc<dyn LoadBalancers>)) -> Self {
+        let (fleet, balancers) = (Lanes::each(|urgency| at(urgency).0), Lanes::each(|urgency| at(urgency).1));
+        Self { services: Together::new(fleet.clone()), fleet, balancers, ..self }
     }
 
     /// Reads the traffic of rules that have a gate for it. Without, those gates are blind.
@@ -101,29 +91,27 @@ impl Observer {
     /// whole; alarms and metrics that can't be read are left out.
     pub async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
         let deployed = ask.twice || self.known().get(&ask.service).is_some_and(|known| known.ids.len() > 1);
-        // They are never closed; if they were, going on without a permit is the safe side.
-        let (room, balancers) = if deployed { (&self.live, &self.fast) } else { (&self.idle, &self.balancers) };
-        let _room = room.acquire().await;
-        match tokio::time::timeout(self.limit, self.read(ask, balancers)).await {
+        let urgency = ask.urgency.max(if deployed { Urgency::Deployed } else { Urgency::Routine });
+        match tokio::time::timeout(self.limit, self.read(ask, urgency)).await {
             Ok(observation) => observation,
             Err(_) => Err(failure(ErrorClass::Transient, format!("no answer within {}", humane(self.limit)))),
         }
     }
 
-    async fn read(&self, ask: &Ask, balancers: &Arc<dyn LoadBalancers>) -> Result<Observation, CallError> {
+    async fn read(&self, ask: &Ask, urgency: Urgency) -> Result<Observation, CallError> {
         let read_at = self.clock.now();
         let key = &ask.service;
         let guess = self.known().get(key).cloned().unwrap_or_default();
-        // A sweep finds new listeners, and before a delete none may have been missed. A rollback that has just been
-        // decided must not wait for them.
-        let relearn = ask.find_stopped || ask.twice;
+        // A sweep finds new listeners, and before a delete none may have been missed. What users wait for must not wait for
+        // them.
+        let relearn = (ask.find_stopped || ask.twice) && urgency < Urgency::Traffic;
         let guessed = ask.samples.iter().flat_map(|wanted| &wanted.groups).all(|it| guess.balancers.contains_key(it));
         let (service, tasks, alarms, balance, again, samples) = tokio::join!(
-            self.service(key),
-            self.tasks(ask),
+            self.service(key, urgency),
+            self.tasks(ask, urgency),
             self.alarms(ask),
-            read_balance(balancers, &guess.groups, &ask.groups, relearn),
-            self.task_sets(ask, &guess.ids),
+            read_balance(self.balancers.at(urgency), &guess.groups, &ask.groups, relearn),
+            self.task_sets(ask, &guess.ids, urgency),
             async { if guessed { self.samples(ask, &guess.balancers, read_at).await } else { None } },
         );
         let service = match service {
@@ -136,16 +124,18 @@ impl Observer {
         let tasks = tasks?;
 
         let mut found = found(&service);
+        // A deployment that this very read has found does not wait for services at rest either.
+        let urgency = urgency.max(if found.ids.len() > 1 { Urgency::Deployed } else { Urgency::Routine });
         let (balance, again) = tokio::join!(
             // Other groups may be on other listeners.
             async {
                 if found.groups == guess.groups {
                     balance
                 } else {
-                    read_balance(self.lane(&found), &found.groups, &ask.groups, true).await
+                    read_balance(self.balancers.at(urgency), &found.groups, &ask.groups, true).await
                 }
             },
-            async { if found.ids == guess.ids { again } else { self.task_sets(ask, &found.ids).await } },
+            async { if found.ids == guess.ids { again } else { self.task_sets(ask, &found.ids, urgency).await } },
         );
         if let Ok(Balance { rules, .. }) = &balance {
             found.balancers = behind(&found.groups, rules);
@@ -163,25 +153,30 @@ impl Observer {
         Ok(Observation { ask, read_at, service, task_sets_again, traffic, targets, tasks, alarms, samples })
     }
 
-    async fn service(&self, key: &ServiceKey) -> Result<ServiceReading, CallError> {
+    async fn service(&self, key: &ServiceKey, urgency: Urgency) -> Result<ServiceReading, CallError> {
         self.services
-            .describe(key)
+            .describe(key, urgency)
             .await?
             .ok_or_else(|| failure(ErrorClass::NotFound, format!("there is no service {key}")))
     }
 
-    async fn tasks(&self, ask: &Ask) -> Result<Vec<TaskReading>, CallError> {
+    async fn tasks(&self, ask: &Ask, urgency: Urgency) -> Result<Vec<TaskReading>, CallError> {
         if ask.tasks.is_empty() && !ask.find_stopped {
             return Ok(Vec::new());
         }
-        or_nothing(self.fleet.tasks(&ask.service, &ask.tasks, ask.find_stopped).await)
+        or_nothing(self.fleet.at(urgency).tasks(&ask.service, &ask.tasks, ask.find_stopped).await)
     }
 
-    async fn task_sets(&self, ask: &Ask, ids: &[TaskSetId]) -> Result<Option<Vec<TaskSet>>, CallError> {
+    async fn task_sets(
+        &self,
+        ask: &Ask,
+        ids: &[TaskSetId],
+        urgency: Urgency,
+    ) -> Result<Option<Vec<TaskSet>>, CallError> {
         match (ask.twice, ids) {
             (false, _) => Ok(None),
             (true, []) => Ok(Some(Vec::new())),
-            (true, ids) => or_nothing(self.fleet.task_sets(&ask.service, ids).await).map(Some),
+            (true, ids) => or_nothing(self.fleet.at(urgency).task_sets(&ask.service, ids).await).map(Some),
         }
     }
 
@@ -235,11 +230,6 @@ impl Observer {
             Err(_) => tracing::warn!(service = %ask.service, "metrics were not read in time, deciding without them"),
         }
         None
-    }
-
-    /// A deployment that this very read has found does not wait either.
-    fn lane(&self, found: &Known) -> &Arc<dyn LoadBalancers> {
-        if found.ids.len() > 1 { &self.fast } else { &self.balancers }
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<ServiceKey, Known>> {

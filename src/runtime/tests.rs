@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::fakes::{Scripted, World, born, delete_write, failure, locked, name_of, receipt, signal};
 use super::leader::Term;
 use super::{Handle, Ports, Settings, Worker, WorkerError, entry};
-use crate::engine::{self, Input, Step};
-use crate::model::{ErrorClass, Outcome, ServiceKey, Timestamp};
+use crate::engine::{self, Effect, Input, Step};
+use crate::model::{Ask, ErrorClass, Outcome, ServiceKey, Timestamp, Urgency};
 use crate::ports::{Clock, Recovered};
 use crate::rules::{
     AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, Quarantine, RollbackPolicy,
@@ -306,7 +306,7 @@ async fn an_expired_write_is_not_sent_even_when_it_expired_in_the_queue_behind_o
     world.deliver(&["one"]);
     let soon = world.clock.now().plus(seconds(3));
     // As many as there is room for, one that waits for room too long, and one that was late from the beginning.
-    let room = u64::try_from(super::executor::WRITES).unwrap();
+    let room = u64::try_from(super::executor::DELETES).unwrap();
     let running = begin_with(&world, move |_, input| match input {
         Input::Signal(_) => {
             let late = delete_write(room + 2, "a", Timestamp::EPOCH);
@@ -321,6 +321,30 @@ async fn an_expired_write_is_not_sent_even_when_it_expired_in_the_queue_behind_o
     let done: std::collections::BTreeMap<_, _> = running.done().into_iter().collect();
     let sent = (1..=room).map(|id| (id, Outcome::Applied));
     assert_eq!(done, sent.chain([(room + 1, Outcome::Expired), (room + 2, Outcome::Expired)]).collect());
+    running.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_users_wait_for_ends_a_less_urgent_one_and_one_answer_comes() {
+    let world = Arc::new(World::default());
+    locked(&world.hangs).insert("observe");
+    world.deliver(&["one"]);
+    let running = begin_with(&world, |_, input| {
+        let urgency = match name_of(input) {
+            Some("one") => Urgency::Routine,
+            Some(_) => Urgency::Traffic,
+            None => return Step::default(),
+        };
+        let ask = Ask { urgency, ..Ask::examination(ServiceKey::new("prod", "a")) };
+        Step { effects: vec![Effect::Observe(ask)], ..Step::default() }
+    });
+    running.after(seconds(1)).await;
+    locked(&world.hangs).clear();
+    world.deliver(&["two"]);
+    running.after(seconds(30)).await;
+    assert_eq!(world.logged(&["observe"]), ["observe prod/a Routine", "observe prod/a Traffic"]);
+    let answers = locked(&running.inputs).iter().filter(|input| matches!(input, Input::Observed(..))).count();
+    assert_eq!(answers, 1);
     running.end().await.unwrap();
 }
 

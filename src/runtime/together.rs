@@ -4,6 +4,7 @@
 //! meanwhile go together when it is answered. So a sweep over hundreds of services takes a tenth of the calls, and the read
 //! that a rollback waits for is sent at once, or one answer later.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::model::{CallError, ErrorClass, ServiceKey, ServiceReading};
+use super::lanes::Lanes;
+use crate::model::{CallError, ErrorClass, ServiceKey, ServiceReading, Urgency};
 use crate::ports::Fleet;
 
 /// Services in one `DescribeServices`: ECS's limit.
@@ -25,7 +27,7 @@ type Answer = Result<Option<ServiceReading>, CallError>;
 
 /// Asks for services, together where several are wanted at once.
 pub(super) struct Together {
-    fleet: Arc<dyn Fleet>,
+    lanes: Lanes<dyn Fleet>,
     clusters: Arc<Mutex<BTreeMap<Arc<str>, Cluster>>>,
 }
 
@@ -40,31 +42,32 @@ struct Cluster {
 
 struct Question {
     service: Arc<str>,
+    urgency: Urgency,
     answer: oneshot::Sender<Answer>,
 }
 
 impl Together {
-    pub(super) fn new(fleet: Arc<dyn Fleet>) -> Self {
-        Self { fleet, clusters: Arc::default() }
+    pub(super) fn new(lanes: Lanes<dyn Fleet>) -> Self {
+        Self { lanes, clusters: Arc::default() }
     }
 
-    /// One service.
-    pub(super) async fn describe(&self, key: &ServiceKey) -> Answer {
+    /// One service. The most urgent go first, and those who go along with them go as fast.
+    pub(super) async fn describe(&self, key: &ServiceKey, urgency: Urgency) -> Answer {
         let (answer, answered) = oneshot::channel();
         let batch = {
             let mut clusters = locked(&self.clusters);
             let cluster = clusters.entry(Arc::clone(&key.cluster)).or_default();
-            cluster.waiting.push(Question { service: Arc::clone(&key.service), answer });
+            cluster.waiting.push(Question { service: Arc::clone(&key.service), urgency, answer });
             let is_free = cluster.under_way == 0 || cluster.sent_at.is_some_and(|at| at.elapsed() >= SLOW);
             is_free.then(|| cluster.begin())
         };
         if let Some(batch) = batch {
             // Whoever asked may give up; those who go along with it must not lose their answers by that.
-            let (fleet, clusters, cluster) = (self.fleet.clone(), self.clusters.clone(), key.cluster.clone());
+            let (lanes, clusters, cluster) = (self.lanes.clone(), self.clusters.clone(), key.cluster.clone());
             tokio::spawn(async move {
                 let mut next = Some(batch);
                 while let Some(batch) = next {
-                    ask(&*fleet, &cluster, batch).await;
+                    ask(&lanes, &cluster, batch).await;
                     next = end(&clusters, &cluster);
                 }
             });
@@ -81,6 +84,8 @@ impl Cluster {
     fn begin(&mut self) -> Vec<Question> {
         self.under_way += 1;
         self.sent_at = Some(Instant::now());
+        // Keeps the order of those that are as urgent.
+        self.waiting.sort_by_key(|question| Reverse(question.urgency));
         self.waiting.drain(..self.waiting.len().min(MOST)).collect()
     }
 }
@@ -99,11 +104,13 @@ fn end(clusters: &Mutex<BTreeMap<Arc<str>, Cluster>>, name: &Arc<str>) -> Option
     None
 }
 
-async fn ask(fleet: &dyn Fleet, cluster: &str, batch: Vec<Question>) {
+async fn ask(lanes: &Lanes<dyn Fleet>, cluster: &str, batch: Vec<Question>) {
+    let urgency = batch.iter().map(|question| question.urgency).max().unwrap_or_default();
+    let fleet = lanes.at(urgency);
     let names: BTreeSet<Arc<str>> = batch.iter().map(|question| Arc::clone(&question.service)).collect();
     let names: Vec<_> = names.into_iter().collect();
     let together = fleet.describe(cluster, &names).await;
-    for Question { service, answer } in batch {
+    for Question { service, answer, .. } in batch {
         let said = match &together {
             Ok(readings) => Ok(readings.get(&ServiceKey::new(cluster, &service)).cloned()),
             // One that may not be read, or has an odd name, must not hide the others.
@@ -182,13 +189,18 @@ mod tests {
         }
     }
 
+    fn together(fleet: &Arc<Slow>) -> Arc<Together> {
+        let fleet: Arc<dyn Fleet> = fleet.clone();
+        Arc::new(Together::new(Lanes::one(&fleet)))
+    }
+
     async fn all(fleet: &Arc<Slow>, names: &[String]) -> Vec<(String, Answer)> {
-        let together = Arc::new(Together::new(fleet.clone()));
+        let together = together(fleet);
         let mut asked = JoinSet::new();
         for name in names.iter().cloned() {
             let together = together.clone();
             asked.spawn(async move {
-                let answer = together.describe(&ServiceKey::new("prod", &name)).await;
+                let answer = together.describe(&ServiceKey::new("prod", &name), Urgency::Routine).await;
                 (name, answer)
             });
         }
@@ -218,10 +230,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_that_hangs_holds_nobody_up_for_long() {
         let fleet = Arc::new(Slow { takes: Duration::from_hours(1), ..Slow::default() });
-        let together = Arc::new(Together::new(fleet.clone()));
+        let together = together(&fleet);
         for name in ["a", "b", "c"] {
             let (together, key) = (together.clone(), ServiceKey::new("prod", name));
-            tokio::spawn(async move { together.describe(&key).await });
+            tokio::spawn(async move { together.describe(&key, Urgency::Routine).await });
             tokio::time::sleep(SLOW).await;
         }
         assert_eq!(*locked(&fleet.calls), [1, 1, 1]);
@@ -230,15 +242,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_gives_up_takes_no_answer_from_those_who_went_along() {
         let fleet = Arc::new(Slow { takes: Duration::from_millis(50), ..Slow::default() });
-        let together = Arc::new(Together::new(fleet.clone()));
+        let together = together(&fleet);
         let impatient = {
             let together = together.clone();
-            tokio::spawn(async move { together.describe(&ServiceKey::new("prod", "a")).await })
+            tokio::spawn(async move { together.describe(&ServiceKey::new("prod", "a"), Urgency::Routine).await })
         };
         tokio::task::yield_now().await;
         let patient = {
             let together = together.clone();
-            tokio::spawn(async move { together.describe(&ServiceKey::new("prod", "b")).await })
+            tokio::spawn(async move { together.describe(&ServiceKey::new("prod", "b"), Urgency::Routine).await })
         };
         tokio::task::yield_now().await;
         impatient.abort();

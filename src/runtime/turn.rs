@@ -1,6 +1,7 @@
-//! The turn: collect what is ready, step the engine, commit, and only then let go of what follows from it.
+//! The turn: collect what is ready, step the engine, commit, and only then let go of what follows from it. Reads alone do
+//! not wait for the disk: they change nothing, and their answers are taken after the commit.
 //!
-//! While a commit fails, nothing else happens: no effect, no delete, no further input. The channels fill up, the pump
+//! While a commit fails, nothing else happens: no write, no announcement, no delete, no further input. The channels fill up, the pump
 //! stops receiving, and all goes on where it was once the journal takes the batch.
 
 use std::collections::BTreeSet;
@@ -79,6 +80,7 @@ type Batch = Vec<(Input, Option<Receipt>)>;
 struct Pending {
     entries: Vec<Vec<u8>>,
     incidents: Vec<Incident>,
+    reads: Vec<(Effect, Born)>,
     effects: Vec<(Effect, Born)>,
     finished: Vec<Receipt>,
     reports: Vec<(Report, Timestamp)>,
@@ -231,6 +233,7 @@ impl<M: Machine> Turn<M> {
             for effect in step.effects {
                 match effect {
                     Effect::Keep(incident) => pending.incidents.push(incident),
+                    read @ Effect::Observe(_) => pending.reads.push((read, Born { at, elapsed })),
                     other => pending.effects.push((other, Born { at, elapsed })),
                 }
             }
@@ -243,6 +246,7 @@ impl<M: Machine> Turn<M> {
         if without(Mutant::EffectsBeforeCommit) {
             self.begin(&mut pending.effects, begin_effects);
         }
+        self.begin(&mut pending.reads, begin_effects);
         if !pending.entries.is_empty() || !pending.incidents.is_empty() {
             self.commit(&pending.entries, &pending.incidents).await?;
             self.entries += pending.entries.len();

@@ -48,6 +48,7 @@ const FOUND: &[(u64, &str)] = &[
     (3_262_800, "the same, on another worker"),
     (373_444, "a read showed that a re-assert had arrived, and was not heard while another write was under way"),
     (2_538_689, "a process on a clock that was behind waited in silence for its predecessor's writes to be old enough"),
+    (122_051, "a rollback rested on a lagging read, which a second call beside it made look fresh"),
 ];
 
 fn number(name: &str) -> Option<u64> {

@@ -269,6 +269,8 @@ pub struct Driver {
     pub crash_after_write: BTreeSet<usize>,
     /// Writes are carried out, and their answers kept back, here.
     pub withheld: Option<Vec<Input>>,
+    /// Reads are not answered, and kept here.
+    pub unanswered: Option<Vec<Ask>>,
     /// Other services, each in an AWS of its own.
     pub neighbours: BTreeMap<ServiceKey, Aws>,
     steps: usize,
@@ -300,6 +302,7 @@ impl Driver {
             crash_after: BTreeSet::new(),
             crash_after_write: BTreeSet::new(),
             withheld: None,
+            unanswered: None,
             neighbours: BTreeMap::new(),
             steps: 0,
         }
@@ -331,6 +334,9 @@ impl Driver {
             }
             for effect in step.effects {
                 match effect {
+                    Effect::Observe(ask) if self.unanswered.is_some() => {
+                        self.unanswered.iter_mut().for_each(|it| it.push(ask.clone()));
+                    }
                     Effect::Observe(ask) => {
                         let key = ask.service.clone();
                         let now = self.now;

@@ -269,6 +269,7 @@ fn ask() -> Ask {
         twice: false,
         groups: BTreeSet::new(),
         samples: None,
+        urgency: Urgency::Routine,
     }
 }
 
@@ -295,29 +296,22 @@ async fn the_first_observation_learns_the_groups_and_the_second_takes_one_round(
 }
 
 #[tokio::test]
-async fn what_is_being_deployed_is_read_in_the_fast_lane_from_the_read_on_that_finds_it() {
-    let (world, fast) = (World::with(&PAIR[..1]), World::with(&PAIR));
-    let observer = observer(&world).with_fast_lane(fast.clone());
+async fn what_is_being_deployed_is_read_in_a_lane_of_its_own_from_the_read_on_that_finds_it() {
+    let (rest, deployed) = (World::with(&PAIR[..1]), World::with(&PAIR));
+    let observer = observer(&rest).with_lanes(|urgency| {
+        let world = if urgency == Urgency::Routine { &rest } else { &deployed };
+        (world.clone(), world.clone())
+    });
     observer.observe(&ask()).await.unwrap();
-    assert_eq!(fast.rounds(), [] as [BTreeSet<String>; 0], "at rest");
-    world.state().task_sets = PAIR.to_vec();
+    assert_eq!(deployed.rounds(), [] as [BTreeSet<String>; 0], "at rest");
+    rest.state().task_sets = PAIR.to_vec();
     for _ in 0..2 {
         observer.observe(&ask()).await.unwrap();
-        assert_eq!(fast.rounds().len(), 1);
+        assert_eq!(deployed.rounds().len(), 1);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_being_deployed_does_not_wait_for_a_sweep() {
-    let world = World::with(&PAIR);
-    let observer = observer(&world);
+    rest.rounds();
     observer.observe(&ask()).await.unwrap();
-    // A sweep over a large fleet has taken all the room that it has.
-    let _sweep = observer.idle.acquire_many(u32::try_from(IDLE).unwrap()).await.unwrap();
-    observer.observe(&ask()).await.unwrap();
-    let idle = Ask { service: ServiceKey::new("prod", "idle"), ..ask() };
-    let waits = tokio::time::timeout(Duration::from_mins(1), observer.observe(&idle)).await;
-    assert!(waits.is_err(), "its time begins when there is room, and it is no failure");
+    assert_eq!(rest.rounds(), [set(["alarms"])], "all of it");
 }
 
 #[tokio::test]

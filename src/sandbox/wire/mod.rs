@@ -116,6 +116,11 @@ impl<B: Timed> Sandbox<B> {
         self.shared.with(look)
     }
 
+    /// Looks into the backend, as [`Sandbox::with`], and wakes nobody.
+    pub fn peek<R>(&self, look: impl FnOnce(&B) -> R) -> R {
+        self.shared.peek(look)
+    }
+
     /// Ends waiting receives, answers what is under way, and stops.
     ///
     /// # Errors

@@ -42,6 +42,11 @@ impl<B: Timed> Shared<B> {
         self.enter(true, look)
     }
 
+    /// Looks into the backend and changes nothing, not even its time.
+    pub(super) fn peek<R>(&self, look: impl FnOnce(&B) -> R) -> R {
+        look(&self.backend.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// One call, now.
     pub(super) fn call(&self, call: Call) -> Result<Reply, ApiError> {
         self.enter(stirs(&call), |backend| backend.call(call))

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use taskset_guardian::engine::Input;
 use taskset_guardian::model::{
-    Announcement, AnnouncementKind, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, Role, ServiceKey,
-    TaskSet, TaskSetStatus, Timestamp, TrafficRuleId, Write,
+    Announcement, AnnouncementKind, CallError, EffectId, ErrorClass, Outcome, ServiceKey, Timestamp, TrafficRuleId,
+    Write,
 };
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 use taskset_guardian::sandbox::direct;
 use taskset_guardian::sandbox::world::Act;
 
-use super::worker::Seen;
-use super::{Asked, Decided, LAG, Own, ShellMutant, Simulation, TIMEOUT, Todo};
+use super::{Basis, Decided, Own, ShellMutant, Simulation, TIMEOUT, Todo};
 use crate::schedule;
 
 impl Simulation {
@@ -23,7 +22,7 @@ impl Simulation {
     }
 
     /// How a call fails before anything of it is done, if it does.
-    fn refusal(&mut self, who: usize, operation: &str, denied: (Duration, Duration)) -> Option<CallError> {
+    pub(super) fn refusal(&mut self, who: usize, operation: &str, denied: (Duration, Duration)) -> Option<CallError> {
         let class = if self.during(self.schedule.faults.outage) || self.chance(self.schedule.faults.failed_before) {
             ErrorClass::Transient
         } else if self.chance(self.schedule.faults.throttled) {
@@ -36,77 +35,10 @@ impl Simulation {
         Some(self.fault(who, operation, class))
     }
 
-    pub(super) fn read(&mut self, who: usize, ask: &Ask, read_at: Timestamp) {
-        let key = ask.service.clone();
-        if ask.twice && self.chance(self.schedule.faults.meddling) {
-            self.meddle(&key, &Act::SetPrimary(Role::Green));
-        }
-        let now = self.now;
-        let mut shows = self.world.read_shows();
-        let answer = match self.refusal(who, "observe", self.schedule.faults.reads_denied) {
-            Some(error) => Err(error),
-            None => direct::observe(&mut self.world, ask, read_at).map(|mut seen| {
-                let fresh = (self.now, shows, seen.service.clone());
-                let old = self.last_seen.insert(key.clone(), fresh).filter(|(at, ..)| self.now.since(*at) <= LAG);
-                if let Some((_, showed, old)) = old
-                    && self.chance(self.schedule.faults.stale_read)
-                {
-                    seen.service.task_sets = old.task_sets;
-                    shows = shows.min(showed);
-                }
-                if ask.twice {
-                    // The second call is not answered by what was.
-                    shows = now;
-                }
-                Box::new(seen)
-            }),
-        };
-        if self.chance(self.schedule.faults.pause) {
-            self.pause(who);
-        }
-        let latency = self.latency();
-        let asked = Asked { shows, after: self.judged.happened, clock_sets: self.workers[who].clock_sets };
-        self.plan_own(who, latency, Own::Answer(key, answer, asked));
-    }
-
-    pub(super) fn answered(
-        &mut self,
-        who: usize,
-        key: ServiceKey,
-        answer: Result<Box<Observation>, CallError>,
-        asked: Asked,
-    ) {
-        let Asked { shows: read_at, after: read_after, clock_sets } = asked;
-        self.look_at_clock(who);
-        if !self.workers[who].acting {
-            return;
-        }
-        let known_age = self.workers[who].clock_sets == clock_sets;
-        let answer = if known_age { answer } else { Err(self.fault(who, "observe", ErrorClass::Transient)) };
-        if let Ok(seen) = &answer {
-            let living = seen.service.task_sets.iter().filter(|set| set.is_living());
-            let primary = seen.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary);
-            let newest = living.max_by_key(|set| (set.created_at, set.id.clone()));
-            let serving = |set: &TaskSet| match &set.target_group {
-                Some(group) => seen.targets.get(group).map_or(0, |counts| counts.healthy),
-                None => set.running,
-            };
-            let seen = Seen {
-                read_at,
-                read_after,
-                newest: newest.map(|set| (set.created_at, set.id.clone())),
-                primary: primary.map(|set| set.id.clone()),
-                green_was_dead: newest.is_none_or(|green| serving(green) == 0),
-            };
-            self.workers[who].seen.insert(key.clone(), seen);
-        }
-        self.take(who, Input::Observed(key, answer), None);
-    }
-
     pub(super) fn sweep(&mut self, who: usize) {
         self.plan_own(who, self.schedule.sweep, Own::Sweep);
         let keys = self.schedule.keys().cloned().collect();
-        self.take(who, Input::Swept(keys), None);
+        self.take(who, Input::Swept(keys).into());
     }
 
     pub(super) fn meddle(&mut self, key: &ServiceKey, act: &Act) {
@@ -138,9 +70,11 @@ impl Simulation {
     }
 
     pub(super) fn apply(&mut self, who: usize, decided: Decided, sent_at: Timestamp) {
-        let Decided { id, service: _, write, read_at, read_after, green_was_dead, epoch, until: _ } = decided;
-        (self.judged.rests_on, self.judged.rests_after) = (read_at, read_after);
-        self.judged.green_was_dead = green_was_dead;
+        let Decided { id, service: _, write, basis, epoch, until: _ } = decided;
+        self.judged.rests = match write {
+            Write::DeleteTaskSet { .. } => Basis { read_at: basis.again_at, ..basis },
+            _ => basis,
+        };
         let operation = write.operation();
         let late = self.now.since(sent_at) > TIMEOUT;
         let refused = self.refusal(who, operation, self.schedule.faults.writes_denied);
@@ -178,7 +112,7 @@ impl Simulation {
         if late {
             // Sent after a stand-still: what happened meanwhile is as good as unseen.
             (self.judged.disturbed_at, self.judged.disturbed_after) = (self.now, self.judged.happened);
-            (self.judged.rests_on, self.judged.rests_after) = (self.now, self.judged.happened - 1);
+            self.judged.rests = Basis { read_at: self.now, read_after: self.judged.happened - 1, ..self.judged.rests };
         }
         self.ended.writes += 1;
         operation.hash(&mut self.hasher);
@@ -233,7 +167,7 @@ impl Simulation {
     }
 
     pub(super) fn returned(&mut self, who: usize, id: EffectId, outcome: Outcome) {
-        self.take(who, Input::Done(id, outcome), None);
+        self.take(who, Input::Done(id, outcome).into());
     }
 
     pub(super) fn announce(&mut self, who: usize, id: EffectId, announcement: &Announcement) {

@@ -11,7 +11,7 @@ use taskset_guardian::model::{
 };
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
-use super::{Broken, FEW, FINISH, LONGEST_BLINDNESS, Owed, Simulation};
+use super::{Basis, Broken, FEW, FINISH, LONGEST_BLINDNESS, Owed, Simulation};
 
 /// Whether what happened in the world can have made a call wrong that was right when it was decided. What only gives blue
 /// more, or takes from green alone, can't.
@@ -256,8 +256,9 @@ impl Simulation {
         self.judged.violations += found.len();
         for violation in found {
             let judged = &self.judged;
-            let revived = violation.invariant == "S3" && judged.green_was_dead;
-            let disturbed = judged.disturbed_at > judged.rests_on || judged.disturbed_after > judged.rests_after;
+            let Basis { read_at, read_after, green_was_dead, .. } = judged.rests;
+            let revived = violation.invariant == "S3" && green_was_dead;
+            let disturbed = judged.disturbed_at > read_at || judged.disturbed_after > read_after;
             let unseen = disturbed || revived;
             let drain = self.schedule.setup.drain;
             let stray = |at: Timestamp| violation.invariant == "S13" && self.now.since(at) < drain;
@@ -265,7 +266,7 @@ impl Simulation {
                 self.broken_or_race(violation.invariant, violation.what, true);
                 continue;
             }
-            let race = unseen && self.now.since(judged.rests_on) <= LONGEST_BLINDNESS;
+            let race = unseen && self.now.since(read_at) <= LONGEST_BLINDNESS;
             if matches!(violation.invariant, "S10" | "S11") && judged.amnesia {
                 // Nobody can remember what is lost.
                 let promise = format!("{} with the journal lost", violation.invariant);

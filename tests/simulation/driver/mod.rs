@@ -9,6 +9,7 @@ mod clock;
 mod judge;
 mod leadership;
 mod queue;
+mod reads;
 mod table;
 mod turn;
 mod worker;
@@ -88,8 +89,10 @@ enum Own {
     Keep,
     /// What waits for the journal goes there.
     Commit,
-    /// The reads of an observation are made.
-    Read(Ask, Timestamp),
+    /// A read has room, by its number,
+    BeginRead(ServiceKey, u64),
+    /// and reaches AWS.
+    Read(Ask, u64, Timestamp),
     Answer(ServiceKey, Result<Box<Observation>, CallError>, Asked),
     /// A write has room: the last check before it is sent.
     Send(Decided, Timestamp),
@@ -103,25 +106,38 @@ enum Own {
 /// A read that was made.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
+    id: u64,
     /// The time of what it shows.
     shows: Timestamp,
+    /// The same of the second call for the task sets.
+    again: Timestamp,
     /// The event after which it was made.
     after: u64,
     /// How often the worker's clock had been set by then.
     clock_sets: u32,
 }
 
-/// A write, and the newest read that it rests on: when, and after which event.
+/// The read that a step rests on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Basis {
+    /// The time of what it shows,
+    read_at: Timestamp,
+    /// of what its second call for the task sets shows, without which nothing is deleted,
+    again_at: Timestamp,
+    /// and the event after which it was made, for what happens within one millisecond.
+    read_after: u64,
+    /// It showed nothing healthy of green's: that blue need not be whole rests on it, and a target that passes its
+    /// checks a moment later is no news that the world tells.
+    green_was_dead: bool,
+}
+
+/// A write, and the read that it rests on.
 #[derive(Clone, Debug)]
 struct Decided {
     id: EffectId,
     service: ServiceKey,
     write: Write,
-    read_at: Timestamp,
-    read_after: u64,
-    /// The read showed nothing healthy of green's: that blue need not be whole rests on it, and a target that passes its
-    /// checks a moment later is no news that the world tells.
-    green_was_dead: bool,
+    basis: Basis,
     /// Of the lease under which it was decided.
     epoch: u64,
     /// By the worker's monotonic clock: not to be sent after this.
@@ -211,10 +227,8 @@ struct Judged {
     /// and after which event, for what happens within one millisecond.
     disturbed_after: u64,
     happened: u64,
-    /// The read that the write rests on which is applied just now.
-    rests_on: Timestamp,
-    rests_after: u64,
-    green_was_dead: bool,
+    /// What the write rests on which is applied just now.
+    rests: Basis,
     /// Task sets on which a rollback was decided.
     decided: BTreeSet<TaskSetId>,
     /// Of which service green was PRIMARY when the newest of them was.
@@ -259,9 +273,7 @@ impl Simulation {
             disturbed_at: began,
             disturbed_after: 0,
             happened: 0,
-            rests_on: began,
-            rests_after: 0,
-            green_was_dead: false,
+            rests: Basis { read_at: began, ..Basis::default() },
             decided: BTreeSet::new(),
             promotes: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -419,7 +431,8 @@ impl Simulation {
             Own::Look => self.look(who),
             Own::Keep => self.keep(who),
             Own::Commit => self.commit(who),
-            Own::Read(ask, read_at) => self.read(who, &ask, read_at),
+            Own::BeginRead(key, id) => self.begin_read(who, &key, id),
+            Own::Read(ask, id, read_at) => self.read(who, &ask, id, read_at),
             Own::Answer(key, answer, asked) => self.answered(who, key, answer, asked),
             Own::Send(decided, expires_at) => self.send(who, decided, expires_at),
             Own::Done(id, outcome) => self.returned(who, id, outcome),

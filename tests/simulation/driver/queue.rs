@@ -6,6 +6,7 @@ use taskset_guardian::engine::Input;
 use taskset_guardian::events::{self, Decoded};
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
+use super::worker::Incoming;
 use super::{Own, QUEUE, RECEIVE, Simulation};
 
 /// Messages that an archive keeps here.
@@ -58,7 +59,10 @@ impl Simulation {
                 continue;
             }
             match events::decode(&message.body) {
-                Ok(Decoded::Signal(signal)) => self.take(who, Input::Signal(signal), Some(message.receipt)),
+                Ok(Decoded::Signal(signal)) => {
+                    let receipt = Some(message.receipt);
+                    self.take(who, Incoming { receipt, ..Input::Signal(signal).into() });
+                }
                 Ok(Decoded::Ignored(_)) => self.delete(vec![message.receipt]),
                 // Left to the dead-letter queue.
                 Err(_) => {}

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use taskset_guardian::engine::{Effect, Input};
-use taskset_guardian::model::{ErrorClass, Incident, Timestamp};
+use taskset_guardian::model::{Announcement, EffectId, ErrorClass, Incident, Timestamp};
 use taskset_guardian::ports::{Journal as _, JournalError};
 use taskset_guardian::runtime::entry;
 use taskset_guardian::runtime::lease::MARGIN;
 use taskset_guardian::sandbox::api::{Backend as _, Call};
 
 use super::judge::Heard;
-use super::worker::Seen;
+use super::worker::Incoming;
 use super::{Decided, Own, QUEUE, ShellMutant, Simulation};
 
 /// Entries between checkpoints: few, so that a schedule has several.
@@ -31,8 +31,8 @@ const TICK_PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Pending {
     pub(super) entries: Vec<Vec<u8>>,
     incidents: Vec<Incident>,
-    /// With the monotonic time of the step.
-    effects: Vec<(Effect, Timestamp, Duration)>,
+    writes: Vec<(Decided, Timestamp)>,
+    announcements: Vec<(EffectId, Announcement)>,
     receipts: Vec<String>,
     heard: Vec<Heard>,
     /// Its messages are deleted already, which they must not be.
@@ -45,9 +45,9 @@ pub(super) struct Pending {
 
 impl Simulation {
     /// Something comes in: a signal with the message that it came in.
-    pub(super) fn take(&mut self, who: usize, input: Input, receipt: Option<String>) {
+    pub(super) fn take(&mut self, who: usize, incoming: Incoming) {
         if self.workers[who].acting {
-            self.workers[who].inbox.push_back((input, receipt));
+            self.workers[who].inbox.push_back(incoming);
             self.turn(who);
         }
     }
@@ -66,7 +66,11 @@ impl Simulation {
             self.pause(who);
         }
         let mut pending = Pending { pause: FIRST_PAUSE, ..Pending::default() };
-        for (input, receipt) in std::mem::take(&mut self.workers[who].inbox) {
+        let mut reads = Vec::new();
+        for Incoming { input, shown, receipt } in std::mem::take(&mut self.workers[who].inbox) {
+            if let (Input::Observed(key, _), Some(shown)) = (&input, shown) {
+                self.workers[who].seen.insert(key.clone(), shown);
+            }
             let at = self.workers[who].time(self.now);
             self.workers[who].latest = at;
             let forgets = self.without == Some(ShellMutant::NoDurableIntent) && matches!(input, Input::Observed(..));
@@ -77,7 +81,15 @@ impl Simulation {
             for effect in step.effects {
                 match effect {
                     Effect::Keep(incident) => pending.incidents.push(incident),
-                    other => pending.effects.push((other, at, self.workers[who].clock.monotonic(self.now))),
+                    Effect::Observe(ask) => reads.push(ask),
+                    Effect::Announce(id, announcement) => pending.announcements.push((id, announcement)),
+                    Effect::Write { id, service, write, expires_at } => {
+                        let worker = &self.workers[who];
+                        let basis = worker.seen.get(&service).map(|seen| seen.basis).unwrap_or_default();
+                        let until = worker.clock.monotonic(self.now) + expires_at.since(at);
+                        let decided = Decided { id, service, write, basis, epoch: worker.epoch(), until };
+                        pending.writes.push((decided, expires_at));
+                    }
                 }
             }
             pending.receipts.extend(receipt);
@@ -86,6 +98,10 @@ impl Simulation {
         if self.without == Some(ShellMutant::AcknowledgeBeforeCommit) && !pending.receipts.is_empty() {
             pending.acknowledged = true;
             self.delete(std::mem::take(&mut pending.receipts));
+        }
+        // They change nothing, so they do not wait for the journal.
+        for ask in reads {
+            self.want_read(who, ask);
         }
         let is_durable = pending.entries.is_empty() && pending.incidents.is_empty();
         self.workers[who].pending = Some(pending);
@@ -111,11 +127,11 @@ impl Simulation {
             }
             worker.clock_sets += 1;
             worker.latest = worker.latest.moved(by_ms.min(0));
-            worker.inbox.push_front((Input::ClockSet { by_ms }, None));
+            worker.inbox.push_front(Input::ClockSet { by_ms }.into());
             let unknown = self.fault(who, "observe", ErrorClass::Transient);
-            for (input, _) in &mut self.workers[who].inbox {
+            for Incoming { input, shown, .. } in &mut self.workers[who].inbox {
                 if let Input::Observed(_, answer @ Ok(_)) = input {
-                    *answer = Err(unknown.clone());
+                    (*answer, *shown) = (Err(unknown.clone()), None);
                 }
             }
         }
@@ -164,11 +180,15 @@ impl Simulation {
             }
         }
         self.delete(done);
-        for (effect, at, elapsed) in pending.effects {
-            if let Effect::Announce(_, announcement) = &effect {
-                self.owe(announcement);
-            }
-            self.start_effect(who, effect, at, elapsed);
+        for (decided, expires_at) in pending.writes {
+            let crowded = self.chance(self.schedule.faults.crowd);
+            let wait = if crowded { self.within(Duration::from_secs(8)) } else { self.latency() / 10 };
+            self.plan_own(who, wait, Own::Send(decided, expires_at));
+        }
+        for (id, announcement) in pending.announcements {
+            self.owe(&announcement);
+            let latency = self.latency();
+            self.plan_own(who, latency, Own::Announce(id, announcement));
         }
         if self.workers[who].entries >= CHECKPOINT_EVERY {
             self.checkpoint(who);
@@ -192,39 +212,6 @@ impl Simulation {
             Ok(()) => self.workers[who].entries = 0,
             Err(JournalError::Deposed { .. }) => self.step_down(who, "the journal is another's"),
             Err(_) => {}
-        }
-    }
-
-    /// An effect of the step that was given the time `at`, when so much time had passed.
-    fn start_effect(&mut self, who: usize, effect: Effect, at: Timestamp, elapsed: Duration) {
-        match effect {
-            Effect::Observe(ask) => {
-                let (latency, read_at) = (self.latency(), self.workers[who].clock.wall(self.now));
-                self.plan_own(who, latency, Own::Read(ask, read_at));
-            }
-            Effect::Write { id, service, write, expires_at } => {
-                let crowded = self.chance(self.schedule.faults.crowd);
-                let wait = if crowded { self.within(Duration::from_secs(8)) } else { self.latency() / 10 };
-                let worker = &self.workers[who];
-                let nothing = Seen::default();
-                let seen = worker.seen.get(&service).unwrap_or(&nothing);
-                let decided = Decided {
-                    id,
-                    service: service.clone(),
-                    write,
-                    read_at: seen.read_at,
-                    read_after: seen.read_after,
-                    green_was_dead: seen.green_was_dead,
-                    epoch: worker.epoch(),
-                    until: elapsed + expires_at.since(at),
-                };
-                self.plan_own(who, wait, Own::Send(decided, expires_at));
-            }
-            Effect::Announce(id, announcement) => {
-                let latency = self.latency();
-                self.plan_own(who, latency, Own::Announce(id, announcement));
-            }
-            Effect::Keep(_) => {}
         }
     }
 
@@ -254,7 +241,7 @@ impl Simulation {
         let worker = &self.workers[who];
         let wall = worker.clock.wall(self.now);
         if worker.pending.is_none() && worker.engine.next_deadline().is_some_and(|deadline| deadline <= wall) {
-            self.take(who, Input::Tick, None);
+            self.take(who, Input::Tick.into());
         }
         self.plan_tick(who, TICK_PAUSE);
     }

@@ -12,9 +12,10 @@ use taskset_guardian::runtime::lease::{Span, Watched};
 use taskset_guardian::runtime::{WallClockWatch, entry};
 
 use super::clock::Clock;
+use super::reads::UnderWay;
 use super::table::Weather;
 use super::turn::Pending;
-use super::{Own, RECEIVE, Simulation, Todo};
+use super::{Basis, Own, RECEIVE, Simulation, Todo};
 use crate::faults::ClockFault;
 use crate::schedule;
 
@@ -46,23 +47,39 @@ pub(super) struct Worker {
     pub(super) engine: Engine,
     /// The newest time given to the engine.
     pub(super) latest: Timestamp,
-    pub(super) inbox: VecDeque<(Input, Option<String>)>,
+    pub(super) inbox: VecDeque<Incoming>,
     pub(super) pending: Option<Pending>,
     /// In the journal behind the checkpoint.
     pub(super) entries: usize,
     pub(super) ticks_at: Option<Timestamp>,
     pub(super) seen: BTreeMap<ServiceKey, Seen>,
+    /// One for each service at most.
+    pub(super) reads: BTreeMap<ServiceKey, UnderWay>,
+}
+
+/// What the engine will be given.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) input: Input,
+    /// By an observation.
+    pub(super) shown: Option<Seen>,
+    /// Of the message that it came in.
+    pub(super) receipt: Option<String>,
+}
+
+impl From<Input> for Incoming {
+    fn from(input: Input) -> Self {
+        Self { input, shown: None, receipt: None }
+    }
 }
 
 /// What the engine was shown last.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    pub(super) read_at: Timestamp,
-    pub(super) read_after: u64,
+    pub(super) basis: Basis,
     /// The newest living task set.
     pub(super) newest: Option<(Timestamp, TaskSetId)>,
     pub(super) primary: Option<TaskSetId>,
-    pub(super) green_was_dead: bool,
 }
 
 impl Worker {
@@ -89,6 +106,7 @@ impl Worker {
             entries: 0,
             ticks_at: None,
             seen: BTreeMap::new(),
+            reads: BTreeMap::new(),
         }
     }
 
@@ -105,6 +123,7 @@ impl Worker {
         self.term += 1;
         self.acting = false;
         self.inbox.clear();
+        self.reads.clear();
         self.pending = None;
         self.ticks_at = None;
     }
@@ -199,12 +218,13 @@ impl Simulation {
         }
         let (now, rules) = (self.now, self.schedule.rules.clone());
         let worker = &mut self.workers[who];
-        worker.inbox.extend([(Input::Restarted, None), (Input::Rules(rules), None)]);
+        worker.inbox.extend([Input::Restarted, Input::Rules(rules)].map(Incoming::from));
         let (wall, latest) = (worker.clock.wall(now), worker.latest);
         worker.watch = worker.clock.watch(now);
         if latest > wall {
             worker.latest = wall;
-            worker.inbox.push_back((Input::ClockSet { by_ms: wall.as_millis() - latest.as_millis() }, None));
+            let by_ms = wall.as_millis() - latest.as_millis();
+            worker.inbox.push_back(Input::ClockSet { by_ms }.into());
         }
         self.plan_own(who, Duration::ZERO, Own::Sweep);
         self.plan_own(who, RECEIVE, Own::Receive);
