@@ -151,7 +151,7 @@ impl Journal for RedbJournal {
                     sequence += 1;
                 }
             }
-            {
+            if !incidents.is_empty() {
                 let mut table = transaction.open_table(INCIDENTS)?;
                 let mut by_time = transaction.open_table(INCIDENTS_BY_TIME)?;
                 for Kept { id, at, json } in &incidents {
@@ -178,7 +178,8 @@ impl Journal for RedbJournal {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             transaction.open_table(CHECKPOINT)?.insert((), state.as_slice())?;
-            transaction.open_table(ENTRIES)?.retain(|_, _| false)?;
+            transaction.delete_table(ENTRIES)?;
+            transaction.open_table(ENTRIES)?;
             transaction.commit()?;
             Ok(())
         })

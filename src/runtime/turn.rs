@@ -29,7 +29,8 @@ use crate::telemetry::{History, Metrics};
 
 /// Inputs of each channel in one commit. Bounds memory and the time until a status question is answered.
 const BATCH: usize = 256;
-/// Entries between checkpoints: a restart replays at most this many (and one batch), which takes well under a second.
+/// Entries between checkpoints: a restart replays at most this many (and one batch), which takes well under a second. A state
+/// that is larger than they are waits until they have its size, so that it costs no more to write than they do.
 const CHECKPOINT_EVERY: usize = 2000;
 /// First pause after a failed commit; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -65,11 +66,35 @@ pub(crate) struct Turn<M> {
     pub(crate) shutdown: CancellationToken,
     /// When it is lost, the loop ends where it stands: what it has not committed is the successor's.
     pub(crate) term: Term,
-    /// Entries in the journal behind the checkpoint.
-    pub(crate) entries: usize,
+    pub(crate) behind: Behind,
     /// The newest time given to the machine. It goes back only when the clock is set, and then the machine is told.
     pub(crate) latest: Timestamp,
     pub(crate) watch: WallClockWatch,
+}
+
+/// What the journal has behind the checkpoint.
+#[derive(Debug)]
+pub(crate) struct Behind {
+    pub(crate) entries: usize,
+    bytes: usize,
+    /// Of the checkpoint itself.
+    checkpoint_bytes: usize,
+}
+
+impl Behind {
+    /// Nothing yet behind one of this size.
+    pub(crate) fn checkpoint(bytes: usize) -> Self {
+        Self { entries: 0, bytes: 0, checkpoint_bytes: bytes }
+    }
+
+    pub(crate) fn add(&mut self, entry: &[u8]) {
+        self.entries += 1;
+        self.bytes += entry.len();
+    }
+
+    fn is_long(&self) -> bool {
+        self.entries >= CHECKPOINT_EVERY && self.bytes >= self.checkpoint_bytes
+    }
 }
 
 /// Inputs and, for signals, the message that each came in.
@@ -148,7 +173,7 @@ impl<M: Machine> Turn<M> {
                 Woken::Drained => break,
                 Woken::Deposed => return Ok(()),
             }
-            if self.entries >= CHECKPOINT_EVERY {
+            if self.behind.is_long() {
                 // Failing is no harm: the entries are there, and the next turn tries again.
                 self.checkpoint().await;
             }
@@ -249,7 +274,7 @@ impl<M: Machine> Turn<M> {
         self.begin(&mut pending.reads, begin_effects);
         if !pending.entries.is_empty() || !pending.incidents.is_empty() {
             self.commit(&pending.entries, &pending.incidents).await?;
-            self.entries += pending.entries.len();
+            pending.entries.iter().for_each(|entry| self.behind.add(entry));
         }
         self.render(&pending.reports);
         self.acknowledge(&mut pending.finished);
@@ -382,9 +407,9 @@ impl<M: Machine> Turn<M> {
             // The entries since the last checkpoint stay, and with them everything.
             Err(error) => return tracing::error!("The state can't be written down as a checkpoint: {error}"),
         };
-        let journal = Arc::clone(&self.journal);
+        let (journal, bytes) = (Arc::clone(&self.journal), state.len());
         match self.meanwhile(journal.checkpoint(state)).await.and_then(|done| done) {
-            Ok(()) => self.entries = 0,
+            Ok(()) => self.behind = Behind::checkpoint(bytes),
             Err(error @ JournalError::Deposed { .. }) => self.step_down(&error),
             Err(error) => self.complain(&error),
         }

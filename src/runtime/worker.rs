@@ -21,7 +21,7 @@ use super::pump::{Arrival, Decoder, Pump};
 use super::receipts::Custodian;
 use super::reload::{Reload, RuleLoader};
 use super::sweep::{Gauge, Sweep};
-use super::turn::{Question, Turn};
+use super::turn::{Behind, Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
 use crate::model::{Incident, Timestamp, humane};
 use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Lease, Registrations};
@@ -246,7 +246,7 @@ type Ended = (&'static str, Result<(), WorkerError>);
 /// The engine as the journal left it.
 struct Recalled<M> {
     machine: M,
-    entries: usize,
+    behind: Behind,
     latest: Timestamp,
 }
 
@@ -409,7 +409,7 @@ impl Worker {
         } = self.ports.clone();
         let (metrics, health) = (Arc::clone(&self.metrics), Arc::clone(&self.health));
         let questions = Arc::clone(&self.questions).lock_owned().await;
-        let Recalled { machine, entries, latest } = recalled;
+        let Recalled { machine, behind, latest } = recalled;
         let (control, control_inputs) = mpsc::channel(CONTROL);
         let (signals, arrivals) = mpsc::channel::<Arrival>(SIGNALS);
         let (receipts, told) = mpsc::unbounded_channel();
@@ -482,7 +482,7 @@ impl Worker {
             receipts,
             shutdown: stop.clone(),
             term: term.clone(),
-            entries,
+            behind,
             latest,
             watch,
         };
@@ -569,18 +569,20 @@ async fn recall<M: Machine>(
 ) -> Result<Recalled<M>, WorkerError> {
     let recovered = journal.load().await?;
     let resumed = recovered.checkpoint.is_some();
+    let mut behind = Behind::checkpoint(recovered.checkpoint.as_ref().map_or(0, Vec::len));
     let mut machine =
         restore(recovered.checkpoint).map_err(|cause| WorkerError::Incompatible { what: "a checkpoint", cause })?;
     let mut latest = Timestamp::from_millis(i64::MIN);
     for bytes in &recovered.entries {
+        behind.add(bytes);
         let entry = entry::decode(bytes)
             .map_err(|error| WorkerError::Incompatible { what: "an entry", cause: error.to_string() })?;
         latest = entry.at;
         drop(machine.step(entry.at, &entry.input));
     }
-    let entries = recovered.entries.len();
+    let entries = behind.entries;
     if resumed || entries > 0 {
         tracing::info!(entries, "Going on where the journal ends");
     }
-    Ok(Recalled { machine, entries, latest })
+    Ok(Recalled { machine, behind, latest })
 }
