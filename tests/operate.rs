@@ -230,6 +230,8 @@ async fn a_pipeline_learns_what_became_of_its_deployment() {
     let green = stage.deploy("checkout:88");
     let watched = stage.verb("rollback prod/checkout --rules elsewhere").await;
     assert!(watched.code == 1 && watched.err.contains("only observes"), "{watched:?}");
+    let afar = stage.verb("doctor prod/checkout --rules nowhere").await;
+    assert!(afar.code == 0 && afar.out.contains("\"web\", which is not among these rule files"), "{afar:?}");
     let bad = stage.verb(&format!("verdict prod/checkout --task-set {green} --wait 60s")).await;
     assert!(bad.code == 1 && bad.out.contains("rolled_back"), "{bad:?}");
     let told = stage.verb("explain prod/checkout").await;
@@ -269,6 +271,10 @@ async fn a_pipeline_learns_what_became_of_its_deployment() {
     assert_eq!(stage.verb("quarantined prod/checkout --task-definition checkout:88").await.code, 0);
     assert!(!stage.tags("checkout").contains_key("taskset-guardian:release"), "it would lift every later one");
     assert_eq!(stage.verb("release prod/checkout --version latest").await.code, 2);
+
+    stage.deploy("checkout:88");
+    let afar = stage.verb("rollback prod/checkout --rules nowhere --reason slow").await;
+    assert!(afar.code == 0 && afar.err.contains("is not in nowhere"), "who is in a hurry is not refused: {afar:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

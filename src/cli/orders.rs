@@ -252,10 +252,21 @@ pub(super) async fn rollback(args: &RollbackArgs, output: Output) -> anyhow::Res
     let rules = rules_in(&args.rules)?;
     let aws = connect().await?;
     let seen = observe(&aws, &service).await?;
-    let Some(rule) = rule_for(&rules, &service, &seen.service.tags) else {
+    let by = rule_for(&rules, &service, &seen.service.tags);
+    if by.is_none() && args.rules.exists() {
         say(format_args!("error: nobody would act: no rule protects {service}; taskset-guardian register does that"));
         return Ok(ExitCode::from(1));
-    };
+    }
+    let rule = by.unwrap_or_else(|| Arc::new(Rule::observing("unknown")));
+    // Whoever is in a hurry may be far from the worker's rule files.
+    let is_known = rules.named(&rule.name).is_some();
+    if !is_known {
+        let place = args.rules.display();
+        say(format_args!(
+            "the rule that protects {service} is not in {place}: this is the plan by defaults, and the worker's own rules say \
+             whether it acts; --rules DIR names its rule files"
+        ));
+    }
     let Some(rehearsal) = rehearse(&rule, &seen) else {
         say(format_args!("error: {service} has one living task set: there is nothing to go back to"));
         return Ok(ExitCode::from(1));
@@ -270,7 +281,7 @@ pub(super) async fn rollback(args: &RollbackArgs, output: Output) -> anyhow::Res
         show(&rehearsal, output)?;
         return Ok(if rehearsal.completes { ExitCode::SUCCESS } else { ExitCode::from(1) });
     }
-    if rule.mode == Mode::Observe {
+    if is_known && rule.mode == Mode::Observe {
         let name = &rule.name;
         say(format_args!("error: nobody would act: the rule {name:?} only observes; --dry-run shows what it would do"));
         return Ok(ExitCode::from(1));

@@ -148,6 +148,7 @@ impl<'a> Doctor<'a> {
     }
 
     async fn seen(&self, service: &ServiceKey, by: Option<Arc<Rule>>, seen: &Observation, round: Duration) -> Examined {
+        let is_named = by.is_none();
         let rule = by.or_else(|| rule_for(self.rules, service, &seen.service.tags));
         let judged = rule.clone().unwrap_or_else(|| Arc::new(Rule::observing("none")));
         let mut checks = examine(&judged, seen, SystemClock.now());
@@ -155,6 +156,18 @@ impl<'a> Doctor<'a> {
             checks.retain(|check| check.check != "rule");
             let unprotected = Check::new("rule", CheckVerdict::Note, "no rule protects it");
             checks.insert(0, unprotected.cure("taskset-guardian register, or a [[protect]] in a rule file"));
+        }
+        if let Some(rule) = rule.as_ref().filter(|rule| is_named && self.rules.named(&rule.name).is_none()) {
+            let what = format!(
+                "its tag names the rule {:?}, which is not among these rule files: judged by defaults",
+                rule.name
+            );
+            let unknown = Check::new("rule", CheckVerdict::Warning, what);
+            let cure = "--rules DIR with the worker's rule files; where the worker has none of that name either, it only observes";
+            checks
+                .iter_mut()
+                .filter(|check| check.check == "rule")
+                .for_each(|check| *check = unknown.clone().cure(cure));
         }
         let rollback = rehearse(&judged, seen);
         let blocked = checks.iter().any(|check| check.verdict == CheckVerdict::Blocks);
