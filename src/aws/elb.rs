@@ -222,21 +222,39 @@ impl Elb {
         Ok(arns)
     }
 
-    async fn describe_listeners(&self, balancer: &LoadBalancer) -> Listeners {
-        let (is_first, answered) = self.waiting.listeners.join(balancer, ());
+    /// One call for all who ask before it has its turn.
+    async fn together<K, T, F>(
+        &self,
+        company: fn(&Waiting) -> &Company<K, Result<T, CallError>>,
+        key: &K,
+        operation: Operation,
+        call: impl FnOnce(Self) -> F + Send + 'static,
+    ) -> Result<T, CallError>
+    where
+        K: Ord + Clone + Send + Sync + 'static,
+        T: Clone + Send + 'static,
+        F: Future<Output = Result<T, CallError>> + Send,
+    {
+        let (is_first, answered) = company(&self.waiting).join(key, ());
         if is_first {
-            let (elb, balancer) = (self.clone(), balancer.clone());
+            let (elb, key) = (self.clone(), key.clone());
             tokio::spawn(async move {
                 elb.pace.turn(elb.urgency).await;
-                let asked = elb.waiting.listeners.take(&balancer);
-                let listeners = elb.ask_for_listeners(&balancer).await;
+                let asked = company(&elb.waiting).take(&key);
+                let said = call(elb).await;
                 // Whoever asked may have given up.
                 for ((), answer) in asked {
-                    let _ = answer.send(listeners.clone());
+                    let _ = answer.send(said.clone());
                 }
             });
         }
-        answered.await.unwrap_or_else(|_| Err(died(DESCRIBE_LISTENERS)))
+        answered.await.unwrap_or_else(|_| Err(died(operation)))
+    }
+
+    async fn describe_listeners(&self, balancer: &LoadBalancer) -> Listeners {
+        let wanted = balancer.clone();
+        let call = |elb: Self| async move { elb.ask_for_listeners(&wanted).await };
+        self.together(|waiting| &waiting.listeners, balancer, DESCRIBE_LISTENERS, call).await
     }
 
     /// The first page has had its turn.
@@ -262,19 +280,9 @@ impl Elb {
     }
 
     async fn describe_rules(self, listener: ListenerArn) -> Rules {
-        let (is_first, answered) = self.waiting.rules.join(&listener, ());
-        if is_first {
-            tokio::spawn(async move {
-                self.pace.turn(self.urgency).await;
-                let asked = self.waiting.rules.take(&listener);
-                let rules = self.ask_for_rules(&listener).await;
-                // Whoever asked may have given up.
-                for ((), answer) in asked {
-                    let _ = answer.send(rules.clone());
-                }
-            });
-        }
-        answered.await.unwrap_or_else(|_| Err(died(DESCRIBE_RULES)))
+        let wanted = listener.clone();
+        let call = |elb: Self| async move { elb.ask_for_rules(&wanted).await };
+        self.together(|waiting| &waiting.rules, &listener, DESCRIBE_RULES, call).await
     }
 
     /// The first page has had its turn.

@@ -146,25 +146,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_being_deployed_goes_before_any_queue_of_the_slow_lane() {
+    async fn what_users_wait_for_goes_before_any_queue_of_sweeps() {
         let pace = Pace::new(10);
         let began = Instant::now();
-        let slow = async {
+        let sweeps = async {
             for _ in 0..60 {
                 pace.turn(Urgency::Routine).await;
             }
             began.elapsed()
         };
-        let fast = async {
+        let traffic = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             for _ in 0..BURST / 2 {
                 pace.turn(Urgency::Traffic).await;
             }
             began.elapsed()
         };
-        let (slow, fast) = tokio::join!(slow, fast);
-        assert_eq!(fast.as_secs(), 1, "at once");
-        assert_eq!(slow.as_secs(), 6, "both together stay below what AWS allows");
+        let (sweeps, traffic) = tokio::join!(sweeps, traffic);
+        assert_eq!(traffic.as_secs(), 1, "at once");
+        assert_eq!(sweeps.as_secs(), 6, "both together stay below what AWS allows");
     }
 
     #[tokio::test(start_paused = true)]

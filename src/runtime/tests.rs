@@ -405,6 +405,20 @@ async fn a_dry_run_has_nothing_to_write_with() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_checkpoint_waits_until_the_entries_behind_it_have_its_size() {
+    let entry = entry::encode(Timestamp::from_millis(5_000), &Input::Signal(signal("before"))).unwrap();
+    let (entries, size) = (vec![entry.clone(); 2000], 2000 * entry.len());
+    for (checkpoint, is_due) in [(size, true), (size * 2, false)] {
+        let world = Arc::new(World::default());
+        *locked(&world.recovered) = Recovered { checkpoint: Some(vec![0; checkpoint]), entries: entries.clone() };
+        let running = begin_with(&world, |_, _| Step { changed: true, ..Step::default() });
+        running.after(seconds(1)).await;
+        assert_eq!(!world.logged(&["checkpoint"]).is_empty(), is_due, "of {checkpoint} bytes, behind {size}");
+        running.end().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_replays_the_journal_with_its_own_times_and_begins_no_old_effect() {
     let world = Arc::new(World::default());
     let old = Timestamp::from_millis(5_000);

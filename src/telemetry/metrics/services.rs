@@ -6,10 +6,10 @@ use std::fmt::{Display, Write as _};
 
 use super::GATES;
 use crate::engine::ServiceView;
-use crate::model::{IncidentOutcome, Phase, ServiceKey, Timestamp};
+use crate::model::{IncidentOutcome, Phase, Role, ServiceKey, Timestamp};
 
-/// As in the `role` label, in the order of the numbers in a row.
-const ROLES: [&str; 2] = ["blue", "green"];
+/// In the order of the numbers in a row.
+const ROLES: [&str; 2] = [Role::Blue.as_str(), Role::Green.as_str()];
 
 /// One service.
 #[derive(Debug, Default)]
