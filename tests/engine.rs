@@ -159,6 +159,19 @@ fn late_replayed_and_foreign_events_trigger_nothing() {
 }
 
 #[test]
+fn what_no_window_remembers_is_not_written_down() {
+    let mut it = watching();
+    it.run(secs(3600));
+    // The rule's freshness, which is longer than its window, is what a window remembers.
+    let freshness = rule().watch.freshness;
+    for (age, is_written) in [(freshness + secs(1), false), (freshness, true)] {
+        let before = it.journal.len();
+        it.signal(Fact::Task(stopped(GREEN, &format!("{age:?}"), it.now.minus(age))));
+        assert_eq!(it.journal.len() > before, is_written, "{age:?}");
+    }
+}
+
+#[test]
 fn observe_mode_and_dry_run_say_it_once_and_change_nothing() {
     for (mode, dry_run) in [(Mode::Observe, false), (Mode::Enforce, true)] {
         let mut it = Driver::with(Aws::blue_and_green(), Rule { mode, ..rule() }, dry_run);

@@ -141,7 +141,7 @@ fn confirm_windows(now: Timestamp, kept: &mut Kept, seen: &Observation) {
             kept.windows.values_mut().for_each(|window| window.missed(task));
         }
     }
-    let keep = kept.rule.stability.window.max(kept.rule.watch.freshness);
+    let keep = kept.remembers();
     let unseen_since = seen.read_at.minus(UNSEEN_WINDOW);
     kept.windows.retain(|id, window| {
         if !without(Mutant::NoFreshness) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -269,6 +270,11 @@ impl Kept {
             hands: Hands::default(),
             past: Past::default(),
         }
+    }
+
+    /// How long an ended task stays in a window.
+    pub(super) fn remembers(&self) -> Duration {
+        self.rule.stability.window.max(self.rule.watch.freshness)
     }
 
     /// The window of a task set. Ids that no read has shown can't push out those of the deployment.

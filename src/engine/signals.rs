@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::index::Index;
+use super::mutants::{Mutant, without};
 use super::out::Out;
 use super::partition::{Partition, Soft};
 use super::reads::{self, HINT_GAP};
@@ -145,6 +146,10 @@ fn task(partition: &mut Partition, signal: &Signal, change: &TaskChange, out: &m
     if let Some(stop) = &change.stop {
         if stop.at > out.now.plus(AHEAD) {
             return Use::Foreign;
+        }
+        // The next read would forget it. After an outage of the queue nearly all events are like this: none is written down.
+        if out.now.since(stop.at) > kept.remembers() && !without(Mutant::NoFreshness) {
+            return Use::Stale;
         }
         if !kept.window(&change.task_set).claim(&change.task, change.version, stop) {
             return Use::Duplicate;
