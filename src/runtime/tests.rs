@@ -481,13 +481,56 @@ async fn a_delete_that_fails_for_a_passing_reason_is_tried_again_and_others_are_
     running.end().await.unwrap();
 }
 
-#[tokio::test(start_paused = true)]
-async fn deletes_go_out_in_full_batches() {
-    let world = Arc::new(World::default());
-    let bodies: Vec<_> = (0..23).map(|n| format!("m{n}")).collect();
+/// In receives of ten.
+fn deliver_many(world: &World, signals: usize) {
+    let bodies: Vec<_> = (0..signals).map(|n| format!("m{n}")).collect();
     for chunk in bodies.chunks(10) {
         world.deliver(&chunk.iter().map(String::as_str).collect::<Vec<_>>());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_signals_is_committed_together() {
+    let world = Arc::new(World::default());
+    let running = begin(&world);
+    running.after(seconds(1)).await;
+    // More than there is room for at once.
+    deliver_many(&world, 300);
+    running.after(seconds(30)).await;
+    assert_eq!(world.logged(&["commit"]), ["commit 300 entries, 0 incidents"]);
+    running.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_does_not_wait_for_more_of_a_flood() {
+    let world = Arc::new(World::default());
+    deliver_many(&world, 600);
+    let asked = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&asked);
+    let running = begin_with(&world, move |now, input| match input {
+        Input::Signal(_) if locked(&seen).is_none() => {
+            *locked(&seen) = Some((now, None));
+            let ask = Ask::examination(ServiceKey::new("prod", "checkout"));
+            Step { effects: vec![Effect::Observe(ask)], ..Step::default() }
+        }
+        Input::Observed(..) => {
+            if let Some((_, answered @ None)) = &mut *locked(&seen) {
+                *answered = Some(now);
+            }
+            Step::default()
+        }
+        _ => Step::default(),
+    });
+    running.after(seconds(1)).await;
+    let (asked, answered) = locked(&asked).take().unwrap();
+    assert_eq!(answered, Some(asked));
+    running.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletes_go_out_in_full_batches() {
+    let world = Arc::new(World::default());
+    deliver_many(&world, 23);
     let running = begin(&world);
     running.after(seconds(1)).await;
     assert_eq!(world.logged(&["batch"]), ["batch of 10", "batch of 10", "batch of 3"]);

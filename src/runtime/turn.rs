@@ -30,7 +30,7 @@ use crate::telemetry::{History, Metrics};
 /// Inputs of each channel in one commit. Bounds memory and the time until a status question is answered.
 const BATCH: usize = 256;
 /// When so many signals wait, the commit waits as well, for those that come meanwhile: a commit costs about the same for many
-/// as for few. Answers to reads, and whatever else is decided on, never wait for it.
+/// as for few. An answer to a read, or whatever else is decided on, ends the wait.
 const FLOOD: usize = 24;
 const GATHER: Duration = Duration::from_millis(5);
 /// Entries between checkpoints: a restart replays at most this many (and one batch), which takes well under a second. A state
@@ -250,7 +250,11 @@ impl<M: Machine> Turn<M> {
         }
         self.gather(&mut batch);
         if batch.len() >= FLOOD && batch.iter().all(|(input, _)| matches!(input, Input::Signal(_))) {
-            self.clock.sleep(GATHER).await;
+            tokio::select! {
+                biased;
+                Some(input) = self.control.recv() => batch.push((input, None)),
+                () = self.clock.sleep(GATHER) => {}
+            }
             self.gather(&mut batch);
         }
         if deadline.is_some_and(|at| at <= self.clock.now()) && until_tick == Some(Duration::ZERO) {
