@@ -13,7 +13,7 @@ use taskset_guardian::rules::{Compare, Rule, StabilityGates};
 
 /// One false rollback in a hundred deployments, and no gate beside it.
 fn alone() -> Rule {
-    let compare = Compare { against_blue: true, false_rollback: Some(0.01) };
+    let compare = Compare { against_blue: true, false_rollback: Some(0.01), patience: minutes(2) };
     let stability =
         StabilityGates { task_failures: None, steady_within: None, unhealthy_targets: None, ..rule().stability };
     Rule { compare, stability, ..rule() }

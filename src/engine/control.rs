@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::gates::{Known, SKEW};
+use super::partition::Weather;
 use super::roles::Roles;
 use super::sampled::{self, Beside};
 use crate::model::{
@@ -12,10 +13,16 @@ use crate::rules::Rule;
 
 /// Blue's losses of the same cause do not all come in the same second as green's: while it shows signs of them, a breach
 /// waits this long for news.
-pub(super) const LAG: Duration = Duration::from_secs(20);
+const LAG: Duration = Duration::from_secs(20);
 
 /// Failures are plainly green's own when one cause would spare blue so much in less than one of so many cases.
-pub(super) const PLAIN: f64 = 20.0;
+const PLAIN: f64 = 200.0;
+
+/// While blue is watched it is looked at as often as this, beside what events ask for.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// And while it shows signs.
+const LOOK_AT_SIGNS: Duration = Duration::from_secs(1);
 
 /// How many times as often as one of blue's a task of a bad green fails.
 const TIMES_BLUES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
@@ -24,7 +31,7 @@ const TIMES_BLUES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 const TROUBLED: (usize, f64) = (2, 0.25);
 
 /// Standard deviations beyond which a difference is not chance, for one false rollback in a hundred shared outages.
-const DEVIATIONS: f64 = 2.33;
+pub(super) const DEVIATIONS: f64 = 2.33;
 
 /// The cause may have struck blue first: its losses are looked for in so many windows.
 const WINDOWS: u32 = 2;
@@ -36,12 +43,24 @@ pub(super) struct Control {
     pub(super) lost: usize,
     /// of so many.
     pub(super) tasks: u32,
+    /// Those that failed as a bad version's do.
+    failed: usize,
     /// Green lost tasks of late, for whatever reason: a request or two fails with each.
     pub(super) green_lost: bool,
     /// Green's part of all tasks, 0 to 1.
     part: f64,
     /// It lacks tasks, or some of its targets fail their checks.
     shows_signs: bool,
+    /// Green had come up: what it then meets, blue may be about to meet.
+    green_had_come_up: bool,
+    /// Blue is heard at all,
+    against_blue: bool,
+    /// and for so long before such a green is blamed.
+    patience: Duration,
+    /// Requests to green fail for a cause that blue's users met as well, when it began.
+    began_shared: bool,
+    /// When blue was last seen to suffer as well.
+    weather: Option<Weather>,
     /// An alarm of its own is red.
     red: Option<String>,
     /// Its targets fail their checks.
@@ -66,11 +85,18 @@ impl Control {
         let share = blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
         let allowed = rule.stability.unhealthy_targets.unwrap_or(0.5);
         Self {
-            lost: if struck >= TROUBLED.0 { struck } else { alone },
+            // Where one cause is looked for behind all of them, so it does.
+            lost: if struck >= TROUBLED.0 || known.was_steady { struck } else { alone },
             tasks: tasks(blue),
             green_lost: known.window.is_some_and(|green| lost(green, befell, now.minus(recent), now) > 0),
             part,
             shows_signs: blue.running < blue.computed_desired || share > 0.0,
+            green_had_come_up: known.was_steady,
+            against_blue: rule.compare.against_blue,
+            patience: rule.compare.patience,
+            failed: known.blue_window.map_or(0, |blue| lost(blue, &[StopClass::Version], now.minus(recent), now)),
+            began_shared: !known.shared.is_empty(),
+            weather: known.weather,
             red: twin.map(|twin| format!("alarm {} of blue is red too", twin.name)),
             unhealthy: (share > allowed).then(|| format!("{} of blue's targets are unhealthy", percent(share))),
             beside: sampled::beside(now, rule, roles, seen, known.sampled),
@@ -90,9 +116,14 @@ impl Control {
         DEVIATIONS * (2.0 * self.expected()).sqrt()
     }
 
-    /// What blue lost is no accident.
-    pub(super) fn is_struck(&self) -> bool {
-        self.lost >= TROUBLED.0
+    /// What blue lost is no accident. Of a green that had come up, even one task may be of the cause that green meets.
+    fn is_struck(&self) -> bool {
+        self.lost >= if self.green_had_come_up { 1 } else { TROUBLED.0 }
+    }
+
+    /// So many failures of green are its own, for all that blue lost.
+    pub(super) fn is_apart(&self, failed: usize) -> bool {
+        !self.is_struck() || self.bet(failed, self.lost) >= PLAIN
     }
 
     /// How well the bet does that green's failures are its own, against a cause that strikes both: an e-value. Of failures from
@@ -109,15 +140,31 @@ impl Control {
         TIMES_BLUES.iter().map(bet).sum::<f64>() / float(TIMES_BLUES.len())
     }
 
-    /// Blue is about to be heard of: it lacks tasks, or some of its targets fail their checks.
-    pub(super) fn is_awaited(&self, rule: &Rule) -> bool {
-        rule.compare.against_blue && self.shows_signs
+    /// When to look again, while blue is still to be heard before green is blamed for so many failures: it may be about to meet
+    /// what a green that had come up has met. The last that it took was at that time.
+    pub(super) fn hears_blue(&self, now: Timestamp, failed: usize, reached_at: Timestamp) -> Option<Timestamp> {
+        let sudden = self.green_had_come_up && self.bet(failed, self.lost) < PLAIN;
+        let (wait, look) = match (sudden, self.shows_signs) {
+            _ if !self.against_blue => return None,
+            (true, true) => (self.patience.max(LAG), LOOK),
+            (true, false) => (self.patience, LOOK),
+            (false, true) => (LAG, LOOK_AT_SIGNS),
+            (false, false) => return None,
+        };
+        let settled_at = reached_at.plus(wait);
+        (now < settled_at).then(|| settled_at.min(now.plus(look)))
     }
 
     /// What blue's users and targets suffer: beside failed tasks of green.
     pub(super) fn suffers(&self) -> Vec<&str> {
         let failing = self.beside.as_ref().filter(|beside| beside.shared).map(|beside| beside.words.as_str());
-        [self.unhealthy.as_deref(), failing].into_iter().flatten().collect()
+        let began = self.began_shared.then_some("its requests began to fail while blue's failed as well");
+        [self.unhealthy.as_deref(), failing, began].into_iter().flatten().collect()
+    }
+
+    /// A failure of green from a time when blue suffered as well, which is over: it never speaks against green.
+    pub(super) fn excuses(&self, at: Timestamp) -> bool {
+        self.against_blue && self.suffers().is_empty() && self.weather.is_some_and(|weather| weather.covers(at))
     }
 
     /// All that is wrong with blue: beside an alarm of green or its traffic.
@@ -128,6 +175,15 @@ impl Control {
         let tasks_lost = many.then(|| format!("blue, which has {tasks}, lost {lost} tasks"));
         let told = self.suffers().into_iter().map(str::to_owned);
         self.red.iter().cloned().chain(tasks_lost).chain(told).collect()
+    }
+
+    /// The same of a blue without users: nothing but its tasks can tell, so fewer of them are trouble.
+    pub(super) fn trouble_without_users(&self) -> Vec<String> {
+        let Self { failed, tasks, .. } = self;
+        let (least, part) = TROUBLED;
+        let told = *failed > 0 && (*failed >= least || float(*failed) >= f64::from(*tasks) * part);
+        let tasks_failed = told.then(|| format!("blue has no users, and {failed} of its {tasks} tasks failed too"));
+        self.trouble().into_iter().chain(tasks_failed).collect()
     }
 
     /// What blue's losses say of green's failures.

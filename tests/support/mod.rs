@@ -52,7 +52,7 @@ pub fn rule() -> Rule {
             unhealthy_targets: Some(0.5),
         },
         errors: ErrorGates::default(),
-        compare: Compare { against_blue: true, false_rollback: None },
+        compare: Compare { against_blue: true, false_rollback: None, patience: Duration::ZERO },
         rollback: RollbackPolicy {
             drain: secs(60),
             blue_capacity: BlueCapacity::Restore,
