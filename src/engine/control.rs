@@ -15,8 +15,10 @@ use crate::rules::Rule;
 /// waits this long for news.
 const LAG: Duration = Duration::from_secs(20);
 
-/// Failures are plainly green's own when one cause would spare blue so much in less than one of so many cases.
-const PLAIN: f64 = 200.0;
+/// Failures are plainly green's own when one cause would spare blue so much in less than one of so many cases. A green that never
+/// came up has one of its own as a rule; of one that had, no more than one in two hundred may be blamed for what strikes both.
+const PLAIN: f64 = 20.0;
+const PLAIN_OF_A_GREEN_THAT_HAD_COME_UP: f64 = 200.0;
 
 /// While blue is watched it is looked at as often as this, beside what events ask for.
 const LOOK: Duration = Duration::from_secs(10);
@@ -121,9 +123,14 @@ impl Control {
         self.lost >= if self.green_had_come_up { 1 } else { TROUBLED.0 }
     }
 
+    fn is_plain(&self, failed: usize) -> bool {
+        let least = if self.green_had_come_up { PLAIN_OF_A_GREEN_THAT_HAD_COME_UP } else { PLAIN };
+        self.bet(failed, self.lost) >= least
+    }
+
     /// So many failures of green are its own, for all that blue lost.
     pub(super) fn is_apart(&self, failed: usize) -> bool {
-        !self.is_struck() || self.bet(failed, self.lost) >= PLAIN
+        !self.is_struck() || self.is_plain(failed)
     }
 
     /// How well the bet does that green's failures are its own, against a cause that strikes both: an e-value. Of failures from
@@ -140,10 +147,16 @@ impl Control {
         TIMES_BLUES.iter().map(bet).sum::<f64>() / float(TIMES_BLUES.len())
     }
 
+    /// How long the failures of a green that had come up are remembered beyond a window, for blue to be heard.
+    pub(super) fn waits_for(&self) -> Duration {
+        let waits = self.against_blue && self.green_had_come_up && !self.patience.is_zero();
+        if waits { self.patience.saturating_add(LAG) } else { Duration::ZERO }
+    }
+
     /// When to look again, while blue is still to be heard before green is blamed for so many failures: it may be about to meet
     /// what a green that had come up has met. The last that it took was at that time.
     pub(super) fn hears_blue(&self, now: Timestamp, failed: usize, reached_at: Timestamp) -> Option<Timestamp> {
-        let sudden = self.green_had_come_up && self.bet(failed, self.lost) < PLAIN;
+        let sudden = self.green_had_come_up && !self.is_plain(failed);
         let (wait, look) = match (sudden, self.shows_signs) {
             _ if !self.against_blue => return None,
             (true, true) => (self.patience.max(LAG), LOOK),
@@ -157,14 +170,28 @@ impl Control {
 
     /// What blue's users and targets suffer: beside failed tasks of green.
     pub(super) fn suffers(&self) -> Vec<&str> {
-        let failing = self.beside.as_ref().filter(|beside| beside.shared).map(|beside| beside.words.as_str());
+        // With the last of blue's users goes what they would tell: what began so stays so.
         let began = self.began_shared.then_some("its requests began to fail while blue's failed as well");
-        [self.unhealthy.as_deref(), failing, began].into_iter().flatten().collect()
+        self.seen_to_suffer().chain(began).collect()
+    }
+
+    fn seen_to_suffer(&self) -> impl Iterator<Item = &str> {
+        let failing = self.beside.as_ref().filter(|beside| beside.shared).map(|beside| beside.words.as_str());
+        [self.unhealthy.as_deref(), failing].into_iter().flatten()
     }
 
     /// A failure of green from a time when blue suffered as well, which is over: it never speaks against green.
     pub(super) fn excuses(&self, at: Timestamp) -> bool {
         self.against_blue && self.suffers().is_empty() && self.weather.is_some_and(|weather| weather.covers(at))
+    }
+
+    /// What is said of failures that are excused.
+    pub(super) fn aside(excused: usize) -> String {
+        if excused == 0 {
+            String::new()
+        } else {
+            format!("; {excused} are set aside, for blue suffered at that time as well")
+        }
     }
 
     /// All that is wrong with blue: beside an alarm of green or its traffic.
@@ -173,7 +200,7 @@ impl Control {
         let (least, part) = TROUBLED;
         let many = *lost >= least && float(*lost) >= f64::from(*tasks) * part;
         let tasks_lost = many.then(|| format!("blue, which has {tasks}, lost {lost} tasks"));
-        let told = self.suffers().into_iter().map(str::to_owned);
+        let told = self.seen_to_suffer().map(str::to_owned);
         self.red.iter().cloned().chain(tasks_lost).chain(told).collect()
     }
 

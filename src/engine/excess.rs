@@ -165,6 +165,7 @@ pub(super) fn judge(
     let green = roles.green;
     let mut times = failures.times();
     times.retain(|at| !control.excuses(*at));
+    let aside = Control::aside(failures.0.len().saturating_sub(times.len()));
     let suffers = control.suffers();
     let failed = times.len();
     let trial = Trial::of(now, roles, failed, past);
@@ -214,7 +215,7 @@ pub(super) fn judge(
         facts: std::iter::once(numbers.clone()).chain(facts).collect(),
     };
     let suffers = control::clauses(&suffers);
-    let why = format!("{numbers}{suffers}{odds}{stale}");
+    let why = format!("{numbers}{aside}{suffers}{odds}{stale}");
     Finding { gate: Gate::ExcessFailures, state, evidence: Some(evidence), why }
 }
 

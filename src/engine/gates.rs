@@ -116,8 +116,9 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
             .map(|accepted| excess::judge(now, rule, accepted, roles, known, &control, &mut later)),
     );
     findings.extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, known, &mut later)));
-    findings
-        .extend(rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known, &control)));
+    findings.extend(
+        rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known, &control)),
+    );
     findings.extend(sampled::judge(now, rule, roles, seen, (known.sampled, known.shared), &control));
     let names: BTreeSet<&AlarmName> = rule.errors.alarms.iter().chain(known.bound).collect();
     let mut wants_traffic = false;
@@ -146,7 +147,13 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
     } else {
         Verdict::Healthy
     };
-    Judgement { verdict, findings, look_again_at: look_again, wants_traffic, blue_suffers: !control.suffers().is_empty() }
+    Judgement {
+        verdict,
+        findings,
+        look_again_at: look_again,
+        wants_traffic,
+        blue_suffers: !control.suffers().is_empty(),
+    }
 }
 
 fn task_failures(
@@ -159,9 +166,16 @@ fn task_failures(
     later: &mut impl FnMut(Timestamp),
 ) -> Finding {
     let span = rule.stability.window.min(rule.watch.freshness);
-    let from = if without(Mutant::NoFreshness) { Timestamp::EPOCH } else { now.minus(span) };
-    let all = known.window.map(|window| window.failures(from, now.plus(SKEW))).unwrap_or_default();
-    let failed: Vec<_> = all.iter().filter(|(_, record)| counts(record) && !control.excuses(record.stop.at)).collect();
+    // What was within a window when the limit was reached still counts when blue was heard.
+    let remembered = span.saturating_add(control.waits_for()).min(rule.watch.freshness);
+    let from = if without(Mutant::NoFreshness) { Timestamp::EPOCH } else { now.minus(remembered) };
+    let mut all = known.window.map(|window| window.failures(from, now.plus(SKEW))).unwrap_or_default();
+    let told = all.len();
+    all.retain(|(_, record)| !counts(record) || !control.excuses(record.stop.at));
+    let aside = Control::aside(told.saturating_sub(all.len()));
+    let from = reached(limit, &all, span).map_or(now.minus(span), |first| first.min(now.minus(span))).max(from);
+    all.retain(|(_, record)| record.stop.at >= from);
+    let failed: Vec<_> = all.iter().filter(|(_, record)| counts(record)).collect();
     let claimed = all.iter().filter(|(_, record)| record.standing == Standing::Claimed).count();
     // Each task once, however many events told of it.
     let times = |record: &TaskRecord| if without(Mutant::NoDedup) { record.version } else { 1 };
@@ -193,7 +207,7 @@ fn task_failures(
     let unsure = if claimed > 0 { format!(", {claimed} more to be confirmed by ECS") } else { String::new() };
     let as_usual =
         if count >= limit && !unusual { format!("; this service loses {usual:.1} anyway") } else { String::new() };
-    let clause = control.clause() + &control::clauses(&suffers);
+    let clause = control.clause() + &aside + &control::clauses(&suffers);
     let why = format!("{count} of {limit} failed tasks within {}{unsure}{clause}{as_usual}", humane(span));
     let state = match (count >= limit, count.saturating_add(u32::try_from(claimed).unwrap_or(0))) {
         (true, _) if !alone => GateState::Shared,
@@ -209,6 +223,14 @@ fn task_failures(
         (false, _) => GateState::Pending,
     };
     Finding { gate: Gate::TaskFailures, state, evidence: Some(evidence), why }
+}
+
+/// Since when there were failures enough within one window.
+fn reached(limit: u32, all: &[(&TaskArn, &TaskRecord)], span: Duration) -> Option<Timestamp> {
+    let times: Vec<_> = all.iter().filter(|(_, record)| counts(record)).map(|(_, record)| record.stop.at).collect();
+    let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0)?;
+    let ends = times.windows(limit).filter_map(|enough| Some((*enough.first()?, *enough.last()?)));
+    ends.filter(|(first, last)| last.since(*first) <= span).map(|(first, _)| first).next()
 }
 
 /// An event only claims.

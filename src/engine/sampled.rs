@@ -293,11 +293,8 @@ impl Measure {
 
     /// Blue fares badly, and green not much worse.
     fn is_shared(&self, value: f64, control: f64, requests: f64) -> bool {
-        let nearly = if self.is_latency() {
-            value <= control * MUCH_SLOWER
-        } else {
-            not_much_worse(value, control, requests)
-        };
+        let nearly =
+            if self.is_latency() { value <= control * MUCH_SLOWER } else { not_much_worse(value, control, requests) };
         nearly || (control > self.limit && value - control <= self.limit)
     }
 
@@ -337,8 +334,9 @@ fn finding(
     // blue has no traffic any more to tell.
     let has_users = blue.last().is_some_and(|blue| green.last().is_some_and(|green| green.at == blue.at));
     let trouble = if has_users { control.trouble() } else { control.trouble_without_users() };
-    let shared =
-        as_blue.map_or(shared_before, |as_blue| measure.is_shared(beside_blue, as_blue, Sum::of(&compared).requests())) || !trouble.is_empty();
+    let shared = as_blue
+        .map_or(shared_before, |as_blue| measure.is_shared(beside_blue, as_blue, Sum::of(&compared).requests()))
+        || !trouble.is_empty();
     // With every task that green loses some requests fail.
     let brief = if control.green_lost { 2 } else { 0 };
     let state = match (value > measure.limit, shared) {

@@ -380,7 +380,7 @@ impl Driver {
     }
 
     /// Brings the engine back from its journal.
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         let mut engine = Engine::new(self.settings);
         for (at, input) in &self.journal {
             let _ = engine.step(*at, input);
