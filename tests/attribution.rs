@@ -233,3 +233,18 @@ fn unhealthy_targets_are_weighed_against_all_that_blue_suffers() {
     assert_eq!(state(&[]), GateState::Breached);
     assert_eq!(state(&["b-1", "b-2"]), GateState::Shared);
 }
+
+#[test]
+fn what_blues_users_were_seen_to_share_holds_for_slow_answers_too() {
+    let errors = ErrorGates { latency_p99: Some(Duration::from_millis(800)), ..ratio().errors };
+    let mut it = Driver::new(Aws::blue_and_green(), Rule { errors, ..ratio() });
+    it.run(minutes(3));
+    counts(&mut it, &[minute(1, 100, 30), minute(2, 100, 30)], &[minute(1, 900, 250), minute(2, 900, 250)]);
+    it.run(SWEEP + secs(1));
+    it.run(minutes(7));
+    let slow = |number| Sample { latency_p99: Some(secs(1)), ..minute(number, 1000, 300) };
+    counts(&mut it, &[slow(6), slow(7), slow(8), slow(9)], &[]);
+    it.run(SWEEP + secs(1));
+    let (state, why) = said(&it, "errors.latency_p99");
+    assert_eq!(state, GateState::Shared, "{why}");
+}

@@ -23,7 +23,7 @@ const PLAIN_OF_A_GREEN_THAT_HAD_COME_UP: f64 = 200.0;
 /// While blue is watched it is looked at as often as this, beside what events ask for.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// And while it shows signs.
+/// And for no other reason than its signs, as often as this.
 const LOOK_AT_SIGNS: Duration = Duration::from_secs(1);
 
 /// How many times as often as one of blue's a task of a bad green fails.
@@ -53,14 +53,12 @@ pub(super) struct Control {
     part: f64,
     /// It lacks tasks, or some of its targets fail their checks.
     shows_signs: bool,
-    /// Green had come up: what it then meets, blue may be about to meet.
-    green_had_come_up: bool,
-    /// Blue is heard at all,
+    /// Blue is heard at all.
     against_blue: bool,
-    /// and for so long before such a green is blamed.
-    patience: Duration,
+    /// What a green that had come up meets, blue may be about to meet: for so long it is heard. `None` for one that never did.
+    patience: Option<Duration>,
     /// Requests to green fail for a cause that blue's users met as well, when it began.
-    began_shared: bool,
+    began_shared: Option<&'static str>,
     /// When blue was last seen to suffer as well.
     weather: Option<Weather>,
     /// An alarm of its own is red.
@@ -93,11 +91,11 @@ impl Control {
             green_lost: known.window.is_some_and(|green| lost(green, befell, now.minus(recent), now) > 0),
             part,
             shows_signs: blue.running < blue.computed_desired || share > 0.0,
-            green_had_come_up: known.was_steady,
             against_blue: rule.compare.against_blue,
-            patience: rule.compare.patience,
+            patience: known.was_steady.then_some(rule.compare.patience),
             failed: known.blue_window.map_or(0, |blue| lost(blue, &[StopClass::Version], now.minus(recent), now)),
-            began_shared: !known.shared.is_empty(),
+            began_shared: (!known.shared.is_empty())
+                .then_some("its requests began to fail while blue's failed as well"),
             weather: known.weather,
             red: twin.map(|twin| format!("alarm {} of blue is red too", twin.name)),
             unhealthy: (share > allowed).then(|| format!("{} of blue's targets are unhealthy", percent(share))),
@@ -120,11 +118,11 @@ impl Control {
 
     /// What blue lost is no accident. Of a green that had come up, even one task may be of the cause that green meets.
     fn is_struck(&self) -> bool {
-        self.lost >= if self.green_had_come_up { 1 } else { TROUBLED.0 }
+        self.lost >= if self.patience.is_some() { 1 } else { TROUBLED.0 }
     }
 
     fn is_plain(&self, failed: usize) -> bool {
-        let least = if self.green_had_come_up { PLAIN_OF_A_GREEN_THAT_HAD_COME_UP } else { PLAIN };
+        let least = if self.patience.is_some() { PLAIN_OF_A_GREEN_THAT_HAD_COME_UP } else { PLAIN };
         self.bet(failed, self.lost) >= least
     }
 
@@ -149,30 +147,24 @@ impl Control {
 
     /// How long the failures of a green that had come up are remembered beyond a window, for blue to be heard.
     pub(super) fn waits_for(&self) -> Duration {
-        let waits = self.against_blue && self.green_had_come_up && !self.patience.is_zero();
-        if waits { self.patience.saturating_add(LAG) } else { Duration::ZERO }
+        let patience = self.patience.filter(|patience| self.against_blue && !patience.is_zero());
+        patience.map_or(Duration::ZERO, |patience| patience.saturating_add(LAG))
     }
 
-    /// When to look again, while blue is still to be heard before green is blamed for so many failures: it may be about to meet
-    /// what a green that had come up has met. The last that it took was at that time.
+    /// When to look again, while blue is still to be heard before green is blamed for so many failures. The one that was too many
+    /// was at that time.
     pub(super) fn hears_blue(&self, now: Timestamp, failed: usize, reached_at: Timestamp) -> Option<Timestamp> {
-        let sudden = self.green_had_come_up && !self.is_plain(failed);
-        let (wait, look) = match (sudden, self.shows_signs) {
-            _ if !self.against_blue => return None,
-            (true, true) => (self.patience.max(LAG), LOOK),
-            (true, false) => (self.patience, LOOK),
-            (false, true) => (LAG, LOOK_AT_SIGNS),
-            (false, false) => return None,
-        };
-        let settled_at = reached_at.plus(wait);
-        (now < settled_at).then(|| settled_at.min(now.plus(look)))
+        let patience = self.patience.filter(|_| !self.is_plain(failed)).unwrap_or_default();
+        let signs = if self.shows_signs { LAG } else { Duration::ZERO };
+        let look = if patience > signs { LOOK } else { LOOK_AT_SIGNS };
+        let settled_at = reached_at.plus(patience.max(signs));
+        (self.against_blue && now < settled_at).then(|| settled_at.min(now.plus(look)))
     }
 
     /// What blue's users and targets suffer: beside failed tasks of green.
     pub(super) fn suffers(&self) -> Vec<&str> {
         // With the last of blue's users goes what they would tell: what began so stays so.
-        let began = self.began_shared.then_some("its requests began to fail while blue's failed as well");
-        self.seen_to_suffer().chain(began).collect()
+        self.seen_to_suffer().chain(self.began_shared).collect()
     }
 
     fn seen_to_suffer(&self) -> impl Iterator<Item = &str> {
