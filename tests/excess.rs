@@ -283,6 +283,11 @@ fn what_failed_while_blue_suffered_as_well_is_never_held_against_green() {
     it.run(minutes(10));
     assert!(!rolled_back(&it), "{}", said(&it).1);
     assert!(said(&it).1.contains("4 are set aside"), "{}", said(&it).1);
+    ill(&mut it, 3);
+    it.run(minutes(1));
+    ill(&mut it, 0);
+    it.run(minutes(6));
+    assert!(said(&it).1.contains("4 are set aside"), "nor after another outage: {}", said(&it).1);
     it.crash("one");
     it.crash("two");
     it.crash("three");

@@ -59,8 +59,8 @@ pub(super) struct Control {
     patience: Option<Duration>,
     /// Requests to green fail for a cause that blue's users met as well, when it began.
     began_shared: Option<&'static str>,
-    /// When blue was last seen to suffer as well.
-    weather: Option<Weather>,
+    /// When blue was seen to suffer as well.
+    weather: Vec<Weather>,
     /// An alarm of its own is red.
     red: Option<String>,
     /// Its targets fail their checks.
@@ -96,7 +96,7 @@ impl Control {
             failed: known.blue_window.map_or(0, |blue| lost(blue, &[StopClass::Version], now.minus(recent), now)),
             began_shared: (!known.shared.is_empty())
                 .then_some("its requests began to fail while blue's failed as well"),
-            weather: known.weather,
+            weather: known.weather.to_vec(),
             red: twin.map(|twin| format!("alarm {} of blue is red too", twin.name)),
             unhealthy: (share > allowed).then(|| format!("{} of blue's targets are unhealthy", percent(share))),
             beside: sampled::beside(now, rule, roles, seen, known.sampled),
@@ -174,7 +174,7 @@ impl Control {
 
     /// A failure of green from a time when blue suffered as well, which is over: it never speaks against green.
     pub(super) fn excuses(&self, at: Timestamp) -> bool {
-        self.against_blue && self.suffers().is_empty() && self.weather.is_some_and(|weather| weather.covers(at))
+        self.against_blue && self.suffers().is_empty() && self.weather.iter().any(|weather| weather.covers(at))
     }
 
     /// What is said of failures that are excused.

@@ -43,8 +43,8 @@ pub(super) struct Known<'a> {
     pub(super) sampled: Option<&'a Sampled>,
     /// Gates on it that were over for a cause that blue shared, when they were last looked at.
     pub(super) shared: &'a [Gate],
-    /// When blue was last seen to suffer as well.
-    pub(super) weather: Option<Weather>,
+    /// When blue was seen to suffer as well.
+    pub(super) weather: &'a [Weather],
     /// Alarms that bind by their dimensions.
     pub(super) bound: &'a BTreeSet<AlarmName>,
     /// Span between two sweeps.
@@ -173,8 +173,8 @@ fn task_failures(
     let told = all.len();
     all.retain(|(_, record)| !counts(record) || !control.excuses(record.stop.at));
     let aside = Control::aside(told.saturating_sub(all.len()));
-    let from = reached(limit, &all, span).map_or(now.minus(span), |first| first.min(now.minus(span))).max(from);
-    all.retain(|(_, record)| record.stop.at >= from);
+    let from = reached(limit, &all, span).unwrap_or(now).min(now.minus(span)).max(from);
+    all.retain(|(_, record)| record.stop.at >= from || without(Mutant::NoFreshness));
     let failed: Vec<_> = all.iter().filter(|(_, record)| counts(record)).collect();
     let claimed = all.iter().filter(|(_, record)| record.standing == Standing::Claimed).count();
     // Each task once, however many events told of it.

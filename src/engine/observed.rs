@@ -87,7 +87,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         if let Some(deployment) = kept.deployment.as_mut() {
             deployment.shared = judgement.shared_traffic(&deployment.shared);
             if judgement.blue_suffers {
-                deployment.weather = Some(Weather::seen(deployment.weather, out.now, kept.rule.stability.window));
+                Weather::seen(&mut deployment.weather, out.now, kept.rule.stability.window);
             }
         }
         if let Some(at) = judgement.look_again_at {
@@ -281,7 +281,7 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
         unsteady_since: deployment.unsteady_since,
         sampled: deployment.sampled.as_ref(),
         shared: &deployment.shared,
-        weather: deployment.weather,
+        weather: &deployment.weather,
         bound: &deployment.bound_alarms,
         sweep,
     };

@@ -206,9 +206,9 @@ pub(super) struct Deployment {
     /// Gates on its traffic that are over for a cause that blue shares.
     #[serde(default)]
     pub(super) shared: Vec<Gate>,
-    /// When blue was last seen to suffer as well.
+    /// When blue was seen to suffer as well, oldest first.
     #[serde(default)]
-    pub(super) weather: Option<Weather>,
+    pub(super) weather: Vec<Weather>,
     /// Alarms whose dimensions name green's target group.
     pub(super) bound_alarms: BTreeSet<AlarmName>,
     /// Those that name blue's: the control group's.
@@ -243,12 +243,18 @@ pub(super) struct Weather {
     until: Timestamp,
 }
 
+/// Spans of bad weather that are remembered. A deployment has one or two.
+const WEATHER: usize = 8;
+
 impl Weather {
     /// Blue is seen to suffer. It is seen late, and for as long as a window remembers it.
-    pub(super) fn seen(before: Option<Self>, now: Timestamp, window: Duration) -> Self {
-        match before {
-            Some(weather) if now.since(weather.until) <= window => Self { until: now.max(weather.until), ..weather },
-            _ => Self { from: now.minus(window), until: now },
+    pub(super) fn seen(known: &mut Vec<Self>, now: Timestamp, window: Duration) {
+        match known.last_mut().filter(|last| now.since(last.until) <= window) {
+            Some(last) => last.until = now.max(last.until),
+            None => known.push(Self { from: now.minus(window), until: now }),
+        }
+        if known.len() > WEATHER {
+            known.remove(0);
         }
     }
 
@@ -393,7 +399,7 @@ impl Deployment {
             failures: Failures::default(),
             sampled: None,
             shared: Vec::new(),
-            weather: None,
+            weather: Vec::new(),
             blue_alarms: BTreeSet::new(),
             bound_alarms: BTreeSet::new(),
             alarms_searched: false,
