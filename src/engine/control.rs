@@ -76,24 +76,23 @@ impl Control {
         let recent = window.saturating_mul(WINDOWS);
         let befell: &[_] = &[StopClass::Version, StopClass::Infrastructure];
         let struck = known.blue_window.map_or(0, |blue| lost(blue, befell, now.minus(recent), now));
-        // One task alone is an accident: it counts as green's do.
-        let failed = |blue| lost(blue, &[StopClass::Version], now.minus(window), now);
-        let alone = known.blue_window.map_or(0, failed);
+        // One task alone is an accident: it counts as green's do. Beside a green that had come up it may be of the same cause.
+        let failed = |from| known.blue_window.map_or(0, |blue| lost(blue, &[StopClass::Version], from, now));
+        let alone = failed(now.minus(if known.was_steady { recent } else { window }));
         let (of_green, of_blue) = (f64::from(tasks(green)), f64::from(tasks(blue)));
         let part = if of_green + of_blue > 0.0 { of_green / (of_green + of_blue) } else { 1.0 };
         let twin = seen.alarms.iter().flatten().find(|alarm| is_red_for_blue(alarm, roles));
         let share = blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
         let allowed = rule.stability.unhealthy_targets.unwrap_or(0.5);
         Self {
-            // Where one cause is looked for behind all of them, so it does.
-            lost: if struck >= TROUBLED.0 || known.was_steady { struck } else { alone },
+            lost: if struck >= TROUBLED.0 { struck } else { alone },
             tasks: tasks(blue),
             green_lost: known.window.is_some_and(|green| lost(green, befell, now.minus(recent), now) > 0),
             part,
             shows_signs: blue.running < blue.computed_desired || share > 0.0,
             against_blue: rule.compare.against_blue,
             patience: known.was_steady.then_some(rule.compare.patience),
-            failed: known.blue_window.map_or(0, |blue| lost(blue, &[StopClass::Version], now.minus(recent), now)),
+            failed: failed(now.minus(recent)),
             began_shared: (!known.shared.is_empty())
                 .then_some("its requests began to fail while blue's failed as well"),
             weather: known.weather.to_vec(),
