@@ -180,3 +180,71 @@ fn a_broken_green_that_has_gone_quiet_does_not_graduate() {
     it.run(SWEEP);
     assert_eq!(it.phase(), "graduated");
 }
+
+#[test]
+fn twice_blues_share_is_measured_with_what_chance_makes_of_few_requests() {
+    // Green's few requests met the worst of a minute that blue's many average out.
+    let blue = [minute(3, 600, 0), minute(4, 600, 54)];
+    let (state, why) = judged(&[minute(3, 70, 0), minute(4, 80, 16)], &blue);
+    assert_eq!(state, GateState::Shared, "11 % beside 4.8 %, of 150: {why}");
+    let (state, why) = judged(&[minute(3, 70, 0), minute(4, 80, 30)], &blue);
+    assert_eq!(state, GateState::Breached, "20 % is another matter: {why}");
+}
+
+#[test]
+fn blues_failing_users_are_heard_also_when_green_has_few() {
+    let mut it = deployed(&[minute(2, 20, 4), minute(3, 20, 3)], &[minute(2, 900, 150), minute(3, 900, 160)]);
+    turns_red(&mut it);
+    assert_eq!(it.said(), ["Rollback Held"]);
+}
+
+#[test]
+fn of_a_blue_without_users_its_failed_tasks_tell() {
+    let failing = [minute(3, 1000, 300), minute(4, 1000, 300)];
+    let state = |crashes: &[&str]| {
+        let mut it = Driver::new(Aws::blue_and_green(), ratio());
+        it.run(minutes(6));
+        for task in crashes {
+            it.crash_of(&key(), BLUE, task);
+        }
+        counts(&mut it, &failing, &[]);
+        it.run(SWEEP + secs(1));
+        said(&it, "errors.http_5xx_ratio")
+    };
+    assert_eq!(state(&[]).0, GateState::Breached);
+    let (held, why) = state(&["b-1"]);
+    assert_eq!(held, GateState::Shared, "{why}");
+    assert!(why.contains("blue has no users, and 1 of its 4 tasks failed too"), "{why}");
+}
+
+#[test]
+fn unhealthy_targets_are_weighed_against_all_that_blue_suffers() {
+    let state = |lost: &[&str]| {
+        let mut it = Driver::new(Aws::blue_and_green(), rule());
+        it.run(minutes(2));
+        for task in lost {
+            it.crash_of(&key(), BLUE, task);
+        }
+        it.aws.healthy.insert(group("green"), 0);
+        it.aws.unhealthy.insert(group("green"), 4);
+        it.run(SWEEP * 3);
+        said(&it, "stability.unhealthy_targets").0
+    };
+    assert_eq!(state(&[]), GateState::Breached);
+    assert_eq!(state(&["b-1", "b-2"]), GateState::Shared);
+}
+
+#[test]
+fn what_blues_users_were_seen_to_share_holds_for_slow_answers_too() {
+    let errors = ErrorGates { latency_p99: Some(Duration::from_millis(800)), ..ratio().errors };
+    let mut it = Driver::new(Aws::blue_and_green(), Rule { errors, ..ratio() });
+    it.run(minutes(3));
+    counts(&mut it, &[minute(1, 100, 30), minute(2, 100, 30)], &[minute(1, 900, 250), minute(2, 900, 250)]);
+    it.run(SWEEP + secs(1));
+    it.run(minutes(7));
+    let slow = |number| Sample { latency_p99: Some(secs(1)), ..minute(number, 1000, 300) };
+    counts(&mut it, &[slow(6), slow(7), slow(8), slow(9)], &[]);
+    it.run(SWEEP + secs(1));
+    let (state, why) = said(&it, "errors.latency_p99");
+    assert_eq!(state, GateState::Shared, "{why}");
+}

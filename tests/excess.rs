@@ -7,13 +7,13 @@ mod support;
 use std::time::Duration;
 
 use support::*;
-use taskset_guardian::engine::GateState;
+use taskset_guardian::engine::{GateState, Input};
 use taskset_guardian::model::*;
 use taskset_guardian::rules::{Compare, Rule, StabilityGates};
 
 /// One false rollback in a hundred deployments, and no gate beside it.
 fn alone() -> Rule {
-    let compare = Compare { against_blue: true, false_rollback: Some(0.01) };
+    let compare = Compare { against_blue: true, false_rollback: Some(0.01), patience: minutes(2) };
     let stability =
         StabilityGates { task_failures: None, steady_within: None, unhealthy_targets: None, ..rule().stability };
     Rule { compare, stability, ..rule() }
@@ -173,6 +173,126 @@ fn blue_is_heard_before_a_green_that_had_come_up_is_blamed() {
     crashes(&mut it, BLUE, &[195, 196]);
     it.run(minutes(2));
     assert!(!rolled_back(&it), "{}", said(&it).1);
+}
+
+/// The plain count alone, which hears blue first.
+fn counting(tasks: u32) -> Driver {
+    let compare = Compare { false_rollback: None, ..alone().compare };
+    let mut it = with(tasks, Rule { compare, ..rule() });
+    steady(&mut it);
+    it
+}
+
+/// What the count says.
+fn counted(it: &Driver) -> (GateState, String) {
+    let deployment = it.engine.service(&key(), it.now).unwrap().deployment.unwrap();
+    let gate = deployment.gates.into_iter().find(|view| view.gate == "stability.task_failures").unwrap();
+    (gate.state, gate.why)
+}
+
+#[test]
+fn the_count_hears_blue_too_before_a_green_that_had_come_up_is_blamed() {
+    let mut it = counting(4);
+    crashes(&mut it, GREEN, &[90, 91, 92]);
+    it.run(secs(115));
+    assert_eq!(counted(&it).0, GateState::Pending, "{}", counted(&it).1);
+    assert!(!rolled_back(&it));
+    it.run(secs(7));
+    assert!(rolled_back(&it), "two minutes after the third, not a sweep later: {}", counted(&it).1);
+
+    let mut it = counting(4);
+    crashes(&mut it, GREEN, &[90, 91, 92, 93, 94]);
+    crashes(&mut it, BLUE, &[150]);
+    it.run(minutes(10));
+    assert!(!rolled_back(&it), "blue lost one in the wait, and five against one are chance: {}", counted(&it).1);
+}
+
+#[test]
+fn a_green_that_never_came_up_is_not_waited_for() {
+    let compare = Compare { false_rollback: None, ..alone().compare };
+    let mut it = with(4, Rule { compare, ..rule() });
+    crashes(&mut it, GREEN, &[90, 91, 92]);
+    it.run(secs(3));
+    assert!(rolled_back(&it), "{}", counted(&it).1);
+}
+
+#[test]
+fn so_many_failures_that_one_cause_would_not_have_spared_blue_end_the_wait() {
+    let mut it = counting(20);
+    let seconds: Vec<u64> = (90..98).collect();
+    crashes(&mut it, GREEN, &seconds);
+    it.run(secs(3));
+    assert!(!rolled_back(&it), "eight of green's and none of blue's: once in 116. {}", counted(&it).1);
+    crashes(&mut it, GREEN, &[102]);
+    it.run(secs(3));
+    assert!(rolled_back(&it), "nine: once in 215. {}", counted(&it).1);
+}
+
+#[test]
+fn what_was_three_within_a_window_is_so_still_when_blue_was_heard() {
+    let mut it = counting(10);
+    crashes(&mut it, GREEN, &[90, 200, 310]);
+    it.run(secs(125));
+    assert!(rolled_back(&it), "the first is older than a window by now: {}", counted(&it).1);
+    let mut it = counting(10);
+    crashes(&mut it, GREEN, &[90, 250, 410]);
+    it.run(secs(125));
+    assert!(!rolled_back(&it), "there never were three within a window: {}", counted(&it).1);
+}
+
+#[test]
+fn a_restart_in_the_middle_of_the_wait_neither_ends_nor_prolongs_it() {
+    let mut it = counting(4);
+    crashes(&mut it, GREEN, &[90, 91, 92]);
+    it.run(secs(60));
+    it.restart();
+    it.feed(Input::Restarted);
+    it.run(secs(50));
+    assert!(!rolled_back(&it), "{}", counted(&it).1);
+    it.run(secs(12));
+    assert!(rolled_back(&it), "{}", counted(&it).1);
+}
+
+#[test]
+fn a_team_may_have_no_patience_or_no_control_group() {
+    for compare in [
+        Compare { patience: Duration::ZERO, false_rollback: None, ..alone().compare },
+        Compare { against_blue: false, false_rollback: None, ..alone().compare },
+    ] {
+        let mut it = with(4, Rule { compare, ..rule() });
+        steady(&mut it);
+        crashes(&mut it, GREEN, &[90, 91, 92]);
+        it.run(secs(3));
+        assert!(rolled_back(&it), "{}", counted(&it).1);
+    }
+}
+
+#[test]
+fn what_failed_while_blue_suffered_as_well_is_never_held_against_green() {
+    let mut it = with(4, Rule { compare: alone().compare, ..rule() });
+    steady(&mut it);
+    let ill = |it: &mut Driver, unhealthy| {
+        it.aws.healthy.insert(group("blue"), 4 - unhealthy);
+        it.aws.unhealthy.insert(group("blue"), unhealthy);
+    };
+    crashes(&mut it, GREEN, &[90, 91, 92, 93]);
+    ill(&mut it, 3);
+    it.run(minutes(1));
+    assert_eq!(it.said(), ["Rollback Held"]);
+    ill(&mut it, 0);
+    it.run(minutes(10));
+    assert!(!rolled_back(&it), "{}", said(&it).1);
+    assert!(said(&it).1.contains("4 are set aside"), "{}", said(&it).1);
+    ill(&mut it, 3);
+    it.run(minutes(1));
+    ill(&mut it, 0);
+    it.run(minutes(6));
+    assert!(said(&it).1.contains("4 are set aside"), "nor after another outage: {}", said(&it).1);
+    it.crash("one");
+    it.crash("two");
+    it.crash("three");
+    it.run(minutes(3));
+    assert!(rolled_back(&it), "what fails when blue is well again is green's own: {}", said(&it).1);
 }
 
 #[test]

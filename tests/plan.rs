@@ -390,15 +390,15 @@ fn failures_that_blue_suffers_too_are_held_and_announced_once_until_green_fails_
     assert_eq!((held.outcome, held.id.as_str()), (IncidentOutcome::Held, "held-2000-1"));
     assert_eq!(view(&it).deployment.unwrap().verdict, Verdict::NotAttributable);
 
-    for n in 3..14 {
+    for n in 3..18 {
         it.crash(&format!("green-{n}"));
         it.run(secs(2));
     }
     it.run(secs(5));
-    assert_eq!(it.aws.calls(), [] as [&str; 0], "fourteen against three may still be one cause");
-    it.crash("green-14");
+    assert_eq!(it.aws.calls(), [] as [&str; 0], "eighteen against three may still be one cause");
+    it.crash("green-18");
     it.run(secs(5));
-    assert_eq!(it.aws.calls(), [MODIFY], "fifteen are not");
+    assert_eq!(it.aws.calls(), [MODIFY], "nineteen are not");
     assert_eq!(it.said(), ["Rollback Held", "Rollback Started"]);
 }
 

@@ -132,7 +132,7 @@ fn what_blue_suffers_too_is_held_until_blue_is_well_again() {
     assert_eq!(it.phase(), "rolling_back (Drain)", "blue's other minutes say nothing about this one");
 
     let alone =
-        Rule { compare: taskset_guardian::rules::Compare { against_blue: false, false_rollback: None }, ..ratio() };
+        Rule { compare: taskset_guardian::rules::Compare { against_blue: false, ..ratio().compare }, ..ratio() };
     assert_eq!(after(3, alone, &green, &blue).phase(), "rolling_back (Drain)");
 }
 

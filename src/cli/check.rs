@@ -154,6 +154,8 @@ fn write_summary(rules: &RuleSet, out: &mut dyn Write) -> io::Result<()> {
         }
         if !compare.against_blue {
             writeln!(out, "  also when blue suffers as well")?;
+        } else if !compare.patience.is_zero() {
+            writeln!(out, "  watches blue for {} before a green that had come up is blamed", humane(compare.patience))?;
         }
         if rollback.after_promotion == AfterPromotion::Page {
             writeln!(out, "  leaves a green that is PRIMARY to people")?;

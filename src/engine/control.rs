@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::gates::{Known, SKEW};
+use super::partition::Weather;
 use super::roles::Roles;
 use super::sampled::{self, Beside};
 use crate::model::{
@@ -12,10 +13,18 @@ use crate::rules::Rule;
 
 /// Blue's losses of the same cause do not all come in the same second as green's: while it shows signs of them, a breach
 /// waits this long for news.
-pub(super) const LAG: Duration = Duration::from_secs(20);
+const LAG: Duration = Duration::from_secs(20);
 
-/// Failures are plainly green's own when one cause would spare blue so much in less than one of so many cases.
-pub(super) const PLAIN: f64 = 20.0;
+/// Failures are plainly green's own when one cause would spare blue so much in less than one of so many cases. A green that never
+/// came up has one of its own as a rule; of one that had, no more than one in two hundred may be blamed for what strikes both.
+const PLAIN: f64 = 20.0;
+const PLAIN_OF_A_GREEN_THAT_HAD_COME_UP: f64 = 200.0;
+
+/// While blue is watched it is looked at as often as this, beside what events ask for.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// And for no other reason than its signs, as often as this.
+const LOOK_AT_SIGNS: Duration = Duration::from_secs(1);
 
 /// How many times as often as one of blue's a task of a bad green fails.
 const TIMES_BLUES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
@@ -24,7 +33,7 @@ const TIMES_BLUES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 const TROUBLED: (usize, f64) = (2, 0.25);
 
 /// Standard deviations beyond which a difference is not chance, for one false rollback in a hundred shared outages.
-const DEVIATIONS: f64 = 2.33;
+pub(super) const DEVIATIONS: f64 = 2.33;
 
 /// The cause may have struck blue first: its losses are looked for in so many windows.
 const WINDOWS: u32 = 2;
@@ -36,12 +45,22 @@ pub(super) struct Control {
     pub(super) lost: usize,
     /// of so many.
     pub(super) tasks: u32,
+    /// Those that failed as a bad version's do.
+    failed: usize,
     /// Green lost tasks of late, for whatever reason: a request or two fails with each.
     pub(super) green_lost: bool,
     /// Green's part of all tasks, 0 to 1.
     part: f64,
     /// It lacks tasks, or some of its targets fail their checks.
     shows_signs: bool,
+    /// Blue is heard at all.
+    against_blue: bool,
+    /// What a green that had come up meets, blue may be about to meet: for so long it is heard. `None` for one that never did.
+    patience: Option<Duration>,
+    /// Requests to green fail for a cause that blue's users met as well, when it began.
+    began_shared: Option<&'static str>,
+    /// When blue was seen to suffer as well.
+    weather: Vec<Weather>,
     /// An alarm of its own is red.
     red: Option<String>,
     /// Its targets fail their checks.
@@ -57,9 +76,9 @@ impl Control {
         let recent = window.saturating_mul(WINDOWS);
         let befell: &[_] = &[StopClass::Version, StopClass::Infrastructure];
         let struck = known.blue_window.map_or(0, |blue| lost(blue, befell, now.minus(recent), now));
-        // One task alone is an accident: it counts as green's do.
-        let failed = |blue| lost(blue, &[StopClass::Version], now.minus(window), now);
-        let alone = known.blue_window.map_or(0, failed);
+        // One task alone is an accident: it counts as green's do. Beside a green that had come up it may be of the same cause.
+        let failed = |from| known.blue_window.map_or(0, |blue| lost(blue, &[StopClass::Version], from, now));
+        let alone = failed(now.minus(if known.was_steady { recent } else { window }));
         let (of_green, of_blue) = (f64::from(tasks(green)), f64::from(tasks(blue)));
         let part = if of_green + of_blue > 0.0 { of_green / (of_green + of_blue) } else { 1.0 };
         let twin = seen.alarms.iter().flatten().find(|alarm| is_red_for_blue(alarm, roles));
@@ -71,6 +90,12 @@ impl Control {
             green_lost: known.window.is_some_and(|green| lost(green, befell, now.minus(recent), now) > 0),
             part,
             shows_signs: blue.running < blue.computed_desired || share > 0.0,
+            against_blue: rule.compare.against_blue,
+            patience: known.was_steady.then_some(rule.compare.patience),
+            failed: failed(now.minus(recent)),
+            began_shared: (!known.shared.is_empty())
+                .then_some("its requests began to fail while blue's failed as well"),
+            weather: known.weather.to_vec(),
             red: twin.map(|twin| format!("alarm {} of blue is red too", twin.name)),
             unhealthy: (share > allowed).then(|| format!("{} of blue's targets are unhealthy", percent(share))),
             beside: sampled::beside(now, rule, roles, seen, known.sampled),
@@ -90,9 +115,19 @@ impl Control {
         DEVIATIONS * (2.0 * self.expected()).sqrt()
     }
 
-    /// What blue lost is no accident.
-    pub(super) fn is_struck(&self) -> bool {
-        self.lost >= TROUBLED.0
+    /// What blue lost is no accident. Of a green that had come up, even one task may be of the cause that green meets.
+    fn is_struck(&self) -> bool {
+        self.lost >= if self.patience.is_some() { 1 } else { TROUBLED.0 }
+    }
+
+    fn is_plain(&self, failed: usize) -> bool {
+        let least = if self.patience.is_some() { PLAIN_OF_A_GREEN_THAT_HAD_COME_UP } else { PLAIN };
+        self.bet(failed, self.lost) >= least
+    }
+
+    /// So many failures of green are its own, for all that blue lost.
+    pub(super) fn is_apart(&self, failed: usize) -> bool {
+        !self.is_struck() || self.is_plain(failed)
     }
 
     /// How well the bet does that green's failures are its own, against a cause that strikes both: an e-value. Of failures from
@@ -109,15 +144,45 @@ impl Control {
         TIMES_BLUES.iter().map(bet).sum::<f64>() / float(TIMES_BLUES.len())
     }
 
-    /// Blue is about to be heard of: it lacks tasks, or some of its targets fail their checks.
-    pub(super) fn is_awaited(&self, rule: &Rule) -> bool {
-        rule.compare.against_blue && self.shows_signs
+    /// How long the failures of a green that had come up are remembered beyond a window, for blue to be heard.
+    pub(super) fn waits_for(&self) -> Duration {
+        let patience = self.patience.filter(|patience| self.against_blue && !patience.is_zero());
+        patience.map_or(Duration::ZERO, |patience| patience.saturating_add(LAG))
+    }
+
+    /// When to look again, while blue is still to be heard before green is blamed for so many failures. The one that was too many
+    /// was at that time.
+    pub(super) fn hears_blue(&self, now: Timestamp, failed: usize, reached_at: Timestamp) -> Option<Timestamp> {
+        let patience = self.patience.filter(|_| !self.is_plain(failed)).unwrap_or_default();
+        let signs = if self.shows_signs { LAG } else { Duration::ZERO };
+        let look = if patience > signs { LOOK } else { LOOK_AT_SIGNS };
+        let settled_at = reached_at.plus(patience.max(signs));
+        (self.against_blue && now < settled_at).then(|| settled_at.min(now.plus(look)))
     }
 
     /// What blue's users and targets suffer: beside failed tasks of green.
     pub(super) fn suffers(&self) -> Vec<&str> {
+        // With the last of blue's users goes what they would tell: what began so stays so.
+        self.seen_to_suffer().chain(self.began_shared).collect()
+    }
+
+    fn seen_to_suffer(&self) -> impl Iterator<Item = &str> {
         let failing = self.beside.as_ref().filter(|beside| beside.shared).map(|beside| beside.words.as_str());
-        [self.unhealthy.as_deref(), failing].into_iter().flatten().collect()
+        [self.unhealthy.as_deref(), failing].into_iter().flatten()
+    }
+
+    /// A failure of green from a time when blue suffered as well, which is over: it never speaks against green.
+    pub(super) fn excuses(&self, at: Timestamp) -> bool {
+        self.against_blue && self.suffers().is_empty() && self.weather.iter().any(|weather| weather.covers(at))
+    }
+
+    /// What is said of failures that are excused.
+    pub(super) fn aside(excused: usize) -> String {
+        if excused == 0 {
+            String::new()
+        } else {
+            format!("; {excused} are set aside, for blue suffered at that time as well")
+        }
     }
 
     /// All that is wrong with blue: beside an alarm of green or its traffic.
@@ -126,8 +191,17 @@ impl Control {
         let (least, part) = TROUBLED;
         let many = *lost >= least && float(*lost) >= f64::from(*tasks) * part;
         let tasks_lost = many.then(|| format!("blue, which has {tasks}, lost {lost} tasks"));
-        let told = self.suffers().into_iter().map(str::to_owned);
+        let told = self.seen_to_suffer().map(str::to_owned);
         self.red.iter().cloned().chain(tasks_lost).chain(told).collect()
+    }
+
+    /// The same of a blue without users: nothing but its tasks can tell, so fewer of them are trouble.
+    pub(super) fn trouble_without_users(&self) -> Vec<String> {
+        let Self { failed, tasks, .. } = self;
+        let (least, part) = TROUBLED;
+        let told = *failed > 0 && (*failed >= least || float(*failed) >= f64::from(*tasks) * part);
+        let tasks_failed = told.then(|| format!("blue has no users, and {failed} of its {tasks} tasks failed too"));
+        self.trouble().into_iter().chain(tasks_failed).collect()
     }
 
     /// What blue's losses say of green's failures.

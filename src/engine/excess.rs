@@ -51,13 +51,6 @@ const START: f64 = 5.0;
 /// the start hundreds of times.
 const TIMES_USUAL: [f64; 6] = [2.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
 
-/// While the failures of a green that had come up are not plainly its own, blue is watched for so long, by when CloudWatch tells
-/// how its requests fared.
-const PATIENCE: Duration = Duration::from_mins(2);
-
-/// And looked at as often as this, beside what events ask for.
-const LOOK: Duration = Duration::from_secs(10);
-
 /// No more than this is said of any e-value.
 const CERTAIN: f64 = 1e9;
 
@@ -170,13 +163,15 @@ pub(super) fn judge(
 ) -> Finding {
     let Known { failures, past, window, was_steady, .. } = known;
     let green = roles.green;
-    let times = failures.times();
+    let mut times = failures.times();
+    times.retain(|at| !control.excuses(*at));
+    let aside = Control::aside(failures.0.len().saturating_sub(times.len()));
+    let suffers = control.suffers();
     let failed = times.len();
     let trial = Trial::of(now, roles, failed, past);
     let threshold = 1.0 / accepted;
     let chance = trial.against_chance(past, now);
     let weather = control.against_weather(failed, trial.blue_lost.max(control.lost));
-    let suffers = control.suffers();
     let value = chance.min(weather.unwrap_or(CERTAIN));
     let from = times.first().copied().unwrap_or(green.created_at);
     let newest = times.last().copied().unwrap_or(from);
@@ -187,21 +182,14 @@ pub(super) fn judge(
     let reached =
         (LEAST..=failed).find(|failed| Trial::of(now, roles, *failed, past).against_chance(past, now) >= threshold);
     let reached_at = reached.and_then(|failed| times.get(failed.checked_sub(1)?)).copied().unwrap_or(newest);
-    // A green that had come up and then fails may have met with what blue is about to meet.
-    let sudden = rule.compare.against_blue && was_steady;
-    let settled_at = match control.bet(failed, 0) {
-        few if sudden && few < control::PLAIN => reached_at.plus(PATIENCE),
-        _ => reached_at.plus(control::LAG),
-    };
-    let waits = control.is_awaited(rule) || sudden;
     let state = if !over && failed == 0 && (was_steady || green.stability == Stability::Steady) {
         GateState::Clear
     } else if !over || !fresh {
         GateState::Pending
     } else if value < threshold || !suffers.is_empty() {
         GateState::Shared
-    } else if waits && now < settled_at {
-        later(settled_at.min(now.plus(LOOK)));
+    } else if let Some(next) = control.hears_blue(now, failed, reached_at) {
+        later(next);
         GateState::Pending
     } else {
         GateState::Breached
@@ -227,7 +215,7 @@ pub(super) fn judge(
         facts: std::iter::once(numbers.clone()).chain(facts).collect(),
     };
     let suffers = control::clauses(&suffers);
-    let why = format!("{numbers}{suffers}{odds}{stale}");
+    let why = format!("{numbers}{aside}{suffers}{odds}{stale}");
     Finding { gate: Gate::ExcessFailures, state, evidence: Some(evidence), why }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::control::{self, Control, speaks_of, unhealthy_share};
 use super::excess::{self, Failures, Past};
 use super::mutants::{Mutant, without};
-use super::partition::Unhealthy;
+use super::partition::{Unhealthy, Weather};
 use super::roles::Roles;
 use super::sampled::{self, Sampled};
 use super::{Finding, GateState};
@@ -43,6 +43,8 @@ pub(super) struct Known<'a> {
     pub(super) sampled: Option<&'a Sampled>,
     /// Gates on it that were over for a cause that blue shared, when they were last looked at.
     pub(super) shared: &'a [Gate],
+    /// When blue was seen to suffer as well.
+    pub(super) weather: &'a [Weather],
     /// Alarms that bind by their dimensions.
     pub(super) bound: &'a BTreeSet<AlarmName>,
     /// Span between two sweeps.
@@ -60,6 +62,8 @@ pub(super) struct Judgement {
     pub(super) look_again_at: Option<Timestamp>,
     /// A gate waits for a look at how the traffic fares.
     pub(super) wants_traffic: bool,
+    /// Blue's users or targets suffer at this moment.
+    pub(super) blue_suffers: bool,
 }
 
 impl Judgement {
@@ -112,8 +116,9 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
             .map(|accepted| excess::judge(now, rule, accepted, roles, known, &control, &mut later)),
     );
     findings.extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, known, &mut later)));
-    findings
-        .extend(rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known)));
+    findings.extend(
+        rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known, &control)),
+    );
     findings.extend(sampled::judge(now, rule, roles, seen, (known.sampled, known.shared), &control));
     let names: BTreeSet<&AlarmName> = rule.errors.alarms.iter().chain(known.bound).collect();
     let mut wants_traffic = false;
@@ -142,7 +147,13 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
     } else {
         Verdict::Healthy
     };
-    Judgement { verdict, findings, look_again_at: look_again, wants_traffic }
+    Judgement {
+        verdict,
+        findings,
+        look_again_at: look_again,
+        wants_traffic,
+        blue_suffers: !control.suffers().is_empty(),
+    }
 }
 
 fn task_failures(
@@ -155,8 +166,15 @@ fn task_failures(
     later: &mut impl FnMut(Timestamp),
 ) -> Finding {
     let span = rule.stability.window.min(rule.watch.freshness);
-    let from = if without(Mutant::NoFreshness) { Timestamp::EPOCH } else { now.minus(span) };
-    let all = known.window.map(|window| window.failures(from, now.plus(SKEW))).unwrap_or_default();
+    // What was within a window when the limit was reached still counts when blue was heard.
+    let remembered = span.saturating_add(control.waits_for()).min(rule.watch.freshness);
+    let from = if without(Mutant::NoFreshness) { Timestamp::EPOCH } else { now.minus(remembered) };
+    let mut all = known.window.map(|window| window.failures(from, now.plus(SKEW))).unwrap_or_default();
+    let told = all.len();
+    all.retain(|(_, record)| !counts(record) || !control.excuses(record.stop.at));
+    let aside = Control::aside(told.saturating_sub(all.len()));
+    let from = reached(limit, &all, span).unwrap_or(now).min(now.minus(span)).max(from);
+    all.retain(|(_, record)| record.stop.at >= from || without(Mutant::NoFreshness));
     let failed: Vec<_> = all.iter().filter(|(_, record)| counts(record)).collect();
     let claimed = all.iter().filter(|(_, record)| record.standing == Standing::Claimed).count();
     // Each task once, however many events told of it.
@@ -168,12 +186,12 @@ fn task_failures(
     let unusual = f64::from(count) - usual >= UNUSUAL * usual.sqrt();
     // What is green's alone must reach the limit, and be more than chance makes of one cause that hits both.
     let own = f64::from(count) - control.expected();
-    let bet = || control.bet(usize::try_from(count).unwrap_or(usize::MAX), control.lost);
-    let apart = !control.is_struck() || bet() >= control::PLAIN;
+    let of_green = usize::try_from(count).unwrap_or(usize::MAX);
+    let apart = control.is_apart(of_green);
     let suffers = control.suffers();
     let alone = own >= f64::from(limit).max(control.scatter()) && apart && suffers.is_empty();
     let reached_at = usize::try_from(limit).ok().and_then(|limit| failed.get(limit.checked_sub(1)?));
-    let settled_at = reached_at.map_or(now, |(_, record)| record.stop.at.plus(control::LAG));
+    let hears_blue = || reached_at.and_then(|(_, record)| control.hears_blue(now, of_green, record.stop.at));
     let evidence = Evidence {
         gate: Gate::TaskFailures,
         role: Role::Green,
@@ -189,20 +207,30 @@ fn task_failures(
     let unsure = if claimed > 0 { format!(", {claimed} more to be confirmed by ECS") } else { String::new() };
     let as_usual =
         if count >= limit && !unusual { format!("; this service loses {usual:.1} anyway") } else { String::new() };
-    let clause = control.clause() + &control::clauses(&suffers);
+    let clause = control.clause() + &aside + &control::clauses(&suffers);
     let why = format!("{count} of {limit} failed tasks within {}{unsure}{clause}{as_usual}", humane(span));
     let state = match (count >= limit, count.saturating_add(u32::try_from(claimed).unwrap_or(0))) {
         (true, _) if !alone => GateState::Shared,
         (true, _) if !unusual => GateState::Pending,
-        (true, _) if control.is_awaited(rule) && now < settled_at => {
-            later(settled_at.min(now.plus(Duration::from_secs(1))));
-            GateState::Pending
-        }
-        (true, _) => GateState::Breached,
+        (true, _) => match hears_blue() {
+            Some(next) => {
+                later(next);
+                GateState::Pending
+            }
+            None => GateState::Breached,
+        },
         (false, 0) if known.was_steady || roles.green.stability == Stability::Steady => GateState::Clear,
         (false, _) => GateState::Pending,
     };
     Finding { gate: Gate::TaskFailures, state, evidence: Some(evidence), why }
+}
+
+/// Since when there were failures enough within one window.
+fn reached(limit: u32, all: &[(&TaskArn, &TaskRecord)], span: Duration) -> Option<Timestamp> {
+    let times: Vec<_> = all.iter().filter(|(_, record)| counts(record)).map(|(_, record)| record.stop.at).collect();
+    let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0)?;
+    let ends = times.windows(limit).filter_map(|enough| Some((*enough.first()?, *enough.last()?)));
+    ends.filter(|(first, last)| last.since(*first) <= span).map(|(first, _)| first).next()
 }
 
 /// An event only claims.
@@ -281,6 +309,7 @@ fn unhealthy_targets(
     roles: Roles<'_>,
     seen: &Observation,
     known: Known<'_>,
+    control: &Control,
 ) -> Option<Finding> {
     let gate = Gate::UnhealthyTargets;
     let green = roles.green;
@@ -295,18 +324,20 @@ fn unhealthy_targets(
         // Targets fail their checks while a version starts, which hurts nobody until users come.
         return Some(answer(GateState::Pending, &format!("{why}; not judged before it is steady or has users")));
     }
-    let control = roles.blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
+    let of_blue = roles.blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
+    let trouble = control.trouble();
     let Unhealthy { sweeps, since } = known.unhealthy.unwrap_or(Unhealthy { sweeps: 0, since: now });
     let state = match (share > limit, sweeps) {
         (false, _) => GateState::Clear,
         (true, 0 | 1) => GateState::Pending,
-        (true, _) if share - control > limit => GateState::Breached,
+        (true, _) if share - of_blue > limit && trouble.is_empty() => GateState::Breached,
         (true, _) => GateState::Shared,
     };
-    let shares = format!("{} of green's targets and {} of blue's are unhealthy", percent(share), percent(control));
+    let shares = format!("{} of green's targets and {} of blue's are unhealthy", percent(share), percent(of_blue));
     let told = seen.targets.get(group).into_iter().flat_map(|counts| &counts.reasons);
     let told = told.map(|(reason, targets)| format!("{targets} of green's targets: {reason}"));
-    let shared = if control > 0.0 { format!("; of blue's {}", percent(control)) } else { String::new() };
+    let shared = if of_blue > 0.0 { format!("; of blue's {}", percent(of_blue)) } else { String::new() };
+    let shared = shared + &control::clauses(&trouble);
     let evidence = Evidence {
         gate: gate.clone(),
         role: Role::Green,

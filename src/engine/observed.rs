@@ -6,7 +6,7 @@ use super::gates::{self, Judgement, Known};
 use super::hands::Hands;
 use super::mutants::{Mutant, without};
 use super::out::Out;
-use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy};
+use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy, Weather};
 use super::roles::{Roles, roles};
 use super::sampled::Sampled;
 use super::signals::BOUND_ALARMS;
@@ -86,6 +86,9 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         soft.findings.clone_from(&judgement.findings);
         if let Some(deployment) = kept.deployment.as_mut() {
             deployment.shared = judgement.shared_traffic(&deployment.shared);
+            if judgement.blue_suffers {
+                Weather::seen(&mut deployment.weather, out.now, kept.rule.stability.window);
+            }
         }
         if let Some(at) = judgement.look_again_at {
             soft.want_urgently(at);
@@ -278,6 +281,7 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
         unsteady_since: deployment.unsteady_since,
         sampled: deployment.sampled.as_ref(),
         shared: &deployment.shared,
+        weather: &deployment.weather,
         bound: &deployment.bound_alarms,
         sweep,
     };

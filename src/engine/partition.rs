@@ -53,10 +53,11 @@ impl Partition {
         soft.read_at = None;
         kept.past.since = kept.past.since.map(|at| at.moved(by_ms));
         if let Some(deployment) = kept.deployment.as_mut().filter(|deployment| !deployment.ended()) {
-            let Deployment { promoted_at, unsteady_since, unhealthy, compared_by, .. } = deployment;
+            let Deployment { promoted_at, unsteady_since, unhealthy, compared_by, weather, .. } = deployment;
             let unhealthy_since = unhealthy.as_mut().map(|unhealthy| &mut unhealthy.since);
             let measured = [promoted_at.as_mut(), unsteady_since.as_mut(), unhealthy_since, compared_by.as_mut()];
-            measured.into_iter().flatten().for_each(|at| *at = at.moved(by_ms));
+            let weather = weather.iter_mut().flat_map(|weather| [&mut weather.from, &mut weather.until]);
+            measured.into_iter().flatten().chain(weather).for_each(|at| *at = at.moved(by_ms));
         }
         // Also one that is done: it may be opened again.
         if let Some(rollback) = kept.deployment.as_mut().and_then(|deployment| deployment.rollback.as_mut()) {
@@ -205,6 +206,9 @@ pub(super) struct Deployment {
     /// Gates on its traffic that are over for a cause that blue shares.
     #[serde(default)]
     pub(super) shared: Vec<Gate>,
+    /// When blue was seen to suffer as well, oldest first.
+    #[serde(default)]
+    pub(super) weather: Vec<Weather>,
     /// Alarms whose dimensions name green's target group.
     pub(super) bound_alarms: BTreeSet<AlarmName>,
     /// Those that name blue's: the control group's.
@@ -230,6 +234,33 @@ pub(super) struct Deployment {
 pub(super) struct Unhealthy {
     pub(super) sweeps: u32,
     pub(super) since: Timestamp,
+}
+
+/// A span in which blue's users or targets suffered. What failed of green in it never speaks against green, also when it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Weather {
+    from: Timestamp,
+    until: Timestamp,
+}
+
+/// Spans of bad weather that are remembered. A deployment has one or two.
+const WEATHER: usize = 8;
+
+impl Weather {
+    /// Blue is seen to suffer. It is seen late, and for as long as a window remembers it.
+    pub(super) fn seen(known: &mut Vec<Self>, now: Timestamp, window: Duration) {
+        match known.last_mut().filter(|last| now.since(last.until) <= window) {
+            Some(last) => last.until = now.max(last.until),
+            None => known.push(Self { from: now.minus(window), until: now }),
+        }
+        if known.len() > WEATHER {
+            known.remove(0);
+        }
+    }
+
+    pub(super) fn covers(self, at: Timestamp) -> bool {
+        (self.from..=self.until).contains(&at)
+    }
 }
 
 /// A breach that is not acted on, for a reason that may go away.
@@ -373,6 +404,7 @@ impl Deployment {
             failures: Failures::default(),
             sampled: None,
             shared: Vec::new(),
+            weather: Vec::new(),
             blue_alarms: BTreeSet::new(),
             bound_alarms: BTreeSet::new(),
             alarms_searched: false,

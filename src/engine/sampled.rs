@@ -79,12 +79,10 @@ pub(super) fn judge(
             format!("CloudWatch has counted no requests to green in a whole minute of the last {}", humane(span(rule)));
         return blocked(GateState::Blind, &why);
     }
-    let shared_before = |gate: &Gate| shared.contains(gate);
+    // An outage that blue's users met makes answers fail and makes them slow: what one gate has seen of it holds for both.
+    let shared_before = !shared.is_empty();
     gates()
-        .map(|(gate, limit)| {
-            let shared_before = shared_before(&gate);
-            finding(now, rule, roles, &samples, (shared_before, control), Measure { gate, limit })
-        })
+        .map(|(gate, limit)| finding(now, rule, roles, &samples, (shared_before, control), Measure { gate, limit }))
         .collect()
 }
 
@@ -114,7 +112,13 @@ const MUCH_WORSE: f64 = 2.0;
 /// Nor much slower while it takes at most so many times as long.
 const MUCH_SLOWER: f64 = 1.5;
 
-/// The two, side by side. `None` when that was not read, or with too few requests to either.
+/// Blue fails, and green, with so many requests, by no more than chance makes of twice as much.
+fn not_much_worse(of_green: f64, of_blue: f64, requests: f64) -> bool {
+    let most = requests * of_blue * MUCH_WORSE;
+    of_blue > FAILING && requests * of_green <= most + control::DEVIATIONS * most.sqrt()
+}
+
+/// The two, side by side. `None` when that was not read, or with too few requests to blue. Green may have few: chance is allowed for.
 pub(super) fn beside(
     now: Timestamp,
     rule: &Rule,
@@ -129,7 +133,7 @@ pub(super) fn beside(
     let (green, blue) = (Sum::of(&minutes.green), Sum::of(&minutes.blue));
     let least = u64::from(rule.errors.min_requests);
     let (of_green, of_blue) = (green.share()?, blue.share()?);
-    let shared = of_blue > FAILING && of_green <= of_blue * MUCH_WORSE;
+    let shared = not_much_worse(of_green, of_blue, green.requests());
     let words = format!(
         "{} of green's {} requests and {} of blue's {} failed in the same minutes",
         percent(of_green),
@@ -137,7 +141,7 @@ pub(super) fn beside(
         percent(of_blue),
         blue.requests
     );
-    (green.requests >= least && blue.requests >= least).then_some(Beside { words, shared })
+    (blue.requests >= least).then_some(Beside { words, shared })
 }
 
 /// Whether a look at the traffic could tell whose fault it is that something is wrong since then, and was not taken yet.
@@ -286,12 +290,9 @@ impl Measure {
     }
 
     /// Blue fares badly, and green not much worse.
-    fn is_shared(&self, value: f64, control: f64) -> bool {
-        let nearly = if self.is_latency() {
-            value <= control * MUCH_SLOWER
-        } else {
-            control > FAILING && value <= control * MUCH_WORSE
-        };
+    fn is_shared(&self, value: f64, control: f64, requests: f64) -> bool {
+        let nearly =
+            if self.is_latency() { value <= control * MUCH_SLOWER } else { not_much_worse(value, control, requests) };
         nearly || (control > self.limit && value - control <= self.limit)
     }
 
@@ -329,9 +330,11 @@ fn finding(
     let beside_blue = if is_latency { Some(value) } else { Sum::of(&compared).share() }.unwrap_or(value);
     // What blue suffers too is not green's fault; what green suffers beyond that is. And what began so stays so, also when
     // blue has no traffic any more to tell.
-    let trouble = control.trouble();
-    let shared =
-        as_blue.map_or(shared_before, |as_blue| measure.is_shared(beside_blue, as_blue)) || !trouble.is_empty();
+    let has_users = blue.last().is_some_and(|blue| green.last().is_some_and(|green| green.at == blue.at));
+    let trouble = if has_users { control.trouble() } else { control.trouble_without_users() };
+    let shared = as_blue
+        .map_or(shared_before, |as_blue| measure.is_shared(beside_blue, as_blue, Sum::of(&compared).requests()))
+        || !trouble.is_empty();
     // With every task that green loses some requests fail.
     let brief = if control.green_lost { 2 } else { 0 };
     let state = match (value > measure.limit, shared) {

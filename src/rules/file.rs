@@ -305,7 +305,9 @@ fn compare(walk: &mut Walk, root: &Section<'_>) -> Option<Compare> {
     let section = walk.section(root, &keys::COMPARE);
     let against_blue = walk.setting(&section, &keys::AGAINST_BLUE);
     let false_rollback = walk.setting(&section, &keys::FALSE_ROLLBACK);
-    Some(Compare { against_blue: against_blue?.value, false_rollback: false_rollback?.value })
+    let patience = walk.setting(&section, &keys::PATIENCE);
+    let (against_blue, false_rollback) = (against_blue?.value, false_rollback?.value);
+    Some(Compare { against_blue, false_rollback, patience: patience?.value })
 }
 
 fn limits(walk: &mut Walk, root: &Section<'_>) -> Option<Limits> {

@@ -226,7 +226,7 @@ pub(super) static MIN_REQUESTS: Key<Count> = Key {
 };
 
 pub(super) static COMPARE: Table =
-    Table { name: "compare", about: "Whose fault a breach is.", keys: &[&AGAINST_BLUE, &FALSE_ROLLBACK] };
+    Table { name: "compare", about: "Whose fault a breach is.", keys: &[&AGAINST_BLUE, &FALSE_ROLLBACK, &PATIENCE] };
 
 pub(super) static AGAINST_BLUE: Key<Flag> = Key {
     name: "against_blue",
@@ -238,6 +238,13 @@ pub(super) static FALSE_ROLLBACK: Key<OrOff<Chance>> = Key {
     name: "false_rollback",
     about: "A breach when a sound green would lose as many tasks as this one in no more than this share of deployments.",
     holds: OrOff(Chance { least: 0.000_1, most: 0.1, default: 0.01 }),
+};
+
+/// Two minutes: by then CloudWatch tells how blue's requests fared when green's tasks failed.
+pub(super) static PATIENCE: Key<Span> = Key {
+    name: "patience",
+    about: "How long blue is watched before a green that had come up is blamed for its failed tasks.",
+    holds: Span { least: Duration::ZERO, most: Duration::from_mins(10), default: Duration::from_mins(2) },
 };
 
 pub(super) static ROLLBACK: Table = Table {

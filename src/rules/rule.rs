@@ -137,6 +137,10 @@ pub struct Compare {
     /// in a journal written before there was one.
     #[serde(default)]
     pub false_rollback: Option<f64>,
+    /// How long blue is watched before a green that had come up is blamed for its failed tasks. Default 2 min. Zero in a journal
+    /// written before there was one: the rule file is read again at the start.
+    #[serde(default)]
+    pub patience: Duration,
 }
 
 /// `[rollback]`.
@@ -265,6 +269,7 @@ impl Rule {
             compare: Compare {
                 against_blue: keys::AGAINST_BLUE.holds.default,
                 false_rollback: Some(keys::FALSE_ROLLBACK.holds.0.default),
+                patience: keys::PATIENCE.holds.default,
             },
             rollback: RollbackPolicy {
                 drain: keys::DRAIN.holds.default,

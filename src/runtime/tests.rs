@@ -140,7 +140,7 @@ fn rules(protect: &[(&str, &str)]) -> RuleSet {
                 unhealthy_targets: None,
             },
             errors: ErrorGates::default(),
-            compare: Compare { against_blue: true, false_rollback: None },
+            compare: Compare { against_blue: true, false_rollback: None, patience: Duration::ZERO },
             rollback: RollbackPolicy {
                 drain: seconds(60),
                 blue_capacity: BlueCapacity::Restore,

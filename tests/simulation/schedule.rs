@@ -275,7 +275,9 @@ fn rule(rng: &mut Rng, drain: Duration, mode: Mode) -> Rule {
     let one_of = |rng: &mut Rng, choices: [BlueCapacity; 4]| choices[rng.usize(0..4)];
     let usually = BlueCapacity::Restore;
     // Without taking a draw from what the schedules that are known by their seeds are made of.
-    let false_rollback = rng.clone().fork().bool().then_some(0.01);
+    let mut fork = rng.clone().fork();
+    let false_rollback = fork.bool().then_some(0.01);
+    let patience = if fork.bool() { secs(fork.u64(1..=120)) } else { Duration::ZERO };
     Rule {
         name: Arc::from("all"),
         mode,
@@ -288,7 +290,7 @@ fn rule(rng: &mut Rng, drain: Duration, mode: Mode) -> Rule {
             unhealthy_targets: Some(0.5),
         },
         errors: ErrorGates::default(),
-        compare: Compare { false_rollback, against_blue: rng.bool() },
+        compare: Compare { false_rollback, against_blue: rng.bool(), patience },
         rollback: RollbackPolicy {
             drain,
             blue_capacity: one_of(rng, [usually, usually, BlueCapacity::Require, BlueCapacity::Restore]),

@@ -52,7 +52,7 @@ pub fn rule() -> Rule {
             unhealthy_targets: Some(0.5),
         },
         errors: ErrorGates::default(),
-        compare: Compare { against_blue: true, false_rollback: None },
+        compare: Compare { against_blue: true, false_rollback: None, patience: Duration::ZERO },
         rollback: RollbackPolicy {
             drain: secs(60),
             blue_capacity: BlueCapacity::Restore,
@@ -380,7 +380,7 @@ impl Driver {
     }
 
     /// Brings the engine back from its journal.
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         let mut engine = Engine::new(self.settings);
         for (at, input) in &self.journal {
             let _ = engine.step(*at, input);

@@ -28,7 +28,7 @@ pub(crate) fn rules() -> RuleSet {
             unhealthy_targets: None,
         },
         errors: ErrorGates::default(),
-        compare: Compare { against_blue: true, false_rollback: None },
+        compare: Compare { against_blue: true, false_rollback: None, patience: Duration::ZERO },
         rollback: RollbackPolicy {
             drain: DRAIN,
             blue_capacity: BlueCapacity::Restore,
