@@ -195,7 +195,11 @@ fn the_count_hears_blue_too_before_a_green_that_had_come_up_is_blamed() {
     let mut it = counting(4);
     crashes(&mut it, GREEN, &[90, 91, 92]);
     it.run(secs(115));
-    assert_eq!(counted(&it).0, GateState::Pending, "{}", counted(&it).1);
+    let (state, why) = counted(&it);
+    assert_eq!(state, GateState::Pending, "{why}");
+    let third = born(&it).plus(secs(92));
+    let until = third.plus(minutes(2));
+    assert!(why.ends_with(&format!("; blue is watched until {until} before green is blamed")), "{why}");
     assert!(!rolled_back(&it));
     it.run(secs(7));
     assert!(rolled_back(&it), "two minutes after the third, not a sweep later: {}", counted(&it).1);

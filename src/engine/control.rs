@@ -38,6 +38,22 @@ pub(super) const DEVIATIONS: f64 = 2.33;
 /// The cause may have struck blue first: its losses are looked for in so many windows.
 const WINDOWS: u32 = 2;
 
+/// Blue is heard before green is blamed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hearing {
+    until: Timestamp,
+    /// When to look again.
+    pub(super) look_at: Timestamp,
+}
+
+impl Hearing {
+    /// What follows in a sentence.
+    pub(super) fn clause(hearing: Option<Self>) -> String {
+        let until = hearing.map(|hearing| format!("; blue is watched until {} before green is blamed", hearing.until));
+        until.unwrap_or_default()
+    }
+}
+
 /// How blue fares.
 #[derive(Debug)]
 pub(super) struct Control {
@@ -55,8 +71,8 @@ pub(super) struct Control {
     shows_signs: bool,
     /// Blue is heard at all.
     against_blue: bool,
-    /// What a green that had come up meets, blue may be about to meet: for so long it is heard. `None` for one that never did.
-    patience: Option<Duration>,
+    /// Green was steady once: what it meets, blue may be about to meet.
+    came_up: bool,
     /// Requests to green fail for a cause that blue's users met as well, when it began.
     began_shared: Option<&'static str>,
     /// When blue was seen to suffer as well.
@@ -91,7 +107,7 @@ impl Control {
             part,
             shows_signs: blue.running < blue.computed_desired || share > 0.0,
             against_blue: rule.compare.against_blue,
-            patience: known.was_steady.then_some(rule.compare.patience),
+            came_up: known.was_steady,
             failed: failed(now.minus(recent)),
             began_shared: (!known.shared.is_empty())
                 .then_some("its requests began to fail while blue's failed as well"),
@@ -117,11 +133,11 @@ impl Control {
 
     /// What blue lost is no accident. Of a green that had come up, even one task may be of the cause that green meets.
     fn is_struck(&self) -> bool {
-        self.lost >= if self.patience.is_some() { 1 } else { TROUBLED.0 }
+        self.lost >= if self.came_up { 1 } else { TROUBLED.0 }
     }
 
     fn is_plain(&self, failed: usize) -> bool {
-        let least = if self.patience.is_some() { PLAIN_OF_A_GREEN_THAT_HAD_COME_UP } else { PLAIN };
+        let least = if self.came_up { PLAIN_OF_A_GREEN_THAT_HAD_COME_UP } else { PLAIN };
         self.bet(failed, self.lost) >= least
     }
 
@@ -145,19 +161,26 @@ impl Control {
     }
 
     /// How long the failures of a green that had come up are remembered beyond a window, for blue to be heard.
-    pub(super) fn waits_for(&self) -> Duration {
-        let patience = self.patience.filter(|patience| self.against_blue && !patience.is_zero());
-        patience.map_or(Duration::ZERO, |patience| patience.saturating_add(LAG))
+    pub(super) fn waits_for(&self, patience: Duration) -> Duration {
+        let waits = self.against_blue && self.came_up && !patience.is_zero();
+        if waits { patience.saturating_add(LAG) } else { Duration::ZERO }
     }
 
-    /// When to look again, while blue is still to be heard before green is blamed for so many failures. The one that was too many
-    /// was at that time.
-    pub(super) fn hears_blue(&self, now: Timestamp, failed: usize, reached_at: Timestamp) -> Option<Timestamp> {
-        let patience = self.patience.filter(|_| !self.is_plain(failed)).unwrap_or_default();
+    /// While blue is still to be heard before green is blamed for so many failures. The one that was too many was at that time;
+    /// a green that had come up is given so much patience.
+    pub(super) fn hears_blue(
+        &self,
+        now: Timestamp,
+        failed: usize,
+        reached_at: Timestamp,
+        patience: Duration,
+    ) -> Option<Hearing> {
+        let patience = if self.came_up && !self.is_plain(failed) { patience } else { Duration::ZERO };
         let signs = if self.shows_signs { LAG } else { Duration::ZERO };
         let look = if patience > signs { LOOK } else { LOOK_AT_SIGNS };
         let settled_at = reached_at.plus(patience.max(signs));
-        (self.against_blue && now < settled_at).then(|| settled_at.min(now.plus(look)))
+        let hearing = Hearing { until: settled_at, look_at: settled_at.min(now.plus(look)) };
+        (self.against_blue && now < settled_at).then_some(hearing)
     }
 
     /// What blue's users and targets suffer: beside failed tasks of green.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::control::{self, Control, float};
+use super::control::{self, Control, Hearing, float};
 use super::gates::{self, Known, SKEW};
 use super::roles::Roles;
 use super::{Finding, GateState};
@@ -50,6 +50,9 @@ const START: f64 = 5.0;
 /// The bets against chance: green's tasks fail so many times as often as this service's do. A leak is a few times worse, a crash at
 /// the start hundreds of times.
 const TIMES_USUAL: [f64; 6] = [2.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
+
+/// What adds up slowly can wait for blue, at least until CloudWatch tells how its requests fared.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// No more than this is said of any e-value.
 const CERTAIN: f64 = 1e9;
@@ -182,15 +185,17 @@ pub(super) fn judge(
     let reached =
         (LEAST..=failed).find(|failed| Trial::of(now, roles, *failed, past).against_chance(past, now) >= threshold);
     let reached_at = reached.and_then(|failed| times.get(failed.checked_sub(1)?)).copied().unwrap_or(newest);
+    let shared = value < threshold || !suffers.is_empty();
+    let hearing = if over && fresh && !shared { control.hears_blue(now, failed, reached_at, PATIENCE.max(rule.compare.patience)) } else { None };
+    if let Some(hearing) = hearing {
+        later(hearing.look_at);
+    }
     let state = if !over && failed == 0 && (was_steady || green.stability == Stability::Steady) {
         GateState::Clear
-    } else if !over || !fresh {
+    } else if !over || !fresh || hearing.is_some() {
         GateState::Pending
-    } else if value < threshold || !suffers.is_empty() {
+    } else if shared {
         GateState::Shared
-    } else if let Some(next) = control.hears_blue(now, failed, reached_at) {
-        later(next);
-        GateState::Pending
     } else {
         GateState::Breached
     };
@@ -215,7 +220,8 @@ pub(super) fn judge(
         facts: std::iter::once(numbers.clone()).chain(facts).collect(),
     };
     let suffers = control::clauses(&suffers);
-    let why = format!("{numbers}{aside}{suffers}{odds}{stale}");
+    let heard = Hearing::clause(hearing);
+    let why = format!("{numbers}{aside}{suffers}{odds}{stale}{heard}");
     Finding { gate: Gate::ExcessFailures, state, evidence: Some(evidence), why }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::control::{self, Control, speaks_of, unhealthy_share};
+use super::control::{self, Control, Hearing, speaks_of, unhealthy_share};
 use super::excess::{self, Failures, Past};
 use super::mutants::{Mutant, without};
 use super::partition::{Unhealthy, Weather};
@@ -166,8 +166,9 @@ fn task_failures(
     later: &mut impl FnMut(Timestamp),
 ) -> Finding {
     let span = rule.stability.window.min(rule.watch.freshness);
+    let patience = rule.compare.patience;
     // What was within a window when the limit was reached still counts when blue was heard.
-    let remembered = span.saturating_add(control.waits_for()).min(rule.watch.freshness);
+    let remembered = span.saturating_add(control.waits_for(patience)).min(rule.watch.freshness);
     let from = if without(Mutant::NoFreshness) { Timestamp::EPOCH } else { now.minus(remembered) };
     let mut all = known.window.map(|window| window.failures(from, now.plus(SKEW))).unwrap_or_default();
     let told = all.len();
@@ -191,7 +192,12 @@ fn task_failures(
     let suffers = control.suffers();
     let alone = own >= f64::from(limit).max(control.scatter()) && apart && suffers.is_empty();
     let reached_at = usize::try_from(limit).ok().and_then(|limit| failed.get(limit.checked_sub(1)?));
-    let hears_blue = || reached_at.and_then(|(_, record)| control.hears_blue(now, of_green, record.stop.at));
+    let is_over = count >= limit && alone && unusual;
+    let last = reached_at.filter(|_| is_over);
+    let hearing = last.and_then(|(_, record)| control.hears_blue(now, of_green, record.stop.at, patience));
+    if let Some(hearing) = hearing {
+        later(hearing.look_at);
+    }
     let evidence = Evidence {
         gate: Gate::TaskFailures,
         role: Role::Green,
@@ -208,17 +214,12 @@ fn task_failures(
     let as_usual =
         if count >= limit && !unusual { format!("; this service loses {usual:.1} anyway") } else { String::new() };
     let clause = control.clause() + &aside + &control::clauses(&suffers);
-    let why = format!("{count} of {limit} failed tasks within {}{unsure}{clause}{as_usual}", humane(span));
+    let heard = Hearing::clause(hearing);
+    let why = format!("{count} of {limit} failed tasks within {}{unsure}{clause}{as_usual}{heard}", humane(span));
     let state = match (count >= limit, count.saturating_add(u32::try_from(claimed).unwrap_or(0))) {
         (true, _) if !alone => GateState::Shared,
-        (true, _) if !unusual => GateState::Pending,
-        (true, _) => match hears_blue() {
-            Some(next) => {
-                later(next);
-                GateState::Pending
-            }
-            None => GateState::Breached,
-        },
+        (true, _) if !unusual || hearing.is_some() => GateState::Pending,
+        (true, _) => GateState::Breached,
         (false, 0) if known.was_steady || roles.green.stability == Stability::Steady => GateState::Clear,
         (false, _) => GateState::Pending,
     };

@@ -240,11 +240,11 @@ pub(super) static FALSE_ROLLBACK: Key<OrOff<Chance>> = Key {
     holds: OrOff(Chance { least: 0.000_1, most: 0.1, default: 0.01 }),
 };
 
-/// Two minutes: by then CloudWatch tells how blue's requests fared when green's tasks failed.
+/// None: a crashing green is the more frequent cause by far, and each second costs users.
 pub(super) static PATIENCE: Key<Span> = Key {
     name: "patience",
-    about: "How long blue is watched before a green that had come up is blamed for its failed tasks.",
-    holds: Span { least: Duration::ZERO, most: Duration::from_mins(10), default: Duration::from_mins(2) },
+    about: "How long `stability.task_failures` watches blue before it blames a green that had come up.",
+    holds: Span { least: Duration::ZERO, most: Duration::from_mins(10), default: Duration::ZERO },
 };
 
 pub(super) static ROLLBACK: Table = Table {

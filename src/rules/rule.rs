@@ -137,8 +137,7 @@ pub struct Compare {
     /// in a journal written before there was one.
     #[serde(default)]
     pub false_rollback: Option<f64>,
-    /// How long blue is watched before a green that had come up is blamed for its failed tasks. Default 2 min. Zero in a journal
-    /// written before there was one: the rule file is read again at the start.
+    /// How long the count of failed tasks watches blue before it blames a green that had come up. Default none.
     #[serde(default)]
     pub patience: Duration,
 }
