@@ -186,7 +186,11 @@ pub(super) fn judge(
         (LEAST..=failed).find(|failed| Trial::of(now, roles, *failed, past).against_chance(past, now) >= threshold);
     let reached_at = reached.and_then(|failed| times.get(failed.checked_sub(1)?)).copied().unwrap_or(newest);
     let shared = value < threshold || !suffers.is_empty();
-    let hearing = if over && fresh && !shared { control.hears_blue(now, failed, reached_at, PATIENCE.max(rule.compare.patience)) } else { None };
+    let hearing = if over && fresh && !shared {
+        control.hears_blue(now, failed, reached_at, PATIENCE.max(rule.compare.patience))
+    } else {
+        None
+    };
     if let Some(hearing) = hearing {
         later(hearing.look_at);
     }
