@@ -26,6 +26,7 @@ mod noise;
 mod play;
 mod process;
 #[path = "../simulation/schedule.rs"]
+#[allow(dead_code, reason = "the simulation uses all of it")]
 mod schedule;
 mod stage;
 mod store;

@@ -23,6 +23,9 @@ pub(crate) const NEW: &str = "checkout:88";
 /// Services that may be changed within ten minutes: the fleet brake.
 pub(crate) const BRAKE: usize = 3;
 
+/// While blue shows signs of trouble, it is heard for so long at least.
+const SIGNS: Duration = Duration::from_secs(20);
+
 /// Everything that a seed decides.
 #[derive(Debug)]
 pub(crate) struct Schedule {
@@ -122,6 +125,12 @@ impl Schedule {
         setup.delivery.terse = apart.u8(0..16) > 0;
         let rules = RuleSet { rules: vec![Arc::new(rule(&mut rng, drain, mode))] };
         Self { seed, setup, rules, faults, workers, dry_run, sweep, calm_at, bad, sound, key, others }
+    }
+
+    /// How long blue is heard, if at all, before a green that had come up is blamed.
+    pub(crate) fn hearing(&self) -> Duration {
+        let patience = self.rules.rules[0].compare.patience;
+        if patience.is_zero() { patience } else { patience + SIGNS }
     }
 
     /// Every service.
@@ -277,7 +286,7 @@ fn rule(rng: &mut Rng, drain: Duration, mode: Mode) -> Rule {
     // Without taking a draw from what the schedules that are known by their seeds are made of.
     let mut fork = rng.clone().fork();
     let false_rollback = fork.bool().then_some(0.01);
-    let patience = if fork.bool() { secs(fork.u64(1..=120)) } else { Duration::ZERO };
+    let patience = if fork.u8(0..4) == 0 { secs(fork.u64(1..=120)) } else { Duration::ZERO };
     Rule {
         name: Arc::from("all"),
         mode,

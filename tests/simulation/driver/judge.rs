@@ -13,9 +13,6 @@ use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
 use super::{Basis, Broken, FEW, FINISH, LONGEST_BLINDNESS, Owed, Simulation};
 
-/// While blue shows signs of trouble, it is heard for so long at least.
-const SIGNS: Duration = Duration::from_secs(20);
-
 /// Whether what happened in the world can have made a call wrong that was right when it was decided. What only gives blue
 /// more, or takes from green alone, can't.
 pub(super) fn is_disturbance(what: &str) -> bool {
@@ -104,9 +101,8 @@ impl Simulation {
             Gate::ExcessFailures => (evidence.to, rule.watch.freshness, 2.0),
             // The failures of a green that had come up are remembered while blue is heard; never beyond what is fresh.
             _ => {
-                let patience = rule.compare.patience;
-                let hearing = if patience.is_zero() { Duration::ZERO } else { patience + SIGNS };
-                (evidence.from, (rule.stability.window + hearing).min(rule.watch.freshness), evidence.threshold)
+                let remembered = rule.stability.window + self.schedule.hearing();
+                (evidence.from, remembered.min(rule.watch.freshness), evidence.threshold)
             }
         };
         if self.now.since(news) > bound + behind {

@@ -328,7 +328,8 @@ impl Simulation {
     /// Runs to the end.
     pub(crate) fn run(mut self) -> (Ended, Vec<String>) {
         let drain = self.schedule.setup.drain;
-        let end = self.began.plus(self.schedule.calm_at + FINISH + drain + Duration::from_mins(1));
+        let hearing = self.schedule.hearing();
+        let end = self.began.plus(self.schedule.calm_at + hearing + FINISH + drain + Duration::from_mins(1));
         // By then the calm has been read; what is open has until the end.
         let read = self.began.plus(self.schedule.calm_at + self.schedule.sweep);
         while let Some(((at, _), todo)) = self.agenda.pop_first() {
@@ -472,7 +473,7 @@ impl Simulation {
 
     /// From here on a schedule may be over in which nothing was decided, or somebody is still to act.
     fn quiet(&self) -> Timestamp {
-        self.began.plus(self.schedule.calm_at + 3 * self.schedule.sweep)
+        self.began.plus(self.schedule.calm_at + 3 * self.schedule.sweep + self.schedule.hearing())
     }
 
     fn calm(&self) -> bool {
