@@ -55,6 +55,7 @@ impl Hearing {
 }
 
 /// How blue fares.
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 #[derive(Debug)]
 pub(super) struct Control {
     /// Blue's tasks that were lost of late, to their version or to the platform,

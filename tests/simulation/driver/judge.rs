@@ -97,13 +97,12 @@ impl Simulation {
         let behind = self.now.since(at);
         let rule = &self.schedule.rules.rules[0];
         // What adds up over the whole deployment needs one failure that is fresh, and two in all.
-        let (news, bound, wanted) = match evidence.gate {
-            Gate::ExcessFailures => (evidence.to, rule.watch.freshness, 2.0),
+        let (news, bound, wanted) = if evidence.gate == Gate::ExcessFailures {
+            (evidence.to, rule.watch.freshness, 2.0)
+        } else {
             // The failures of a green that had come up are remembered while blue is heard; never beyond what is fresh.
-            _ => {
-                let remembered = rule.stability.window + self.schedule.hearing();
-                (evidence.from, remembered.min(rule.watch.freshness), evidence.threshold)
-            }
+            let remembered = rule.stability.window + self.schedule.hearing();
+            (evidence.from, remembered.min(rule.watch.freshness), evidence.threshold)
         };
         if self.now.since(news) > bound + behind {
             found.push(("S7", format!("decided on evidence of {news:?}")));
