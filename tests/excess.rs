@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::*;
 use taskset_guardian::engine::{GateState, Input};
 use taskset_guardian::model::*;
-use taskset_guardian::rules::{Compare, Rule, StabilityGates};
+use taskset_guardian::rules::{Compare, Rule, StabilityGates, Watch};
 
 /// One false rollback in a hundred deployments, and no gate beside it.
 fn alone() -> Rule {
@@ -253,6 +253,31 @@ fn a_restart_in_the_middle_of_the_wait_neither_ends_nor_prolongs_it() {
     it.feed(Input::Restarted);
     it.run(secs(50));
     assert!(!rolled_back(&it), "{}", counted(&it).1);
+    it.run(secs(12));
+    assert!(rolled_back(&it), "{}", counted(&it).1);
+}
+
+#[test]
+fn a_blue_without_tasks_can_not_be_heard() {
+    let mut it = counting(4);
+    it.aws.set(BLUE).running = 0;
+    crashes(&mut it, GREEN, &[90, 91, 92]);
+    it.run(secs(25));
+    assert!(rolled_back(&it), "{}", counted(&it).1);
+}
+
+#[test]
+fn the_bake_does_not_end_while_blue_is_heard() {
+    let compare = Compare { false_rollback: None, ..alone().compare };
+    let watch = Watch { bake: minutes(2), ..rule().watch };
+    let mut it = with(4, Rule { compare, watch, ..rule() });
+    it.aws.rules = vec![weighted("main", &[("blue", 0), ("green", 100)])];
+    it.aws.set(BLUE).status = TaskSetStatus::Active;
+    it.aws.set(GREEN).status = TaskSetStatus::Primary;
+    steady(&mut it);
+    crashes(&mut it, GREEN, &[90, 91, 92]);
+    it.run(secs(110));
+    assert_eq!(it.phase(), "watching", "promoted for more than two minutes");
     it.run(secs(12));
     assert!(rolled_back(&it), "{}", counted(&it).1);
 }

@@ -70,6 +70,8 @@ pub(super) struct Control {
     part: f64,
     /// It lacks tasks, or some of its targets fail their checks.
     shows_signs: bool,
+    /// Any task of it runs.
+    runs: bool,
     /// Blue is heard at all.
     against_blue: bool,
     /// Green was steady once: what it meets, blue may be about to meet.
@@ -107,6 +109,7 @@ impl Control {
             green_lost: known.window.is_some_and(|green| lost(green, befell, now.minus(recent), now) > 0),
             part,
             shows_signs: blue.running < blue.computed_desired || share > 0.0,
+            runs: blue.running > 0,
             against_blue: rule.compare.against_blue,
             came_up: known.was_steady,
             failed: failed(now.minus(recent)),
@@ -168,7 +171,7 @@ impl Control {
     }
 
     /// While blue is still to be heard before green is blamed for so many failures. The one that was too many was at that time;
-    /// a green that had come up is given so much patience.
+    /// a green that had come up is given so much patience, while any task of blue's could tell.
     pub(super) fn hears_blue(
         &self,
         now: Timestamp,
@@ -176,7 +179,8 @@ impl Control {
         reached_at: Timestamp,
         patience: Duration,
     ) -> Option<Hearing> {
-        let patience = if self.came_up && !self.is_plain(failed) { patience } else { Duration::ZERO };
+        let sudden = self.came_up && self.runs && !self.is_plain(failed);
+        let patience = if sudden { patience } else { Duration::ZERO };
         let signs = if self.shows_signs { LAG } else { Duration::ZERO };
         let look = if patience > signs { LOOK } else { LOOK_AT_SIGNS };
         let settled_at = reached_at.plus(patience.max(signs));

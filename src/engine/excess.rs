@@ -162,7 +162,7 @@ pub(super) fn judge(
     roles: Roles<'_>,
     known: Known<'_>,
     control: &Control,
-    later: &mut impl FnMut(Timestamp),
+    hears: &mut impl FnMut(Timestamp),
 ) -> Finding {
     let Known { failures, past, window, was_steady, .. } = known;
     let green = roles.green;
@@ -192,7 +192,7 @@ pub(super) fn judge(
         None
     };
     if let Some(hearing) = hearing {
-        later(hearing.look_at);
+        hears(hearing.look_at);
     }
     let state = if !over && failed == 0 && (was_steady || green.stability == Stability::Steady) {
         GateState::Clear

@@ -64,6 +64,8 @@ pub(super) struct Judgement {
     pub(super) wants_traffic: bool,
     /// Blue's users or targets suffer at this moment.
     pub(super) blue_suffers: bool,
+    /// Enough has failed, and blue is still to be heard.
+    pub(super) hears_blue: bool,
 }
 
 impl Judgement {
@@ -107,14 +109,17 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
     let mut later = |at: Timestamp| look_again = Some(look_again.map_or(at, |other| other.min(at)));
 
     let control = Control::of(now, rule, roles, seen, known);
+    let mut heard_at = Vec::new();
+    let mut hears = |at: Timestamp| heard_at.push(at);
     findings.extend(
-        rule.stability.task_failures.map(|limit| task_failures(now, rule, limit, roles, known, &control, &mut later)),
+        rule.stability.task_failures.map(|limit| task_failures(now, rule, limit, roles, known, &control, &mut hears)),
     );
     findings.extend(
         rule.compare
             .false_rollback
-            .map(|accepted| excess::judge(now, rule, accepted, roles, known, &control, &mut later)),
+            .map(|accepted| excess::judge(now, rule, accepted, roles, known, &control, &mut hears)),
     );
+    heard_at.iter().copied().for_each(&mut later);
     findings.extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, known, &mut later)));
     findings.extend(
         rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known, &control)),
@@ -153,6 +158,7 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
         look_again_at: look_again,
         wants_traffic,
         blue_suffers: !control.suffers().is_empty(),
+        hears_blue: !heard_at.is_empty(),
     }
 }
 
@@ -163,7 +169,7 @@ fn task_failures(
     roles: Roles<'_>,
     known: Known<'_>,
     control: &Control,
-    later: &mut impl FnMut(Timestamp),
+    hears: &mut impl FnMut(Timestamp),
 ) -> Finding {
     let span = rule.stability.window.min(rule.watch.freshness);
     let patience = rule.compare.patience;
@@ -196,7 +202,7 @@ fn task_failures(
     let last = reached_at.filter(|_| is_over);
     let hearing = last.and_then(|(_, record)| control.hears_blue(now, of_green, record.stop.at, patience));
     if let Some(hearing) = hearing {
-        later(hearing.look_at);
+        hears(hearing.look_at);
     }
     let evidence = Evidence {
         gate: Gate::TaskFailures,

@@ -68,6 +68,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     orders::contract(partition, seen, out);
     let Partition { kept, soft } = partition;
     orders::roll_back(key, kept, seen, out);
+    let mut hears_blue = false;
     let judged = kept.undecided().filter(|d| d.contract.is_some_and(|contract| contract != Contract::Off));
     if let Some(mut judgement) = judged.and_then(|_| judge(out.now, out.settings.sweep, kept, seen)) {
         let cause = hold::cause(key, kept, soft.hold.as_ref(), &judgement, out);
@@ -84,6 +85,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         });
         soft.verdict = Some(judgement.verdict);
         soft.findings.clone_from(&judgement.findings);
+        hears_blue = judgement.hears_blue;
         if let Some(deployment) = kept.deployment.as_mut() {
             deployment.shared = judgement.shared_traffic(&deployment.shared);
             if judgement.blue_suffers {
@@ -104,7 +106,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     }
     after::look(key, partition, seen, out);
     rollback::advance(key, partition, seen, out);
-    graduate(key, partition, seen, out);
+    graduate(key, partition, seen, hears_blue, out);
     witness::look(key, partition, seen, out);
     if partition.kept.live().is_some_and(|d| !d.alarms_searched && d.rollback.is_none()) && !seen.ask.find_alarms {
         partition.soft.want(out.now);
@@ -293,8 +295,8 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
     Some(judgement)
 }
 
-/// Green is PRIMARY with all the traffic for as long as the rule wants.
-fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &mut Out<'_>) {
+/// Green is PRIMARY with all the traffic for as long as the rule wants, and nothing is about to be decided.
+fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, hears_blue: bool, out: &mut Out<'_>) {
     let Partition { kept, soft } = partition;
     let bake = kept.rule.watch.bake;
     let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended()) else { return };
@@ -307,7 +309,7 @@ fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out
     }
     let since = *deployment.promoted_at.get_or_insert(out.now);
     if out.now >= since.plus(bake) {
-        if limps(deployment, seen) {
+        if hears_blue || limps(deployment, seen) {
             return;
         }
         let why = format!("green has been PRIMARY with all the traffic for {}", humane(out.now.since(since)));
