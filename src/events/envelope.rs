@@ -93,16 +93,11 @@ pub(super) fn name<'t>(place: &'static str, text: &'t str) -> Result<&'t str, De
         Err(DecodeError::at(place, "empty"))
     } else if text.len() > LONGEST_NAME {
         Err(DecodeError::at(place, format_args!("{} bytes long, no name in AWS is", text.len())))
-    } else if !is_printable_ascii(text) && text.contains(char::is_control) {
+    } else if text.contains(char::is_control) {
         Err(DecodeError::at(place, "contains control characters"))
     } else {
         Ok(text)
     }
-}
-
-/// As nearly all names are: a loop over bytes that takes many at a time.
-fn is_printable_ascii(text: &str) -> bool {
-    text.bytes().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'))
 }
 
 /// A name that is one part of an ARN.

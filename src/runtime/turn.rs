@@ -23,11 +23,12 @@ use super::pump::Arrival;
 use super::receipts::Receipted;
 use super::worker::{Hook, WorkerError};
 use crate::engine::{Effect, Input, Report, StatusView};
-use crate::model::{Incident, ServiceKey, Timestamp, humane};
+use crate::model::{Incident, Timestamp, humane};
 use crate::ports::{Clock, Journal, JournalError, Receipt};
 use crate::telemetry::{History, Metrics};
 
-/// Inputs of each channel in one commit. Bounds memory and the time until a status question is answered.
+/// Inputs of each channel that are taken at once; a commit has twice as many at most. Bounds memory and the time until a status
+/// question is answered.
 const BATCH: usize = 256;
 /// When so many signals wait, the commit waits as well, for those that come meanwhile: a commit costs about the same for many
 /// as for few. An answer to a read, or whatever else is decided on, ends the wait.
@@ -40,9 +41,6 @@ const CHECKPOINT_EVERY: usize = 2000;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A volume with space again is noticed within ten seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Gauges are up to date whenever nothing waits. While events flood in they are this old at most: to show what a service has
-/// come to costs more than an event does.
-const SHOW_EVERY: Duration = Duration::from_millis(250);
 /// At least this between two ticks, whatever deadline the engine names: a deadline that has passed must not spin.
 const TICK_PAUSE: Duration = Duration::from_millis(20);
 /// What was sent gets this long to answer at shutdown. With the long poll that may be in flight before, both fit into
@@ -77,15 +75,6 @@ pub(crate) struct Turn<M> {
     /// The newest time given to the machine. It goes back only when the clock is set, and then the machine is told.
     pub(crate) latest: Timestamp,
     pub(crate) watch: WallClockWatch,
-    pub(crate) unshown: Unshown,
-}
-
-/// Services whose gauges are to be brought up to date.
-#[derive(Debug, Default)]
-pub(crate) struct Unshown {
-    services: BTreeSet<ServiceKey>,
-    /// When that was last done, by the clock that nobody sets.
-    shown_at: Duration,
 }
 
 /// What the journal has behind the checkpoint.
@@ -304,13 +293,9 @@ impl<M: Machine> Turn<M> {
             self.commit(&pending.entries, &pending.incidents).await?;
             pending.entries.iter().for_each(|entry| self.behind.add(entry));
         }
-        self.record(pending.reports);
+        self.render(&pending.reports);
         self.acknowledge(&mut pending.finished);
         self.begin(&mut pending.effects, begin_effects);
-        let is_flooded = !(self.signals.is_empty() && self.control.is_empty());
-        if !is_flooded || self.clock.elapsed().saturating_sub(self.unshown.shown_at) >= SHOW_EVERY {
-            self.show();
-        }
         Ok(())
     }
 
@@ -352,7 +337,6 @@ impl<M: Machine> Turn<M> {
                 Err(error) => {
                     self.metrics.commit(None);
                     self.complain(&error);
-                    self.show();
                     if self.shutdown.is_cancelled() {
                         let first_refused = *last_chance.get_or_insert(clock.now());
                         if clock.now().since(first_refused) >= COMMITS_WITHIN {
@@ -393,25 +377,22 @@ impl<M: Machine> Turn<M> {
         }
     }
 
-    fn record(&mut self, reports: Vec<(Report, Timestamp)>) {
+    fn render(&self, reports: &[(Report, Timestamp)]) {
+        let mut touched = BTreeSet::new();
         for (report, at) in reports {
-            self.metrics.record(&report);
+            self.metrics.record(report);
             for hook in &self.hooks {
-                hook(&report, at);
+                hook(report, *at);
             }
-            self.unshown.services.extend(report.touched);
+            touched.extend(&report.touched);
         }
-    }
-
-    fn show(&mut self) {
-        self.unshown.shown_at = self.clock.elapsed();
-        for key in std::mem::take(&mut self.unshown.services) {
-            if let Some(view) = self.machine.service(&key, self.latest) {
+        for key in touched {
+            if let Some(view) = self.machine.service(key, self.latest) {
                 self.metrics.show(&view);
                 self.history.show(&view, self.latest);
             } else {
-                self.metrics.forget(&key);
-                self.history.forget(&key);
+                self.metrics.forget(key);
+                self.history.forget(key);
             }
         }
     }

@@ -21,7 +21,7 @@ use super::pump::{Arrival, Decoder, Pump};
 use super::receipts::Custodian;
 use super::reload::{Reload, RuleLoader};
 use super::sweep::{Gauge, Sweep};
-use super::turn::{Behind, Question, Turn, Unshown};
+use super::turn::{Behind, Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
 use crate::model::{Incident, Timestamp, humane};
 use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Lease, Registrations};
@@ -485,7 +485,6 @@ impl Worker {
             behind,
             latest,
             watch,
-            unshown: Unshown::default(),
         };
         let turning =
             parts.spawn(async move { ("engine loop", turn.run(vec![Input::Restarted, Input::Rules(rules)]).await) });
