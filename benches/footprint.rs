@@ -46,6 +46,8 @@ fn main() {
         std::thread::sleep(Duration::from_millis(200));
         (watched == sets / 2).then_some(())
     });
+    // What the burst has freed goes back within a second.
+    std::thread::sleep(Duration::from_secs(2));
     table.at_most(
         format_args!("memory at {sets} watched task sets"),
         many.process.memory("VmRSS"),

@@ -46,17 +46,11 @@ impl Drop for Process {
     }
 }
 
-/// What the container image tells the C library's allocator.
-fn of_the_image() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let words = include_str!("../../infra/image/Dockerfile").split_whitespace();
-    words.filter(|word| word.starts_with("MALLOC_")).filter_map(|word| word.split_once('='))
-}
-
-/// The program as in its image, with nothing of this process's environment. Its logs are kept in the directory.
+/// The program, with nothing of this process's environment. Its logs are kept in the directory.
 pub fn guardian(directory: &Path, sqs: &str, others: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taskset-guardian"));
     let log = std::fs::File::create(directory.join("guardian.log")).unwrap();
-    aws(&mut command, sqs, others).envs(of_the_image()).current_dir(directory).stdout(Stdio::null()).stderr(log);
+    aws(&mut command, sqs, others).current_dir(directory).stdout(Stdio::null()).stderr(log);
     command
 }
 

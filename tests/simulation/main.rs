@@ -22,6 +22,10 @@ use std::time::Instant;
 use driver::{Ended, Simulation};
 use schedule::Schedule;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Schedules of a debug build: enough to notice that something is wrong.
 const FEW: u64 = 300;
 
