@@ -210,6 +210,9 @@ pub enum JournalError {
     },
 }
 
+/// Inputs as bytes, in the order in which the engine took them. A commit that is tried again copies none of them.
+pub type Entries = Arc<[Vec<u8>]>;
+
 /// Durable inputs and incidents.
 #[async_trait]
 pub trait Journal: Send + Sync {
@@ -217,7 +220,7 @@ pub trait Journal: Send + Sync {
     async fn load(&self) -> Result<Recovered, JournalError>;
 
     /// Appends inputs and keeps incidents (the newest record of an id replaces the older), in one durable commit.
-    async fn append(&self, entries: Vec<Vec<u8>>, incidents: &[Incident]) -> Result<(), JournalError>;
+    async fn append(&self, entries: Entries, incidents: &[Incident]) -> Result<(), JournalError>;
 
     /// Replaces the checkpoint and drops the entries before it, in one durable commit.
     async fn checkpoint(&self, state: Vec<u8>) -> Result<(), JournalError>;

@@ -342,18 +342,18 @@ async fn the_journal_holds_on_a_real_wire_what_needs_many_transactions_and_refus
     assert_eq!(recovered, Recovered::default());
     assert_eq!(first.acquire(None, length).await.unwrap(), None, "there is a record");
     let big = |fill: u8| vec![fill; 2_500_000];
-    first.append(vec![big(1), b"small".to_vec(), Vec::new()], &[]).await.unwrap();
+    first.append([big(1), b"small".to_vec(), Vec::new()].into(), &[]).await.unwrap();
     first.checkpoint(big(2)).await.unwrap();
-    first.append(vec![b"a".to_vec(), big(3)], &[]).await.unwrap();
+    first.append([b"a".to_vec(), big(3)].into(), &[]).await.unwrap();
     tenure.beat += 1;
     assert!(first.renew(&tenure).await.unwrap());
 
     let (second, _, recovered) = take_over("second").await;
     assert_eq!(recovered.checkpoint, Some(big(2)));
     assert_eq!(recovered.entries, [b"a".to_vec(), big(3)]);
-    let refused = first.append(vec![b"late".to_vec()], &[]).await.unwrap_err();
+    let refused = first.append([b"late".to_vec()].into(), &[]).await.unwrap_err();
     assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
-    let refused = first.append(vec![big(4)], &[]).await.unwrap_err();
+    let refused = first.append([big(4)].into(), &[]).await.unwrap_err();
     assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
     assert!(!first.renew(&tenure).await.unwrap());
     second.checkpoint(b"state".to_vec()).await.unwrap();

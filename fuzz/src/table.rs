@@ -72,7 +72,7 @@ async fn used(rows: BTreeMap<RowKey, Fields>) {
     assert_eq!(told(journal.renew(&tenure).await), Some(true), "nobody has the lease but us, and it is refused");
 
     let Some(found) = told(journal.load().await) else { return };
-    let appended = told(journal.append(vec![b"one".to_vec(), Vec::new()], &[]).await);
+    let appended = told(journal.append([b"one".to_vec(), Vec::new()].into(), &[]).await);
     if appended.is_none() {
         return;
     }

@@ -18,7 +18,7 @@ use redb::{
 };
 
 use crate::model::Incident;
-use crate::ports::{Journal, JournalError, Recovered};
+use crate::ports::{Entries, Journal, JournalError, Recovered};
 
 /// Raised when the meaning of a table changes. A file of another format is refused, never converted by guess.
 pub(super) const FORMAT: u64 = 1;
@@ -138,7 +138,7 @@ impl Journal for RedbJournal {
         .await
     }
 
-    async fn append(&self, entries: Vec<Vec<u8>>, incidents: &[Incident]) -> Result<(), JournalError> {
+    async fn append(&self, entries: Entries, incidents: &[Incident]) -> Result<(), JournalError> {
         let incidents = incidents.iter().map(Kept::from_incident).collect::<Result<Vec<_>, _>>()?;
         self.with("append to", move |database, next| {
             let mut transaction = database.begin_write()?;
@@ -146,7 +146,7 @@ impl Journal for RedbJournal {
             let mut sequence = *next;
             {
                 let mut table = transaction.open_table(ENTRIES)?;
-                for entry in &entries {
+                for entry in &*entries {
                     table.insert(sequence, entry.as_slice())?;
                     sequence += 1;
                 }
@@ -354,16 +354,16 @@ mod tests {
         let path = directory.path().join("not/yet/there/journal.redb");
         {
             let journal = RedbJournal::open(&path).await.unwrap();
-            journal.append(bytes(&["a", "b"]), &[]).await.unwrap();
-            journal.append(bytes(&["c"]), &[]).await.unwrap();
+            journal.append(bytes(&["a", "b"]).into(), &[]).await.unwrap();
+            journal.append(bytes(&["c"]).into(), &[]).await.unwrap();
         }
         {
             let journal = RedbJournal::open(&path).await.unwrap();
-            journal.append(bytes(&["d"]), &[]).await.unwrap();
+            journal.append(bytes(&["d"]).into(), &[]).await.unwrap();
             let expected = Recovered { checkpoint: None, entries: bytes(&["a", "b", "c", "d"]) };
             assert_eq!(journal.load().await.unwrap(), expected);
             journal.checkpoint(b"state".to_vec()).await.unwrap();
-            journal.append(bytes(&["e"]), &[]).await.unwrap();
+            journal.append(bytes(&["e"]).into(), &[]).await.unwrap();
         }
         let journal = RedbJournal::open(&path).await.unwrap();
         let expected = Recovered { checkpoint: Some(b"state".to_vec()), entries: bytes(&["e"]) };
@@ -374,7 +374,7 @@ mod tests {
     async fn a_failed_operation_closes_the_file_and_the_next_one_goes_on() {
         let directory = tempfile::tempdir().unwrap();
         let journal = RedbJournal::open(directory.path().join("j.redb")).await.unwrap();
-        journal.append(bytes(&["a"]), &[]).await.unwrap();
+        journal.append(bytes(&["a"]).into(), &[]).await.unwrap();
         // The batch reached the disk, but the caller was told that it did not.
         let lost = journal.with("test", |database, next| {
             let transaction = database.begin_write()?;
@@ -384,8 +384,8 @@ mod tests {
         });
         lost.await.unwrap_err();
         assert!(journal.store.lock().unwrap().database.is_none(), "closed, because redb wants to be reopened");
-        journal.append(bytes(&["b"]), &[]).await.unwrap();
-        journal.append(bytes(&["c"]), &[]).await.unwrap();
+        journal.append(bytes(&["b"]).into(), &[]).await.unwrap();
+        journal.append(bytes(&["c"]).into(), &[]).await.unwrap();
         assert_eq!(journal.load().await.unwrap().entries, bytes(&["a", "b", "c"]), "the retry is not a second b");
     }
 
@@ -394,9 +394,9 @@ mod tests {
         let journal = RedbJournal::in_memory().unwrap();
         let first = incident("one", 1000, IncidentOutcome::Open);
         let second = incident("two", 2000, IncidentOutcome::Open);
-        journal.append(Vec::new(), &[first.clone(), second.clone()]).await.unwrap();
+        journal.append(Entries::default(), &[first.clone(), second.clone()]).await.unwrap();
         let closed = Incident { outcome: IncidentOutcome::RolledBack, ..first };
-        journal.append(Vec::new(), std::slice::from_ref(&closed)).await.unwrap();
+        journal.append(Entries::default(), std::slice::from_ref(&closed)).await.unwrap();
         assert_eq!(journal.incidents(10).await.unwrap(), [second.clone(), closed]);
         assert_eq!(journal.incidents(1).await.unwrap(), [second]);
     }
@@ -405,7 +405,7 @@ mod tests {
     async fn old_incidents_make_room() {
         let journal = RedbJournal::in_memory().unwrap();
         let many: Vec<_> = (0..1005).map(|n| incident(&format!("i{n}"), n, IncidentOutcome::RolledBack)).collect();
-        journal.append(Vec::new(), &many).await.unwrap();
+        journal.append(Entries::default(), &many).await.unwrap();
         let kept = journal.incidents(2000).await.unwrap();
         assert_eq!((kept.len(), kept[999].id.as_str()), (1000, "i5"));
     }

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::layout::{self, CHECKPOINT, Commit, ENTRIES, Head, INCIDENTS, Row};
 use crate::model::{CallError, Incident};
-use crate::ports::{Change, Expected, Journal, JournalError, Lease, Recovered, RowKey, Table, Tenure};
+use crate::ports::{Change, Entries, Expected, Journal, JournalError, Lease, Recovered, RowKey, Table, Tenure};
 
 /// Removals in one transaction: with 256 KB in each row, below DynamoDB's 4 MB.
 const REMOVED_TOGETHER: usize = 10;
@@ -274,7 +274,7 @@ impl Journal for TableJournal {
         Ok(recovered)
     }
 
-    async fn append(&self, entries: Vec<Vec<u8>>, incidents: &[Incident]) -> Result<(), JournalError> {
+    async fn append(&self, entries: Entries, incidents: &[Incident]) -> Result<(), JournalError> {
         const WHAT: &str = "append to";
         let mut kept: Vec<Row> = Vec::new();
         for (index, incident) in incidents.iter().enumerate() {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::fakes::{Fault, MemoryTable};
 use super::{RedbJournal, TableJournal};
 use crate::model::{Incident, IncidentId, IncidentOutcome, ServiceKey, TaskSetId, Timestamp};
-use crate::ports::{Journal, JournalError, Lease, Recovered, Tenure};
+use crate::ports::{Entries, Journal, JournalError, Lease, Recovered, Tenure};
 
 const LENGTH: Duration = Duration::from_secs(10);
 
@@ -76,13 +76,13 @@ async fn removals() {
 async fn the_next_holder_goes_on_in_order() {
     let table = Arc::default();
     let first = holder(&table, "first").await;
-    first.append(bytes(&["a", "b"]), &[]).await.unwrap();
-    first.append(bytes(&["c"]), &[]).await.unwrap();
+    first.append(bytes(&["a", "b"]).into(), &[]).await.unwrap();
+    first.append(bytes(&["c"]).into(), &[]).await.unwrap();
     let second = replica(&table, "second").await;
     let (_, found) = take_over(&second).await;
     assert_eq!(found, Recovered { checkpoint: None, entries: bytes(&["a", "b", "c"]) });
     second.checkpoint(b"state".to_vec()).await.unwrap();
-    second.append(bytes(&["d"]), &[]).await.unwrap();
+    second.append(bytes(&["d"]).into(), &[]).await.unwrap();
     assert_eq!(recovered(&table).await, Recovered { checkpoint: Some(b"state".to_vec()), entries: bytes(&["d"]) });
 }
 
@@ -90,21 +90,22 @@ async fn the_next_holder_goes_on_in_order() {
 async fn a_deposed_holder_writes_nothing() {
     let table = Arc::default();
     let first = holder(&table, "first").await;
-    first.append(bytes(&["a"]), &[]).await.unwrap();
+    first.append(bytes(&["a"]).into(), &[]).await.unwrap();
     let second = holder(&table, "second").await;
     // In the place where the first one would lay down its next.
-    second.append(bytes(&["b"]), &[]).await.unwrap();
+    second.append(bytes(&["b"]).into(), &[]).await.unwrap();
     for _ in 0..2 {
-        let refused = first.append(vec![big(1), big(2)], &[]).await.unwrap_err();
+        let refused = first.append([big(1), big(2)].into(), &[]).await.unwrap_err();
         assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
-        let refused = first.append(bytes(&["late"]), &[incident("late", 1, IncidentOutcome::Open)]).await.unwrap_err();
+        let refused =
+            first.append(bytes(&["late"]).into(), &[incident("late", 1, IncidentOutcome::Open)]).await.unwrap_err();
         assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
         let refused = first.checkpoint(b"old".to_vec()).await.unwrap_err();
         assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
     }
     let refused = first.load().await.unwrap_err();
     assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
-    second.append(bytes(&["c"]), &[]).await.unwrap();
+    second.append(bytes(&["c"]).into(), &[]).await.unwrap();
     assert_eq!(second.incidents(9).await.unwrap(), []);
     assert_eq!(recovered(&table).await, Recovered { checkpoint: None, entries: bytes(&["a", "b", "c"]) });
 }
@@ -114,7 +115,7 @@ async fn who_never_had_the_lease_neither_reads_nor_writes() {
     let table = Arc::default();
     let journal = replica(&table, "nobody").await;
     assert!(journal.load().await.unwrap_err().to_string().contains("never acquired"));
-    assert!(journal.append(bytes(&["a"]), &[]).await.is_err());
+    assert!(journal.append(bytes(&["a"]).into(), &[]).await.is_err());
     assert!(table.rows.lock().unwrap().is_empty());
 }
 
@@ -128,7 +129,7 @@ async fn a_crash_between_any_two_writes_of_a_big_append_leaves_none_or_all_of_it
         let before = recovered(&table).await;
         take_over(&journal).await;
         table.go_wrong((0..crashed_at).map(|_| None).chain([Some(Fault::Lost)]));
-        if journal.append(entries.clone(), &[]).await.is_ok() {
+        if journal.append(entries.clone().into(), &[]).await.is_ok() {
             break;
         }
         table.go_wrong([]);
@@ -142,9 +143,9 @@ async fn a_crash_between_any_two_writes_of_a_big_append_leaves_none_or_all_of_it
     // A smaller batch in the place of the leftovers is not mixed up with them.
     let journal = holder(&table, "second").await;
     table.go_wrong([None, None, None, Some(Fault::Lost)]);
-    journal.append(entries.clone(), &[]).await.unwrap_err();
+    journal.append(entries.clone().into(), &[]).await.unwrap_err();
     let journal = holder(&table, "third").await;
-    journal.append(bytes(&["x"]), &[]).await.unwrap();
+    journal.append(bytes(&["x"]).into(), &[]).await.unwrap();
     assert_eq!(recovered(&table).await.entries.last(), Some(&b"x".to_vec()));
 }
 
@@ -153,7 +154,7 @@ async fn a_crash_between_the_pieces_of_a_checkpoint_leaves_the_old_one_in_force(
     let table = Arc::default();
     let journal = holder(&table, "first").await;
     journal.checkpoint(big(1)).await.unwrap();
-    journal.append(bytes(&["a"]), &[]).await.unwrap();
+    journal.append(bytes(&["a"]).into(), &[]).await.unwrap();
     for crashed_at in 0..3 {
         table.go_wrong((0..crashed_at).map(|_| None).chain([Some(Fault::Lost)]));
         journal.checkpoint(big(2)).await.unwrap_err();
@@ -171,15 +172,15 @@ async fn an_append_whose_answer_is_lost_is_there_once_however_often_it_is_tried(
         let table = Arc::default();
         let journal = holder(&table, "first").await;
         let writes = *table.changes.lock().unwrap();
-        journal.append(entries.clone(), &[]).await.unwrap();
+        journal.append(entries.clone().into(), &[]).await.unwrap();
         let writes = *table.changes.lock().unwrap() - writes;
         // The last of its writes, which commits: applied, and nobody knows; then not even sent.
         let faults = (1..writes).map(|_| None).chain([Some(Fault::Unanswered), Some(Fault::Lost)]);
         table.go_wrong(faults);
-        journal.append(entries.clone(), &[]).await.unwrap_err();
-        journal.append(entries.clone(), &[]).await.unwrap_err();
-        journal.append(entries.clone(), &[]).await.unwrap();
-        journal.append(bytes(&["z"]), &[]).await.unwrap();
+        journal.append(entries.clone().into(), &[]).await.unwrap_err();
+        journal.append(entries.clone().into(), &[]).await.unwrap_err();
+        journal.append(entries.clone().into(), &[]).await.unwrap();
+        journal.append(bytes(&["z"]).into(), &[]).await.unwrap();
         let expected: Vec<_> = entries.iter().chain(&entries).cloned().chain(bytes(&["z"])).collect();
         assert_eq!(recovered(&table).await.entries, expected);
     }
@@ -191,11 +192,11 @@ async fn something_else_after_a_lost_answer_comes_after_it_or_instead_of_it() {
         let table = Arc::default();
         let journal = holder(&table, "first").await;
         table.go_wrong([Some(fault)]);
-        journal.append(bytes(&["a"]), &[]).await.unwrap_err();
+        journal.append(bytes(&["a"]).into(), &[]).await.unwrap_err();
         // The seal is lost too, applied or not.
         table.go_wrong([Some(Fault::Unanswered)]);
-        journal.append(bytes(&["b"]), &[]).await.unwrap_err();
-        journal.append(bytes(&["b"]), &[]).await.unwrap();
+        journal.append(bytes(&["b"]).into(), &[]).await.unwrap_err();
+        journal.append(bytes(&["b"]).into(), &[]).await.unwrap();
         assert_eq!(recovered(&table).await.entries, expected);
     }
 }
@@ -206,7 +207,7 @@ async fn a_storm_of_incidents_is_more_than_a_transaction_takes_and_the_newest_of
     let journal = holder(&table, "first").await;
     let open = (0..150).map(|n| incident(&format!("i{n}"), n, IncidentOutcome::Open));
     let closed = (0..150).map(|n| incident(&format!("i{n}"), n, IncidentOutcome::RolledBack));
-    journal.append(bytes(&["a"]), &open.chain(closed).collect::<Vec<_>>()).await.unwrap();
+    journal.append(bytes(&["a"]).into(), &open.chain(closed).collect::<Vec<_>>()).await.unwrap();
     let kept = journal.incidents(1000).await.unwrap();
     assert_eq!((kept.len(), kept[0].id.as_str(), kept[149].id.as_str()), (150, "i149", "i0"));
     assert!(kept.iter().all(|incident| incident.outcome == IncidentOutcome::RolledBack));
@@ -218,7 +219,7 @@ async fn an_incident_expires_ninety_days_after_its_detection() {
     use crate::ports::Field;
     let table = Arc::<MemoryTable>::default();
     let journal = holder(&table, "first").await;
-    journal.append(Vec::new(), &[incident("one", 1_772_445_880_989, IncidentOutcome::Open)]).await.unwrap();
+    journal.append(Entries::default(), &[incident("one", 1_772_445_880_989, IncidentOutcome::Open)]).await.unwrap();
     let rows = table.rows.lock().unwrap();
     let (_, fields) = rows.iter().find(|(key, _)| key.partition == "incidents").unwrap();
     assert_eq!(fields["expires_at"], Field::Number(1_772_445_880 + 90 * 86_400));
@@ -228,9 +229,9 @@ async fn an_incident_expires_ninety_days_after_its_detection() {
 async fn what_a_checkpoint_covers_is_removed_and_what_a_crash_left_behind_with_the_next() {
     let table = Arc::<MemoryTable>::default();
     let journal = holder(&table, "first").await;
-    journal.append(vec![big(1)], &[]).await.unwrap();
+    journal.append([big(1)].into(), &[]).await.unwrap();
     journal.checkpoint(big(1)).await.unwrap();
-    journal.append(bytes(&["a"]), &[]).await.unwrap();
+    journal.append(bytes(&["a"]).into(), &[]).await.unwrap();
     removals().await;
     assert_eq!((table.keys("entries").len(), table.keys("checkpoint").len()), (1, 12));
     // The next checkpoint is in force, and not one removal arrives.
@@ -284,8 +285,8 @@ async fn a_table_of_another_format_is_refused_with_the_cure() {
 async fn rows_that_are_gone_are_missed() {
     let table = Arc::<MemoryTable>::default();
     let journal = holder(&table, "first").await;
-    journal.append(bytes(&["a"]), &[]).await.unwrap();
-    journal.append(vec![big(1)], &[]).await.unwrap();
+    journal.append(bytes(&["a"]).into(), &[]).await.unwrap();
+    journal.append([big(1)].into(), &[]).await.unwrap();
     let first = table.rows.lock().unwrap().keys().find(|key| key.partition == "entries").cloned().unwrap();
     table.rows.lock().unwrap().remove(&first);
     journal.acquire(journal.look().await.unwrap().as_ref(), LENGTH).await.unwrap().unwrap();
@@ -375,8 +376,8 @@ proptest! {
                                 incident(&format!("i{id}"), i64::try_from(number).unwrap(), outcome)
                             })
                             .collect();
-                        redb.append(entries.clone(), &incidents).await.unwrap();
-                        let append = async || journal.append(entries.clone(), &incidents).await.is_ok();
+                        redb.append(entries.clone().into(), &incidents).await.unwrap();
+                        let append = async || journal.append(entries.clone().into(), &incidents).await.is_ok();
                         insist(&mut faults, &table, append).await;
                     }
                     Deed::Checkpoint(state) => {
@@ -402,23 +403,23 @@ proptest! {
 async fn whoever_watches_the_page_does_not_read_the_table_again_and_again() {
     let table: Arc<MemoryTable> = Arc::default();
     let earlier = holder(&table, "first").await;
-    earlier.append(bytes(&["a"]), &[incident("old", 1, IncidentOutcome::Open)]).await.unwrap();
+    earlier.append(bytes(&["a"]).into(), &[incident("old", 1, IncidentOutcome::Open)]).await.unwrap();
     let journal = holder(&table, "second").await;
     // Written before anybody looks, and after.
-    journal.append(bytes(&["b"]), &[incident("old", 1, IncidentOutcome::Escalated)]).await.unwrap();
+    journal.append(bytes(&["b"]).into(), &[incident("old", 1, IncidentOutcome::Escalated)]).await.unwrap();
     let ids = |found: &[Incident]| found.iter().map(|i| (i.id.to_string(), i.outcome)).collect::<Vec<_>>();
     let old = ("old".to_owned(), IncidentOutcome::Escalated);
     assert_eq!(ids(&journal.incidents(9).await.unwrap()), std::slice::from_ref(&old));
     let read = *table.lists.lock().unwrap();
-    journal.append(bytes(&["c"]), &[incident("new", 2, IncidentOutcome::Open)]).await.unwrap();
-    journal.append(bytes(&["d"]), &[incident("new", 2, IncidentOutcome::RolledBack)]).await.unwrap();
+    journal.append(bytes(&["c"]).into(), &[incident("new", 2, IncidentOutcome::Open)]).await.unwrap();
+    journal.append(bytes(&["d"]).into(), &[incident("new", 2, IncidentOutcome::RolledBack)]).await.unwrap();
     let new = ("new".to_owned(), IncidentOutcome::RolledBack);
     assert_eq!(ids(&journal.incidents(9).await.unwrap()), [new.clone(), old]);
     assert_eq!(ids(&journal.incidents(1).await.unwrap()), [new]);
     assert_eq!(*table.lists.lock().unwrap(), read);
     // More than memory keeps: the table has them all.
     let many: Vec<_> = (0..250).map(|n| incident(&format!("i{n}"), 10 + n, IncidentOutcome::Held)).collect();
-    journal.append(bytes(&["e"]), &many).await.unwrap();
+    journal.append(bytes(&["e"]).into(), &many).await.unwrap();
     assert_eq!(journal.incidents(200).await.unwrap().len(), 200);
     assert_eq!(*table.lists.lock().unwrap(), read);
     assert_eq!(journal.incidents(1000).await.unwrap().len(), 252);

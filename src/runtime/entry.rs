@@ -5,9 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Input;
 use crate::model::Timestamp;
 
-/// Most entries fit into so many bytes.
-const ROOM: usize = 2048;
-
 /// Read back from the journal.
 #[derive(Debug, Deserialize)]
 pub struct Entry {
@@ -23,14 +20,30 @@ struct EntryRef<'a> {
     input: &'a Input,
 }
 
-/// To bytes.
+/// Makes bytes of entries, and has room for that once: each comes out as long as it is.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    room: Vec<u8>,
+}
+
+impl Encoder {
+    /// To bytes.
+    ///
+    /// # Errors
+    /// Only when an input has a shape that JSON has not.
+    pub fn encode(&mut self, at: Timestamp, input: &Input) -> Result<Vec<u8>, serde_json::Error> {
+        self.room.clear();
+        serde_json::to_writer(&mut self.room, &EntryRef { at, input })?;
+        Ok(self.room.as_slice().to_vec())
+    }
+}
+
+/// One entry to bytes.
 ///
 /// # Errors
-/// Only when an input has a shape that JSON has not.
+/// As [`Encoder::encode`].
 pub fn encode(at: Timestamp, input: &Input) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = Vec::with_capacity(ROOM);
-    serde_json::to_writer(&mut bytes, &EntryRef { at, input })?;
-    Ok(bytes)
+    Encoder::default().encode(at, input)
 }
 
 /// From bytes.

@@ -17,7 +17,7 @@ use crate::model::{
     ServiceReading, Signal, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, Timestamp, Write,
 };
 use crate::ports::{
-    Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Message, QueueDepth, Receipt, Recovered,
+    Actuator, Announcer, Clock, Entries, Fleet, Inbox, Journal, JournalError, Message, QueueDepth, Receipt, Recovered,
     Registrations,
 };
 use crate::rules::RuleSet;
@@ -275,14 +275,14 @@ impl Journal for World {
         Ok(locked(&self.recovered).clone())
     }
 
-    async fn append(&self, entries: Vec<Vec<u8>>, incidents: &[Incident]) -> Result<(), JournalError> {
+    async fn append(&self, entries: Entries, incidents: &[Incident]) -> Result<(), JournalError> {
         self.perhaps_hang("append").await;
         if self.journal_fails.load(Ordering::Relaxed) {
             self.say("commit failed");
             return Err(JournalError::Failed { context: "append".into(), cause: "as the test wants it".into() });
         }
         self.say(format!("commit {} entries, {} incidents", entries.len(), incidents.len()));
-        locked(&self.recovered).entries.extend(entries);
+        locked(&self.recovered).entries.extend_from_slice(&entries);
         Ok(())
     }
 

@@ -365,7 +365,7 @@ async fn a_holder_that_slept_through_its_lease_finds_its_journal_taken_and_steps
     assert!(active.world.logged(&["write", "delete"]).is_empty(), "{:?}", locked(&active.world.log));
     let kept = Tenure { beat: 1, ..tenure };
     assert!(thief.renew(&kept).await.unwrap());
-    thief.append(vec![b"mine".to_vec()], &[]).await.unwrap();
+    thief.append([b"mine".to_vec()].into(), &[]).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -400,11 +400,11 @@ async fn a_journal_that_fails_at_takeover_ends_the_worker_and_frees_the_lease() 
     let (_, first) = journal(&table, "first").await;
     let tenure = first.acquire(None, LENGTH).await.unwrap().unwrap();
     first.load().await.unwrap();
-    first.append(vec![b"{}".to_vec()], &[]).await.unwrap();
+    first.append([b"{}".to_vec()].into(), &[]).await.unwrap();
     first.release(&tenure).await.unwrap();
     let error = replica(&table, "second").await.task.await.unwrap().unwrap_err();
     assert!(matches!(error, WorkerError::Incompatible { .. }), "{error}");
     assert!(first.look().await.unwrap().unwrap().released);
-    let refused = first.append(vec![b"x".to_vec()], &[]).await.unwrap_err();
+    let refused = first.append([b"x".to_vec()].into(), &[]).await.unwrap_err();
     assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
 }

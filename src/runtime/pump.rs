@@ -97,8 +97,8 @@ impl Pump {
                     if self.health.set(Part::Queue, Ok(())) {
                         tracing::info!("Receiving from the queue");
                     }
-                    for message in messages {
-                        if self.take(message).await.is_err() {
+                    for arrival in self.read(messages) {
+                        if self.signals.send(arrival).await.is_err() {
                             return;
                         }
                     }
@@ -116,21 +116,30 @@ impl Pump {
         }
     }
 
+    /// What was received together. The custodian is told once: it is woken for a batch, not for each message.
+    fn read(&self, messages: Vec<Message>) -> Vec<Arrival> {
+        let mut finished = Vec::new();
+        let arrivals: Vec<_> =
+            messages.into_iter().filter_map(|message| self.decoded(message, &mut finished)).collect();
+        self.tell(Receipted::Held(arrivals.iter().map(|arrival| arrival.receipt.clone()).collect()));
+        self.tell(Receipted::Finished(finished));
+        arrivals
+    }
+
     /// One message. Its neighbours in the batch don't matter to it.
-    async fn take(&self, message: Message) -> Result<(), mpsc::error::SendError<Arrival>> {
+    fn decoded(&self, message: Message, finished: &mut Vec<Receipt>) -> Option<Arrival> {
         let Message { receipt, body, receive_count } = message;
         match (self.decode)(&body) {
             Ok(Decoded::Signal(signal)) => {
                 self.metrics.message(MessageOutcome::Signal);
                 self.metrics.event(signal.at, self.clock.now());
                 self.health.event(signal.at);
-                self.tell(Receipted::Held(receipt.clone()));
-                return self.signals.send(Arrival { signal: *signal, receipt }).await;
+                return Some(Arrival { signal: *signal, receipt });
             }
             Ok(Decoded::Ignored(reason)) => {
                 self.metrics.message(MessageOutcome::Ignored);
                 tracing::debug!(reason, "Ignored a message");
-                self.tell(Receipted::Finished(receipt));
+                finished.push(receipt);
             }
             Err(cause) => {
                 self.metrics.message(MessageOutcome::Undecodable);
@@ -143,12 +152,14 @@ impl Pump {
                 }
             }
         }
-        Ok(())
+        None
     }
 
     /// A custodian that is gone has no use for it; the message reappears.
     fn tell(&self, what: Receipted) {
-        drop(self.receipts.send(what));
+        if !what.is_empty() {
+            drop(self.receipts.send(what));
+        }
     }
 
     fn complain(&self, error: &CallError) {

@@ -25,13 +25,21 @@ const EXTEND_BY: Duration = Duration::from_mins(1);
 /// How often waiting messages are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// What the custodian is told of a message.
+/// What the custodian is told of messages.
 #[derive(Debug)]
 pub(crate) enum Receipted {
-    /// Received, and its signal not yet durable.
-    Held(Receipt),
-    /// Nothing of it is needed any more.
-    Finished(Receipt),
+    /// Received, and their signals not yet durable.
+    Held(Vec<Receipt>),
+    /// Nothing of them is needed any more.
+    Finished(Vec<Receipt>),
+}
+
+impl Receipted {
+    /// Of no message at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        let (Self::Held(receipts) | Self::Finished(receipts)) = self;
+        receipts.is_empty()
+    }
 }
 
 /// Deletes finished messages and keeps held ones invisible, until all senders are gone.
@@ -69,10 +77,15 @@ impl Custodian {
                     self.delete();
                 }
                 told = self.told.recv() => match told {
-                    Some(Receipted::Held(receipt)) => { self.held.insert(receipt, self.clock.now()); }
-                    Some(Receipted::Finished(receipt)) => {
-                        self.held.remove(&receipt);
-                        self.finished.push_back(receipt);
+                    Some(Receipted::Held(receipts)) => {
+                        let now = self.clock.now();
+                        self.held.extend(receipts.into_iter().map(|receipt| (receipt, now)));
+                    }
+                    Some(Receipted::Finished(receipts)) => {
+                        for receipt in &receipts {
+                            self.held.remove(receipt);
+                        }
+                        self.finished.extend(receipts);
                         while self.finished.len() >= BATCH {
                             self.delete();
                         }

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::WallClockWatch;
-use super::entry;
+use super::entry::Encoder;
 use super::executor::{self, Born, Executor};
 use super::health::{Health, Part};
 use super::leader::Term;
@@ -24,12 +24,12 @@ use super::receipts::Receipted;
 use super::worker::{Hook, WorkerError};
 use crate::engine::{Effect, Input, Report, StatusView};
 use crate::model::{Incident, Timestamp, humane};
-use crate::ports::{Clock, Journal, JournalError, Receipt};
+use crate::ports::{Clock, Entries, Journal, JournalError, Receipt};
 use crate::telemetry::{History, Metrics};
 
 /// Inputs of each channel that are taken at once; a commit has twice as many at most. Bounds memory and the time until a status
 /// question is answered.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
 /// When so many signals wait, the commit waits as well, for those that come meanwhile: a commit costs about the same for many
 /// as for few. An answer to a read, or whatever else is decided on, ends the wait.
 const FLOOD: usize = 24;
@@ -72,6 +72,7 @@ pub(crate) struct Turn<M> {
     /// When it is lost, the loop ends where it stands: what it has not committed is the successor's.
     pub(crate) term: Term,
     pub(crate) behind: Behind,
+    pub(crate) encoder: Encoder,
     /// The newest time given to the machine. It goes back only when the clock is set, and then the machine is told.
     pub(crate) latest: Timestamp,
     pub(crate) watch: WallClockWatch,
@@ -238,7 +239,7 @@ impl<M: Machine> Turn<M> {
             }
         }
         self.gather(&mut batch);
-        if batch.len() >= FLOOD && batch.iter().all(|(input, _)| matches!(input, Input::Signal(_))) {
+        if (FLOOD..BATCH).contains(&batch.len()) && batch.iter().all(|(input, _)| matches!(input, Input::Signal(_))) {
             tokio::select! {
                 biased;
                 Some(input) = self.control.recv() => batch.push((input, None)),
@@ -270,7 +271,7 @@ impl<M: Machine> Turn<M> {
             self.latest = at;
             let step = self.machine.step(at, &input);
             if step.changed {
-                pending.entries.push(entry::encode(at, &input).map_err(WorkerError::encode)?);
+                pending.entries.push(self.encoder.encode(at, &input).map_err(WorkerError::encode)?);
             }
             for effect in step.effects {
                 match effect {
@@ -290,8 +291,8 @@ impl<M: Machine> Turn<M> {
         }
         self.begin(&mut pending.reads, begin_effects);
         if !pending.entries.is_empty() || !pending.incidents.is_empty() {
-            self.commit(&pending.entries, &pending.incidents).await?;
             pending.entries.iter().for_each(|entry| self.behind.add(entry));
+            self.commit(pending.entries.into(), &pending.incidents).await?;
         }
         self.render(&pending.reports);
         self.acknowledge(&mut pending.finished);
@@ -300,9 +301,10 @@ impl<M: Machine> Turn<M> {
     }
 
     fn acknowledge(&self, finished: &mut Vec<Receipt>) {
-        for receipt in finished.drain(..) {
-            // A custodian that is gone means shutdown; the message reappears and changes nothing.
-            drop(self.receipts.send(Receipted::Finished(receipt)));
+        let finished = Receipted::Finished(std::mem::take(finished));
+        if !finished.is_empty() {
+            // A custodian that is gone means shutdown; the messages reappear and change nothing.
+            drop(self.receipts.send(finished));
         }
     }
 
@@ -316,14 +318,14 @@ impl<M: Machine> Turn<M> {
 
     /// Commits, however long it takes; gives up only at shutdown, and at once when another replica has the journal.
     /// Questions are answered meanwhile.
-    async fn commit(&mut self, entries: &[Vec<u8>], incidents: &[Incident]) -> Result<(), WorkerError> {
+    async fn commit(&mut self, entries: Entries, incidents: &[Incident]) -> Result<(), WorkerError> {
         let clock = Arc::clone(&self.clock);
         let journal = Arc::clone(&self.journal);
         let mut pause = FIRST_PAUSE;
         let mut last_chance = None;
         loop {
             let begun = clock.now();
-            let attempt = self.meanwhile(journal.append(entries.to_vec(), incidents)).await?;
+            let attempt = self.meanwhile(journal.append(entries.clone(), incidents)).await?;
             self.health.turned(clock.now());
             match attempt {
                 Ok(()) => {

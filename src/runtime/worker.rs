@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::clock::WallClockWatch;
-use super::entry;
+use super::entry::{self, Encoder};
 use super::executor::{Executor, Observe};
 use super::health::{Health, Part};
 use super::leader::{Held, Term, Watcher};
@@ -31,7 +31,7 @@ use crate::telemetry::{History, Metrics};
 /// Answers, sweeps and rules on their way to the loop.
 const CONTROL: usize = 256;
 /// Signals on their way to the loop. When it is full, the pump stops receiving and the queue holds the rest.
-const SIGNALS: usize = 256;
+const SIGNALS: usize = 1024;
 /// Status questions on their way to the loop.
 const QUESTIONS: usize = 16;
 /// A status question that waits longer than this has no answer.
@@ -483,6 +483,7 @@ impl Worker {
             shutdown: stop.clone(),
             term: term.clone(),
             behind,
+            encoder: Encoder::default(),
             latest,
             watch,
         };

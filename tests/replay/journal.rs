@@ -37,8 +37,8 @@ async fn a_journal_tells_what_its_worker_decided_and_stays_as_it_is() {
     let ((service, green), (at, _)) = decisions.first_key_value().unwrap();
 
     let journal = RedbJournal::open(&state).await.unwrap();
-    let entries = inputs.iter().map(|(at, input)| entry::encode(*at, input).unwrap()).collect();
-    journal.append(entries, &incidents).await.unwrap();
+    let entries: Vec<_> = inputs.iter().map(|(at, input)| entry::encode(*at, input).unwrap()).collect();
+    journal.append(entries.into(), &incidents).await.unwrap();
     let (code, out, err) = replay(&state, &rules);
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(err.contains("a running worker has it open"), "{err}");

@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use taskset_guardian::journal::TableJournal;
 use taskset_guardian::model::{CallError, ErrorClass, Incident};
-use taskset_guardian::ports::{Change, Fields, Journal, JournalError, Lease, Recovered, RowKey, Table, Tenure};
+use taskset_guardian::ports::{
+    Change, Entries, Fields, Journal, JournalError, Lease, Recovered, RowKey, Table, Tenure,
+};
 use taskset_guardian::runtime::lease::LENGTH;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -170,7 +172,7 @@ impl Journal for Kept {
         self.journal.load().await
     }
 
-    async fn append(&self, entries: Vec<Vec<u8>>, incidents: &[Incident]) -> Result<(), JournalError> {
+    async fn append(&self, entries: Entries, incidents: &[Incident]) -> Result<(), JournalError> {
         {
             let mut facts = self.life.facts();
             if !facts.committing {

@@ -143,7 +143,8 @@ impl Simulation {
             return self.crash(who, "before the commit");
         }
         let Some(pending) = &self.workers[who].pending else { return };
-        let (entries, incidents, count) = (pending.entries.clone(), pending.incidents.clone(), pending.entries.len());
+        let (entries, incidents, count) =
+            (pending.entries.as_slice().into(), pending.incidents.clone(), pending.entries.len());
         match self.journaled(who, async |journal| journal.append(entries, &incidents).await) {
             Ok(()) => {
                 self.workers[who].entries += count;
