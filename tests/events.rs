@@ -9,7 +9,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use taskset_guardian::events::{DecodeError, Decoded, IgnoredReason, decode};
-use taskset_guardian::model::{ApiCall, CallTarget, Fact, StopClass, TaskArn, Window};
+use taskset_guardian::model::{ApiCall, CallTarget, Fact, Signal, StopClass, TaskArn, Window};
 
 /// Every fixture's text, by its file's stem.
 fn fixtures() -> BTreeMap<String, String> {
@@ -128,6 +128,24 @@ fn task_event(task: u8, version: u8, cause: u8) -> String {
         }
     })
     .to_string()
+}
+
+#[test]
+fn how_containers_ended_is_read_where_it_may_speak_against_the_version() {
+    let containers = json!([{ "name": "app", "exitCode": 137 }, { "name": "sidecar" }, { "name": "log", "reason": "OutOfMemoryError" }]);
+    for (cause, told) in [(0, true), (1, false), (2, true), (3, false)] {
+        let mut event: Value = serde_json::from_str(&task_event(0, 1, cause)).unwrap();
+        event["detail"]["containers"] = containers.clone();
+        let Ok(Decoded::Signal(Signal { fact: Fact::Task(change), .. })) = decode(&event.to_string()) else { panic!() };
+        let exits: Vec<_> =
+            change.stop.unwrap().containers.iter().map(|exit| (exit.name.to_string(), exit.exit_code)).collect();
+        let expected = [("app".to_owned(), Some(137)), ("log".to_owned(), None)];
+        assert_eq!(exits, if told { &expected[..] } else { &[] }, "cause {cause}");
+
+        event["detail"]["containers"] = json!([{ "name": 7 }]);
+        let refused = decode(&event.to_string()).err().map(|error| error.to_string());
+        assert_eq!(refused.is_some_and(|why| why.starts_with("detail.containers: ")), told, "cause {cause}");
+    }
 }
 
 fn window_of<'a>(events: impl IntoIterator<Item = &'a String>) -> Window {

@@ -93,7 +93,7 @@ pub(super) fn name<'t>(place: &'static str, text: &'t str) -> Result<&'t str, De
         Err(DecodeError::at(place, "empty"))
     } else if text.len() > LONGEST_NAME {
         Err(DecodeError::at(place, format_args!("{} bytes long, no name in AWS is", text.len())))
-    } else if text.contains(char::is_control) {
+    } else if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.contains(char::is_control) {
         Err(DecodeError::at(place, "contains control characters"))
     } else {
         Ok(text)

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::envelope::{Envelope, Text, ecs_arn, part, timestamp};
 use super::{DecodeError, IgnoredReason, NoSignal};
 use crate::model::{
-    ContainerExit, Fact, ServiceKey, Signal, Stop, TaskArn, TaskChange, TaskSetId, Timestamp, classify, cut,
+    ContainerExit, Fact, ServiceKey, Signal, Stop, StopClass, TaskArn, TaskChange, TaskSetId, Timestamp, classify, cut,
     target_group_in,
 };
 
@@ -45,8 +46,9 @@ pub(super) struct Detail<'a> {
     stopping_at: Option<Text<'a>>,
     #[serde(borrow)]
     stopped_at: Option<Text<'a>>,
+    /// Half of an event, and read only where it matters.
     #[serde(borrow)]
-    containers: Option<Vec<Container<'a>>>,
+    containers: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,14 +108,28 @@ fn stop(detail: &Detail<'_>, event_time: Timestamp) -> Result<Option<Stop>, Deco
         (None, Some(stopped)) => timestamp("detail.stoppedAt", stopped)?,
         (None, None) => event_time,
     };
+    let class = classify(code, reason);
     Ok(Some(Stop {
         at,
-        class: classify(code, reason),
+        class,
         code: cut(code, 64),
         reason: cut(reason, 512),
-        containers: detail.containers.iter().flatten().filter_map(ended).take(MOST_CONTAINERS).collect(),
-        target_group: target_group_in(reason),
+        containers: exits(detail, code, class)?,
+        target_group: if class == StopClass::Neutral { None } else { target_group_in(reason) },
     }))
+}
+
+/// How its containers ended. Those of a task that was told to end say nothing by it.
+fn exits(detail: &Detail<'_>, code: &str, class: StopClass) -> Result<Vec<ContainerExit>, DecodeError> {
+    let speak = match class {
+        StopClass::Version | StopClass::Unknown => true,
+        StopClass::Infrastructure => code.eq_ignore_ascii_case("TaskFailedToStart"),
+        StopClass::Operator | StopClass::Neutral => false,
+    };
+    let Some(containers) = detail.containers.filter(|_| speak) else { return Ok(Vec::new()) };
+    let containers: Option<Vec<Container<'_>>> =
+        serde_json::from_str(containers.get()).map_err(|error| DecodeError::at("detail.containers", error))?;
+    Ok(containers.iter().flatten().filter_map(ended).take(MOST_CONTAINERS).collect())
 }
 
 fn ended(container: &Container<'_>) -> Option<ContainerExit> {
