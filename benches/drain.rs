@@ -130,9 +130,9 @@ fn others() -> Vec<Run> {
     path("BENCH_PYTHON").map(Run::Boto3).into_iter().chain(path("BENCH_NODE_MODULES").map(Run::SqsConsumer)).collect()
 }
 
-/// What an outage leaves: tasks that ran, and were scaled in, each with the two events of its end.
+/// What an outage leaves: tasks that ran, and whose capacity was reclaimed, each with the two events of its end.
 fn templates() -> [Template; 4] {
-    [Mood::Runs, Mood::ScaledIn, Mood::ScaledIn, Mood::Runs].map(Template::escaped)
+    [Mood::Runs, Mood::Reclaimed, Mood::Reclaimed, Mood::Runs].map(Template::escaped)
 }
 
 fn make() -> Make {

@@ -27,6 +27,10 @@ use taskset_guardian::model::{
 };
 use taskset_guardian::rules::{self, RuleFile};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const RULE: &str = "name = \"all\"\n[[protect]]\ncluster = \"prod\"\nservice = \"*\"\n";
 
 /// Seconds since the epoch.
@@ -43,7 +47,7 @@ fn main() {
     let (events, rounds) = (size("BENCH_EVENTS", 100_000), size("BENCH_ROUNDS", 7));
     let most = size("BENCH_SETS", 100_000);
     let sizes = [10, 1_000, most];
-    let templates = [Mood::Runs, Mood::ScaledIn, Mood::ScaledIn, Mood::Runs].map(Template::new);
+    let templates = [Mood::Runs, Mood::Reclaimed, Mood::Reclaimed, Mood::Runs].map(Template::new);
     let bytes = templates.iter().map(Template::len).sum::<usize>() / templates.len();
     let mut table =
         Table::new("engine", format_args!("{events} events of {bytes} bytes a round, {rounds} rounds, one core"));

@@ -172,6 +172,20 @@ fn what_no_window_remembers_is_not_written_down() {
 }
 
 #[test]
+fn a_task_that_was_told_to_end_by_a_scale_in_is_neither_written_down_nor_asked_about() {
+    let mut it = watching();
+    for (class, matters) in [(StopClass::Neutral, false), (StopClass::Infrastructure, true)] {
+        let before = it.journal.len();
+        let mut change = stopped(BLUE, &format!("{class:?}"), it.now);
+        change.stop.as_mut().unwrap().class = class;
+        it.signal(Fact::Task(change.clone()));
+        assert_eq!(it.journal.len() > before, matters, "{class:?}");
+        it.run(secs(60));
+        assert_eq!(it.aws.asked.contains(&change.task), matters, "{class:?}");
+    }
+}
+
+#[test]
 fn observe_mode_and_dry_run_say_it_once_and_change_nothing() {
     for (mode, dry_run) in [(Mode::Observe, false), (Mode::Enforce, true)] {
         let mut it = Driver::with(Aws::blue_and_green(), Rule { mode, ..rule() }, dry_run);

@@ -15,8 +15,8 @@ const VERSION: &str = "999999";
 pub enum Mood {
     /// It runs.
     Runs,
-    /// It was scaled in: its end speaks against nobody.
-    ScaledIn,
+    /// Its Spot capacity was reclaimed: an end that speaks against no version, and is remembered.
+    Reclaimed,
     /// It crashed.
     Crashed,
 }
@@ -207,7 +207,7 @@ fn event(mood: Mood) -> Value {
     if ended {
         let (code, reason) = match mood {
             Mood::Crashed => ("EssentialContainerExited", "Essential container in task exited".to_owned()),
-            _ => ("ServiceSchedulerInitiated", format!("Scaling activity initiated by (taskSet {TASK_SET})")),
+            _ => ("SpotInterruption", "Your Spot Task was interrupted.".to_owned()),
         };
         detail["stopCode"] = json!(code);
         detail["stoppedReason"] = json!(reason);

@@ -143,7 +143,9 @@ fn task(partition: &mut Partition, signal: &Signal, change: &TaskChange, out: &m
     let fresh = !signal.replayed && out.now.since(happened_at) <= freshness && out.now.since(signal.at) <= freshness;
     let unknown = soft.observed_at.is_some() && !soft.task_sets.contains(&change.task_set);
 
-    if let Some(stop) = &change.stop {
+    // A scale-in speaks against nobody: nothing remembers it, and ECS is not asked about it.
+    let ended = change.stop.as_ref().filter(|stop| stop.class != StopClass::Neutral);
+    if let Some(stop) = ended {
         if stop.at > out.now.plus(AHEAD) {
             return Use::Foreign;
         }
@@ -160,6 +162,7 @@ fn task(partition: &mut Partition, signal: &Signal, change: &TaskChange, out: &m
         }
     } else if !unknown {
         let suspect = kept.live().filter(|d| d.compared_by.is_some() && d.green == change.task_set);
+        let suspect = suspect.filter(|_| change.stop.is_none());
         if suspect.is_none() || &*change.last_status != "RUNNING" || soft.knows_a_task_of(&change.task_set) {
             return Use::Irrelevant;
         }

@@ -95,6 +95,8 @@ pub struct Aws {
     pub samples: Option<Samples>,
     /// When it was asked.
     pub sampled: Vec<Timestamp>,
+    /// Tasks that ECS was asked about.
+    pub asked: Vec<TaskArn>,
     /// Outcomes of the next writes; applied when it runs out.
     pub outcomes: VecDeque<Outcome>,
     /// Writes that are answered with success are also carried out.
@@ -127,6 +129,7 @@ impl Aws {
             alarms: Vec::new(),
             samples: Some(Samples::new()),
             sampled: Vec::new(),
+            asked: Vec::new(),
             outcomes: VecDeque::new(),
             obeys: true,
             unreadable: None,
@@ -169,6 +172,7 @@ impl Aws {
             return Err(error.clone());
         }
         self.sampled.extend(ask.samples.as_ref().map(|_| now));
+        self.asked.extend_from_slice(&ask.tasks);
         let wanted = |task: &&TaskReading| ask.find_stopped || ask.tasks.contains(&task.task);
         let second = self.second_opinion.clone().unwrap_or_else(|| self.service.task_sets.clone());
         Ok(Box::new(Observation {
