@@ -54,6 +54,12 @@ const TIMES_USUAL: [f64; 6] = [2.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
 /// What adds up slowly can wait for blue, at least until CloudWatch tells how its requests fared.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// How long a breach by this rule may wait for blue before green is blamed.
+pub fn waits_for_blue(rule: &Rule) -> Duration {
+    let slow = rule.compare.false_rollback.map_or(Duration::ZERO, |_| PATIENCE);
+    slow.max(rule.compare.patience)
+}
+
 /// No more than this is said of any e-value.
 const CERTAIN: f64 = 1e9;
 

@@ -41,6 +41,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use doctor::{Check, CheckVerdict, examine};
+pub use excess::waits_for_blue;
 pub use input::{Effect, Input, Settings, Step};
 pub use rehearsal::{Rehearsal, rehearse, rehearse_next};
 pub use report::{Finding, GateState, Note, Report, Stage, Use};

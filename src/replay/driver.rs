@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::event::Event;
 use super::ledger::{Ledger, Line};
 use super::world::World;
-use crate::engine::{Effect, Engine, Input, Settings};
+use crate::engine::{self, Effect, Engine, Input, Settings};
 use crate::model::{Ask, CallTarget, Fact, Outcome, ServiceKey, Timestamp};
 use crate::rules::{ErrorGates, Rule, RuleSet};
 
-/// How long the world goes on after the last event of a service: what it has begun is judged.
+/// How long the world goes on after the last event of a service, beside the time that a breach may wait for blue: what it
+/// has begun is judged.
 const SETTLE: Duration = Duration::from_mins(1);
 
 /// No deployment is watched for longer without a word about it.
@@ -21,6 +22,7 @@ const LONGEST: Duration = Duration::from_hours(24);
 #[derive(Debug)]
 pub struct Replay {
     engine: Engine,
+    settle: Duration,
     ledger: Ledger,
     now: Timestamp,
     /// Reads that are not answered: nothing happens there, and to look again and again would only take time.
@@ -40,6 +42,7 @@ impl Replay {
         let settings = Settings { dry_run: true, sweep, fleet_brake };
         let mut replay = Self {
             engine: Engine::new(settings),
+            settle: SETTLE + rules.rules.iter().map(|rule| engine::waits_for_blue(rule)).max().unwrap_or_default(),
             ledger: Ledger::default(),
             now,
             withheld: BTreeMap::new(),
@@ -88,7 +91,7 @@ impl Replay {
 
     /// After the last event.
     pub fn finish(mut self, world: &World<'_>) -> Vec<Line> {
-        self.advance(self.now.plus(SETTLE), world);
+        self.advance(self.now.plus(self.settle), world);
         self.ledger.lines()
     }
 
@@ -121,7 +124,7 @@ impl Replay {
 
     fn is_idle(&self, key: &ServiceKey, world: &World<'_>) -> bool {
         let silent = self.spoke_at.get(key).is_none_or(|at| self.now.since(*at) > LONGEST);
-        silent || self.ledger.is_decided(key) || !world.is_deploying(key, self.now, SETTLE)
+        silent || self.ledger.is_decided(key) || !world.is_deploying(key, self.now, self.settle)
     }
 }
 

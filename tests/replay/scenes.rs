@@ -161,6 +161,19 @@ fn a_line_has_the_members_that_programs_rely_on() {
 }
 
 #[test]
+fn a_breach_that_waits_for_blue_when_the_recording_ends_is_told() {
+    let rule = format!("{RULE}[compare]\npatience = \"2m\"\n");
+    let mut lines: Vec<_> = ["g1", "g2", "g3", "g4"].iter().map(|name| task(GREEN, name, 60).runs(70)).collect();
+    lines.push(task(BLUE, "b1", -9000).runs(75));
+    // Long after it had come up, and the last word is the third crash.
+    lines.extend([("g1", 480), ("g2", 495), ("g3", 510)].map(|(name, seconds)| task(GREEN, name, 60).crashes(seconds)));
+    let lines = Recording::of(&rule, &lines).replay();
+    let waited = only(&lines);
+    assert_eq!(text(&waited["outcome"]), "breached", "{waited}");
+    assert_ne!(text(&waited["breached_at"]), at(510), "it did not wait: {waited}");
+}
+
+#[test]
 fn the_same_lines_in_any_order_and_multiplicity_give_the_same_result() {
     let lines = crashing();
     let expected = Recording::of(RULE, &lines).replay();
