@@ -162,8 +162,8 @@ fn task(partition: &mut Partition, signal: &Signal, change: &TaskChange, out: &m
         }
     } else if !unknown {
         let suspect = kept.live().filter(|d| d.compared_by.is_some() && d.green == change.task_set);
-        let suspect = suspect.filter(|_| change.stop.is_none());
-        if suspect.is_none() || &*change.last_status != "RUNNING" || soft.knows_a_task_of(&change.task_set) {
+        let runs = change.stop.is_none() && &*change.last_status == "RUNNING";
+        if !runs || suspect.is_none() || soft.knows_a_task_of(&change.task_set) {
             return Use::Irrelevant;
         }
         soft.runs = Some((change.task_set.clone(), change.task.clone()));
