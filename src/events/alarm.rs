@@ -94,7 +94,7 @@ pub(super) fn read_configuration(event: &Envelope<'_, ConfigurationChange<'_>>) 
     let alarm = agreed_name(event, &detail.alarm_name)?;
     Ok(match (detail.operation.as_str(), &detail.state) {
         // An alarm that is deleted while red sends no transition to OK.
-        ("delete", _) => event.signal(Fact::AlarmDeleted(AlarmDeleted { name: alarm }))?,
+        ("delete", _) => event.signal(event.at()?, Fact::AlarmDeleted(AlarmDeleted { name: alarm }))?,
         ("create" | "update", Some(state)) => changed(event, alarm, state, detail.configuration.as_ref())?,
         ("create" | "update", None) => return Err(DecodeError::at("detail.state", "missing").into()),
         _ => return Err(IgnoredReason::UnknownType.into()),
@@ -136,7 +136,7 @@ fn changed<D>(
         doubt: state.suppressed_by.as_ref().map(|by| suppressed(&cut(by.as_str(), 64))),
         target_groups: metrics.iter().filter_map(target_group).take(MOST_TARGET_GROUPS).collect(),
     };
-    event.signal(Fact::Alarm(AlarmChange { alarm: reading }))
+    event.signal(event.at()?, Fact::Alarm(AlarmChange { alarm: reading }))
 }
 
 fn target_group(metric: &MetricQuery<'_>) -> Option<Arc<str>> {

@@ -51,7 +51,7 @@ pub(super) fn read(event: &Envelope<'_, Detail<'_>>) -> Result<Signal, NoSignal>
     };
     let own = detail.user_agent.as_ref().is_some_and(|agent| agent.as_str().contains(USER_AGENT));
     let call = ApiCall { operation: operation.into(), by: caller(&detail.user_identity), own, target };
-    Ok(event.signal(Fact::Call(call))?)
+    Ok(event.signal(event.at()?, Fact::Call(call))?)
 }
 
 fn changed_task_set(event: &Envelope<'_, Detail<'_>>) -> Result<CallTarget, NoSignal> {

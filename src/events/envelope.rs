@@ -34,9 +34,9 @@ pub(super) struct Head<'a> {
     pub(super) detail_type: Text<'a>,
 }
 
-/// An event whose `detail` is a `D`.
+/// An event whose `detail` is a `D`. Who has no use for `resources` passes over them.
 #[derive(Debug, Deserialize)]
-pub(super) struct Envelope<'a, D> {
+pub(super) struct Envelope<'a, D, R = Vec<Text<'a>>> {
     #[serde(borrow)]
     source: Text<'a>,
     #[serde(borrow, rename = "detail-type")]
@@ -47,15 +47,14 @@ pub(super) struct Envelope<'a, D> {
     region: Text<'a>,
     #[serde(borrow)]
     time: Text<'a>,
-    #[serde(borrow)]
-    resources: Option<Vec<Text<'a>>>,
+    resources: Option<R>,
     /// Only on events out of an archive.
     #[serde(borrow, rename = "replay-name")]
     replay_name: Option<Text<'a>>,
     pub(super) detail: D,
 }
 
-impl<D> Envelope<'_, D> {
+impl<D, R> Envelope<'_, D, R> {
     /// Whether it is of this source and detail type.
     pub(super) fn is(&self, kind: (&str, &str)) -> bool {
         (self.source.as_str(), self.detail_type.as_str()) == kind
@@ -71,19 +70,21 @@ impl<D> Envelope<'_, D> {
         arn.account == self.account.as_str() && arn.region == self.region.as_str()
     }
 
+    /// The fact with its provenance; `at` is when AWS says that it happened.
+    pub(super) fn signal(&self, at: Timestamp, fact: Fact) -> Result<Signal, DecodeError> {
+        let account = name("account", self.account.as_str())?.into();
+        let region = name("region", self.region.as_str())?.into();
+        Ok(Signal { at, scope: Scope { account, region }, replayed: self.replay_name.is_some(), fact })
+    }
+}
+
+impl<D> Envelope<'_, D> {
     /// The first of the event's resources that is an ARN of the service, with the resource behind `prefix`.
     pub(super) fn resource(&self, service: &str, prefix: &str) -> Option<Arn<'_>> {
         let resources = self.resources.iter().flatten();
         resources
             .filter_map(|text| Arn::parse(text.as_str()))
             .find(|arn| arn.service == service && arn.resource.starts_with(prefix))
-    }
-
-    /// The fact with its provenance.
-    pub(super) fn signal(&self, fact: Fact) -> Result<Signal, DecodeError> {
-        let account = name("account", self.account.as_str())?.into();
-        let region = name("region", self.region.as_str())?.into();
-        Ok(Signal { at: self.at()?, scope: Scope { account, region }, replayed: self.replay_name.is_some(), fact })
     }
 }
 
@@ -93,11 +94,16 @@ pub(super) fn name<'t>(place: &'static str, text: &'t str) -> Result<&'t str, De
         Err(DecodeError::at(place, "empty"))
     } else if text.len() > LONGEST_NAME {
         Err(DecodeError::at(place, format_args!("{} bytes long, no name in AWS is", text.len())))
-    } else if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.contains(char::is_control) {
+    } else if !is_plain(text) && text.contains(char::is_control) {
         Err(DecodeError::at(place, "contains control characters"))
     } else {
         Ok(text)
     }
+}
+
+/// Printable ASCII, as nearly all names are. Looks at all bytes, which is faster than to stop at the first that is not.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & (b' '..=b'~').contains(&byte))
 }
 
 /// A name that is one part of an ARN.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::model::{SOURCE, Signal, cut};
-use envelope::{Envelope, Head, LONGEST_BODY};
+use envelope::{Head, LONGEST_BODY};
 
 /// What came out of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ pub fn decode(body: &str) -> Result<Decoded, DecodeError> {
         return Err(DecodeError::at("body", format_args!("{} bytes, more than SQS can carry", body.len())));
     }
     // Nearly all events are of this kind, and to find out which it is costs as much as to read it.
-    if let Ok(event) = parse::<Envelope<'_, task::Detail<'_>>>(body)
+    if let Ok(event) = parse::<task::Event<'_>>(body)
         && event.is(task::KIND)
     {
         return decoded(task::read(&event), task::KIND.1);

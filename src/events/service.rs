@@ -49,5 +49,5 @@ pub(super) fn read(event: &Envelope<'_, Detail<'_>>) -> Result<Signal, NoSignal>
         service: ServiceKey::new(part("detail.clusterArn", cluster)?, part("resources", service)?),
         name: cut(name("detail.eventName", detail.event_name.as_str())?, 64),
     };
-    Ok(event.signal(Fact::Service(action))?)
+    Ok(event.signal(event.at()?, Fact::Service(action))?)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::envelope::{Envelope, Text, ecs_arn, part, timestamp};
@@ -63,7 +64,10 @@ struct Container<'a> {
     image_digest: Option<Text<'a>>,
 }
 
-pub(super) fn read(event: &Envelope<'_, Detail<'_>>) -> Result<Signal, NoSignal> {
+/// What reads an event of a task.
+pub(super) type Event<'a> = Envelope<'a, Detail<'a>, IgnoredAny>;
+
+pub(super) fn read(event: &Event<'_>) -> Result<Signal, NoSignal> {
     let detail = &event.detail;
     let service = detail.group.as_ref().and_then(|group| group.as_str().strip_prefix("service:"));
     let service = service.ok_or(IgnoredReason::NotOfAService)?;
@@ -77,15 +81,16 @@ pub(super) fn read(event: &Envelope<'_, Detail<'_>>) -> Result<Signal, NoSignal>
     if is_elsewhere || !event.covers(&cluster_arn) || !event.covers(&task_arn) {
         return Err(IgnoredReason::Contradictory.into());
     }
+    let at = event.at()?;
     let change = TaskChange {
         service: ServiceKey::new(part("detail.clusterArn", cluster)?, part("detail.group", service)?),
         task_set,
         task: TaskArn::new(detail.task_arn.as_str()),
         version: detail.version,
         last_status: cut(detail.last_status.as_str(), 64),
-        stop: stop(detail, event.at()?)?,
+        stop: stop(detail, at)?,
     };
-    Ok(event.signal(Fact::Task(change))?)
+    Ok(event.signal(at, Fact::Task(change))?)
 }
 
 pub(super) fn task_set(started_by: &str) -> Option<TaskSetId> {

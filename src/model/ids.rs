@@ -188,17 +188,18 @@ pub struct Arn<'a> {
 impl<'a> Arn<'a> {
     /// `None` when the text has not the six parts of an ARN.
     pub fn parse(text: &'a str) -> Option<Self> {
-        let mut parts = text.splitn(6, ':');
-        if parts.next()? != "arn" {
+        let mut rest = text;
+        // A byte at a time: parts are short, and each event has several ARNs.
+        let mut part = || {
+            let (part, behind) = rest.split_at_checked(rest.bytes().position(|byte| byte == b':')?)?;
+            rest = behind.get(1..)?;
+            Some(part)
+        };
+        if part()? != "arn" {
             return None;
         }
-        Some(Self {
-            partition: parts.next()?,
-            service: parts.next()?,
-            region: parts.next()?,
-            account: parts.next()?,
-            resource: parts.next()?,
-        })
+        let (partition, service, region, account) = (part()?, part()?, part()?, part()?);
+        Some(Self { partition, service, region, account, resource: rest })
     }
 
     /// Account and Region.

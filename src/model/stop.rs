@@ -83,6 +83,10 @@ fn prose(reason: &str) -> String {
 
 /// The target group named in a reason, as in `Task failed ELB health checks in (target-group arn:…)`.
 pub fn target_group_in(reason: &str) -> Option<TargetGroupArn> {
+    // Most reasons name nothing.
+    if !reason.contains("arn:") {
+        return None;
+    }
     let ends_a_name = |c: char| c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']' | '"' | '\'' | ',' | ';');
     reason.split(ends_a_name).find_map(|word| {
         let arn = word.get(word.find("arn:")?..)?.trim_end_matches('.');
