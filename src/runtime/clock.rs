@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use crate::model::Timestamp;
+use crate::model::{CallError, ErrorClass, Observation, Timestamp};
 use crate::ports::Clock;
 
 /// The system's clock. The only place of the worker that reads it.
@@ -74,6 +74,22 @@ impl WallClockWatch {
         let by_ms = wall.as_millis().saturating_sub(expected.as_millis());
         *self = Self { wall, elapsed };
         (by_ms.unsigned_abs() >= SET).then_some(by_ms)
+    }
+}
+
+/// Whether a read is as old as its time on the wall says: `began` is what [`Clock::elapsed`] said when it was sent, `now` what
+/// both clocks say. A clock may have been set forward before it and back after it, with nobody looking in between.
+pub fn is_dated_right(seen: &Observation, began: Duration, now: (Timestamp, Duration)) -> bool {
+    WallClockWatch::new(seen.read_at, began).look(now.0, now.1).is_none()
+}
+
+/// What becomes of the answer to a read that is not.
+pub fn of_unknown_age() -> CallError {
+    CallError {
+        class: ErrorClass::Transient,
+        operation: "observe".to_owned(),
+        code: None,
+        message: "the clock was set meanwhile, so nobody can tell how old the answer is".to_owned(),
     }
 }
 

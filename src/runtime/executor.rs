@@ -17,6 +17,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::leader::Term;
 use super::lease::WRITE_WITHIN;
 use super::mutants::{Mutant, without};
+use super::turn::Incoming;
 use crate::engine::{Effect, Input};
 use crate::model::{
     Announcement, Ask, CallError, EffectId, ErrorClass, Observation, Outcome, ServiceKey, Timestamp, Urgency, Write,
@@ -43,13 +44,11 @@ pub(crate) struct Executor {
     observer: Arc<dyn Observe>,
     actuator: Option<Arc<dyn Actuator>>,
     announcer: Option<Arc<dyn Announcer>>,
-    answers: mpsc::Sender<Input>,
+    answers: mpsc::Sender<Incoming>,
     term: Term,
     writes: Arc<Semaphore>,
     deletes: Arc<Semaphore>,
     announcements: Arc<Semaphore>,
-    /// Raised when the clock is set: nobody can tell how old a read is that was under way then.
-    clock_sets: Arc<AtomicU64>,
     reads: Arc<Mutex<BTreeMap<ServiceKey, Read>>>,
     begun_reads: AtomicU64,
     rooms: Arc<[Semaphore; Urgency::ALL.len()]>,
@@ -71,7 +70,7 @@ impl Executor {
         observer: Arc<dyn Observe>,
         actuator: Option<Arc<dyn Actuator>>,
         announcer: Option<Arc<dyn Announcer>>,
-        answers: mpsc::Sender<Input>,
+        answers: mpsc::Sender<Incoming>,
         term: Term,
     ) -> Self {
         Self {
@@ -84,7 +83,6 @@ impl Executor {
             writes: Arc::new(Semaphore::new(WRITES)),
             deletes: Arc::new(Semaphore::new(DELETES)),
             announcements: Arc::new(Semaphore::new(ANNOUNCEMENTS)),
-            clock_sets: Arc::default(),
             reads: Arc::default(),
             begun_reads: AtomicU64::new(0),
             rooms: Arc::new(Urgency::ALL.map(|urgency| Semaphore::new(at_once(urgency)))),
@@ -105,11 +103,6 @@ impl Executor {
     /// What was begun and is not answered yet.
     pub(crate) fn begun(&self) -> TaskTracker {
         self.tasks.clone()
-    }
-
-    /// The clock was set: the reads under way are answered as failed.
-    pub(crate) fn void_reads(&self) {
-        self.clock_sets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// For waiting until all that was begun is answered.
@@ -138,7 +131,7 @@ impl Executor {
             }
         }
         let (observer, reads, rooms) = (Arc::clone(&self.observer), Arc::clone(&self.reads), Arc::clone(&self.rooms));
-        let (answers, clock_sets) = (self.answers.clone(), Arc::clone(&self.clock_sets));
+        let (answers, clock) = (self.answers.clone(), Arc::clone(&self.clock));
         let reading = async move {
             loop {
                 let _room = enter(&rooms, urgency).await;
@@ -148,10 +141,10 @@ impl Executor {
                 else {
                     return;
                 };
-                let (observer, before) = (Arc::clone(&observer), clock_sets.load(Ordering::Relaxed));
+                let (observer, began) = (Arc::clone(&observer), clock.elapsed());
                 let result = survive("observe", async move { observer.observe(&ask).await }).await;
-                let result = if clock_sets.load(Ordering::Relaxed) == before { result } else { Err(of_unknown_age()) };
-                let answer = Input::Observed(service.clone(), result.and_then(|result| result).map(Box::new));
+                let input = Input::Observed(service.clone(), result.and_then(|result| result).map(Box::new));
+                let answer = Incoming::read(input, began);
                 let is_last = {
                     let mut reads = locked(&reads);
                     let Some(read) = reads.get(&service).filter(|read| read.id == id) else { return };
@@ -209,7 +202,7 @@ impl Executor {
         let answers = self.answers.clone();
         self.tasks.spawn(async move {
             // As above.
-            drop(answers.send(work.await).await);
+            drop(answers.send(work.await.into()).await);
         });
     }
 }
@@ -244,16 +237,6 @@ async fn enter(rooms: &[Semaphore; Urgency::ALL.len()], urgency: Urgency) -> Opt
         drop(rooms[Urgency::Traffic as usize].acquire().await);
     }
     room
-}
-
-/// What becomes of a read during which the clock was set.
-pub(crate) fn of_unknown_age() -> CallError {
-    CallError {
-        class: ErrorClass::Transient,
-        operation: "observe".to_owned(),
-        code: None,
-        message: "the clock was set meanwhile, so nobody can tell how old the answer is".to_owned(),
-    }
 }
 
 /// Waits for room, then works.

@@ -13,8 +13,9 @@ use super::machine::Machine;
 use super::{Decoded, Observe, Ports};
 use crate::engine::{Effect, Input, ServiceView, StatusView, Step};
 use crate::model::{
-    Announcement, Ask, CallError, EffectId, ErrorClass, Fact, Incident, Observation, Scope, ServiceAction, ServiceKey,
-    ServiceReading, Signal, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, Timestamp, Write,
+    Announcement, Ask, CallError, Controller, EffectId, ErrorClass, Fact, Incident, Observation, Scope, ServiceAction,
+    ServiceKey, ServiceReading, ServiceStatus, Signal, TaskArn, TaskReading, TaskSet, TaskSetArn, TaskSetId, Timestamp,
+    Traffic, Write,
 };
 use crate::ports::{
     Actuator, Announcer, Clock, Entries, Fleet, Inbox, Journal, JournalError, Message, QueueDepth, Receipt, Recovered,
@@ -101,6 +102,8 @@ pub(crate) struct World {
     /// Calls of these names never answer.
     pub(crate) hangs: Mutex<BTreeSet<&'static str>>,
     pub(crate) recovered: Mutex<Recovered>,
+    /// How far ahead the clock is by which reads are dated; without one they find no service.
+    pub(crate) reads_ahead: Mutex<Option<Duration>>,
     pub(crate) write_takes: Mutex<Duration>,
     pub(crate) write_fails: Mutex<Option<ErrorClass>>,
     pub(crate) write_panics: AtomicBool,
@@ -123,6 +126,7 @@ impl Default for World {
             journal_fails: AtomicBool::new(false),
             hangs: Mutex::default(),
             recovered: Mutex::default(),
+            reads_ahead: Mutex::default(),
             write_takes: Mutex::default(),
             write_fails: Mutex::default(),
             write_panics: AtomicBool::new(false),
@@ -323,7 +327,25 @@ impl Observe for World {
     async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
         self.say(format!("observe {} {:?}", ask.service, ask.urgency));
         self.perhaps_hang("observe").await;
-        Err(failure(ErrorClass::NotFound))
+        let ahead = locked(&self.reads_ahead).ok_or_else(|| failure(ErrorClass::NotFound))?;
+        Ok(Observation {
+            ask: ask.clone(),
+            read_at: self.clock.now().plus(ahead),
+            service: ServiceReading {
+                scope: Scope::default(),
+                status: ServiceStatus::Active,
+                controller: Controller::External,
+                desired_count: 1,
+                task_sets: Vec::new(),
+                tags: BTreeMap::new(),
+            },
+            task_sets_again: None,
+            traffic: Traffic::NoLoadBalancer,
+            targets: BTreeMap::new(),
+            tasks: Vec::new(),
+            alarms: None,
+            samples: None,
+        })
     }
 }
 

@@ -382,7 +382,7 @@ async fn a_write_that_does_not_fit_into_the_lease_is_not_sent_and_one_that_hangs
     line.cut.store(true, Ordering::Relaxed);
     let begun = Instant::now();
     executor.begin(delete_write(1, "checkout", far), born(&world));
-    let Some(Input::Done(_, Outcome::Failed(error))) = done.recv().await else { panic!("it was answered") };
+    let Input::Done(_, Outcome::Failed(error)) = done.recv().await.unwrap().input else { panic!("it was answered") };
     assert_eq!(
         (error.class, begun.elapsed()),
         (ErrorClass::Transient, WRITE_WITHIN),
@@ -390,7 +390,7 @@ async fn a_write_that_does_not_fit_into_the_lease_is_not_sent_and_one_that_hangs
     );
     assert!(!held.term.is_lost(), "given up before the lease is over");
     executor.begin(delete_write(2, "checkout", far), born(&world));
-    assert_eq!(done.recv().await, Some(Input::Done(EffectId(2), Outcome::Expired)));
+    assert_eq!(done.recv().await.unwrap().input, Input::Done(EffectId(2), Outcome::Expired));
     assert_eq!(world.logged(&["write"]), ["write 1 begins"]);
 }
 

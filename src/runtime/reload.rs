@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::health::{Health, Part};
+use super::turn::Incoming;
 use crate::engine::Input;
 use crate::ports::Clock;
 use crate::rules::RuleSet;
@@ -39,7 +40,7 @@ pub fn blocking_loader(load: impl Fn() -> Result<RuleSet, String> + Send + Sync 
 pub(crate) struct Reload {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) loader: RuleLoader,
-    pub(crate) control: mpsc::Sender<Input>,
+    pub(crate) control: mpsc::Sender<Incoming>,
     pub(crate) in_force: watch::Sender<Arc<RuleSet>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
@@ -90,6 +91,6 @@ impl Reload {
             return true;
         }
         self.in_force.send_replace(Arc::new(rules.clone()));
-        self.control.send(Input::Rules(rules)).await.is_ok()
+        self.control.send(Input::Rules(rules).into()).await.is_ok()
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::health::{Health, Part};
+use super::turn::Incoming;
 use crate::engine::Input;
 use crate::model::{CallError, ErrorClass, ServiceKey, tags};
 use crate::ports::{Clock, Fleet, Inbox, Registrations};
@@ -25,7 +26,7 @@ pub(crate) struct Sweep {
     pub(crate) registrations: Arc<dyn Registrations>,
     /// Tags may not be searched, which was said.
     pub(crate) denied: bool,
-    pub(crate) control: mpsc::Sender<Input>,
+    pub(crate) control: mpsc::Sender<Incoming>,
     pub(crate) in_force: watch::Receiver<Arc<RuleSet>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
@@ -85,8 +86,8 @@ impl Sweep {
             listing.found.retain(|key| self.is_ours(key));
             registered.retain(|key, _| self.is_ours(key));
             self.known.clone_from(&listing.found);
-            if self.control.send(Input::Swept(listing.found)).await.is_err()
-                || self.control.send(Input::Registered(registered)).await.is_err()
+            if self.control.send(Input::Swept(listing.found).into()).await.is_err()
+                || self.control.send(Input::Registered(registered).into()).await.is_err()
             {
                 return;
             }

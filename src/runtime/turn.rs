@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::WallClockWatch;
+use super::clock::{WallClockWatch, is_dated_right, of_unknown_age};
 use super::entry::Encoder;
-use super::executor::{self, Born, Executor};
+use super::executor::{Born, Executor};
 use super::health::{Health, Part};
 use super::leader::Term;
 use super::lease::MARGIN;
@@ -64,7 +64,7 @@ pub(crate) struct Turn<M> {
     pub(crate) health: Arc<Health>,
     pub(crate) hooks: Vec<Hook>,
     /// Answers, sweeps, rules: few, and waited for.
-    pub(crate) control: mpsc::Receiver<Input>,
+    pub(crate) control: mpsc::Receiver<Incoming>,
     pub(crate) signals: mpsc::Receiver<Arrival>,
     pub(crate) questions: OwnedMutexGuard<mpsc::Receiver<Question>>,
     pub(crate) receipts: mpsc::UnboundedSender<Receipted>,
@@ -103,8 +103,36 @@ impl Behind {
     }
 }
 
-/// Inputs and, for signals, the message that each came in.
-type Batch = Vec<(Input, Option<Receipt>)>;
+/// An input on its way to the loop.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) input: Input,
+    /// Of the message that a signal came in.
+    receipt: Option<Receipt>,
+    /// [`Clock::elapsed`] when the read began that this is the answer to.
+    read_began: Option<Duration>,
+}
+
+impl Incoming {
+    /// The answer to a read.
+    pub(crate) fn read(input: Input, began: Duration) -> Self {
+        Self { read_began: Some(began), ..input.into() }
+    }
+}
+
+impl From<Input> for Incoming {
+    fn from(input: Input) -> Self {
+        Self { input, receipt: None, read_began: None }
+    }
+}
+
+impl From<Arrival> for Incoming {
+    fn from(Arrival { signal, receipt }: Arrival) -> Self {
+        Self { receipt: Some(receipt), ..Input::Signal(signal).into() }
+    }
+}
+
+type Batch = Vec<Incoming>;
 
 /// What waits for the commit.
 #[derive(Default)]
@@ -158,7 +186,7 @@ impl<M: Machine> Turn<M> {
             self.latest = now;
             first.push(Input::ClockSet { by_ms: now.as_millis().saturating_sub(latest.as_millis()) });
         }
-        self.process(first.into_iter().map(|input| (input, None)).collect(), true).await?;
+        self.process(first.into_iter().map(Incoming::from).collect(), true).await?;
         let mut ticked = None;
         loop {
             self.health.turned(self.clock.now());
@@ -168,7 +196,7 @@ impl<M: Machine> Turn<M> {
             }
             match self.wait(ticked).await {
                 Woken::Batch(batch) => {
-                    if batch.iter().any(|(input, _)| *input == Input::Tick) {
+                    if batch.iter().any(|incoming| incoming.input == Input::Tick) {
                         ticked = Some(self.clock.now());
                     }
                     self.process(batch, true).await?;
@@ -191,8 +219,7 @@ impl<M: Machine> Turn<M> {
         Ok(())
     }
 
-    /// Whether the clock was set: then the machine is told first, and reads that are under way count as failed. `None`
-    /// when it is better to stand by.
+    /// Whether the clock was set: then the machine is told first. `None` when it is better to stand by.
     fn look_at_clock(&mut self, mut batch: Batch) -> Option<Batch> {
         let (wall, elapsed) = self.clock.at_once();
         let Some(by_ms) = self.watch.look(wall, elapsed) else { return Some(batch) };
@@ -206,14 +233,7 @@ impl<M: Machine> Turn<M> {
         }
         tracing::warn!(by_ms, "The system's clock was set by {by}");
         self.latest = self.latest.moved(by_ms.min(0));
-        self.executor.void_reads();
-        batch.extend(std::iter::from_fn(|| self.control.try_recv().ok()).map(|input| (input, None)));
-        for (input, _) in &mut batch {
-            if let Input::Observed(_, answer @ Ok(_)) = input {
-                *answer = Err(executor::of_unknown_age());
-            }
-        }
-        batch.insert(0, (Input::ClockSet { by_ms }, None));
+        batch.insert(0, Input::ClockSet { by_ms }.into());
         Some(batch)
     }
 
@@ -227,46 +247,52 @@ impl<M: Machine> Turn<M> {
         tokio::select! {
             biased;
             () = self.term.lost() => return Woken::Deposed,
-            Some(input) = self.control.recv() => batch.push((input, None)),
+            Some(incoming) = self.control.recv() => batch.push(incoming),
             Some(question) = self.questions.recv() => return Woken::Asked(question),
             arrival = self.signals.recv() => match arrival {
-                Some(Arrival { signal, receipt }) => batch.push((Input::Signal(signal), Some(receipt))),
+                Some(arrival) => batch.push(arrival.into()),
                 None => return Woken::Drained,
             },
             () = timer => {
                 let due = deadline.is_some_and(|at| at <= self.clock.now());
-                return if due { Woken::Batch(vec![(Input::Tick, None)]) } else { Woken::Idle };
+                return if due { Woken::Batch(vec![Input::Tick.into()]) } else { Woken::Idle };
             }
         }
         self.gather(&mut batch);
-        if (FLOOD..BATCH).contains(&batch.len()) && batch.iter().all(|(input, _)| matches!(input, Input::Signal(_))) {
+        if (FLOOD..BATCH).contains(&batch.len())
+            && batch.iter().all(|incoming| matches!(incoming.input, Input::Signal(_)))
+        {
             tokio::select! {
                 biased;
-                Some(input) = self.control.recv() => batch.push((input, None)),
+                Some(incoming) = self.control.recv() => batch.push(incoming),
                 () = self.clock.sleep(GATHER) => {}
             }
             self.gather(&mut batch);
         }
         if deadline.is_some_and(|at| at <= self.clock.now()) && until_tick == Some(Duration::ZERO) {
-            batch.push((Input::Tick, None));
+            batch.push(Input::Tick.into());
         }
         Woken::Batch(batch)
     }
 
     /// All that is ready. Each channel has a share of its own, so that a flood of one does not starve the other.
     fn gather(&mut self, batch: &mut Batch) {
-        let control = std::iter::from_fn(|| self.control.try_recv().ok()).take(BATCH).map(|input| (input, None));
-        batch.extend(control);
+        batch.extend(std::iter::from_fn(|| self.control.try_recv().ok()).take(BATCH));
         let signals = std::iter::from_fn(|| self.signals.try_recv().ok()).take(BATCH);
-        batch.extend(signals.map(|Arrival { signal, receipt }| (Input::Signal(signal), Some(receipt))));
+        batch.extend(signals.map(Incoming::from));
     }
 
     /// Steps, commits, and lets go. At shutdown nothing new begins: the successor's first step asks for it again.
     async fn process(&mut self, batch: Batch, begin_effects: bool) -> Result<(), WorkerError> {
         let mut pending = Pending::default();
         let Some(batch) = self.look_at_clock(batch) else { return Ok(()) };
-        for (input, receipt) in batch {
+        for Incoming { mut input, receipt, read_began } in batch {
             let (now, elapsed) = self.clock.at_once();
+            if let (Some(began), Input::Observed(_, answer)) = (read_began, &mut input)
+                && answer.as_ref().is_ok_and(|seen| !is_dated_right(seen, began, (now, elapsed)))
+            {
+                *answer = Err(of_unknown_age());
+            }
             let at = now.max(self.latest);
             self.latest = at;
             let step = self.machine.step(at, &input);
@@ -408,7 +434,7 @@ impl<M: Machine> Turn<M> {
             tokio::select! {
                 biased;
                 () = term.lost() => return Ok(()),
-                Some(input) = self.control.recv() => self.process(vec![(input, None)], false).await?,
+                Some(incoming) = self.control.recv() => self.process(vec![incoming], false).await?,
                 () = answered.wait() => break,
                 () = &mut time_out => {
                     tracing::warn!(calls = answered.len(), "Calls did not answer in time; they are looked at after the restart");
@@ -416,7 +442,7 @@ impl<M: Machine> Turn<M> {
                 }
             }
         }
-        let late: Batch = std::iter::from_fn(|| self.control.try_recv().ok()).map(|input| (input, None)).collect();
+        let late: Batch = std::iter::from_fn(|| self.control.try_recv().ok()).collect();
         self.process(late, false).await
     }
 

@@ -96,9 +96,9 @@ impl ClockFault {
 }
 
 /// Up to five minutes in either direction.
-fn jumps(rng: &mut Rng, workers: usize) -> Vec<(Duration, usize, i64)> {
+fn jumps(rng: &mut Rng, workers: usize, calm: u64) -> Vec<(Duration, usize, i64)> {
     let count = if rng.u8(0..4) == 0 { rng.u8(1..=3) } else { 0 };
-    (0..count).map(|_| (seconds(rng, 80), rng.usize(0..workers), rng.i64(-300_000..=300_000))).collect()
+    (0..count).map(|_| (seconds(rng, calm), rng.usize(0..workers), rng.i64(-300_000..=300_000))).collect()
 }
 
 fn seconds(rng: &mut Rng, most: u64) -> Duration {
@@ -112,48 +112,50 @@ impl Faults {
         [self.meddling, self.stale_read, self.slow, self.crowd, self.pause].iter().all(|rate| *rate <= 0.0)
     }
 
-    /// Draws, for so many workers.
-    pub(crate) fn draw(rng: &mut Rng, workers: usize) -> Self {
+    /// Draws, for so many workers: what begins before `calm_at`. A process is dead for at most `most`, anything else is out of
+    /// order for twice as long.
+    pub(crate) fn draw(rng: &mut Rng, workers: usize, calm_at: Duration, most: Duration) -> Self {
         // Two schedules in three have any one kind of fault not at all.
         let rate = |rng: &mut Rng, most: f64| if rng.u8(0..3) == 0 { rng.f64() * most } else { 0.0 };
-        let span = |rng: &mut Rng, least: u64, most: u64| {
-            let from = seconds(rng, 70);
-            let lasts = Duration::from_millis(rng.u64(least * 1000..=most * 1000));
-            if rng.u8(0..6) == 0 { (from, from + lasts) } else { Span::default() }
+        let (calm, most) = (calm_at.as_secs(), most.as_secs());
+        let span = |rng: &mut Rng, one_in: u8| {
+            let from = seconds(rng, calm);
+            let lasts = Duration::from_millis(rng.u64(1000..=2 * most * 1000));
+            if rng.u8(0..one_in) == 0 { (from, from + lasts) } else { Span::default() }
         };
-        let outage = span(rng, 1, 90);
-        let cut = (0..workers).map(|who| (who, if workers > 1 { span(rng, 1, 60) } else { Span::default() })).collect();
+        let outage = span(rng, 6);
+        let cut = (0..workers).map(|who| (who, if workers > 1 { span(rng, 2) } else { Span::default() })).collect();
         Self {
-            crash_before_commit: rate(rng, 0.03),
-            crash_after_commit: rate(rng, 0.03),
-            crash_after_apply: rate(rng, 0.3),
-            dead: seconds(rng, 40),
-            pause: rate(rng, 0.02),
+            crash_before_commit: rate(rng, 0.08),
+            crash_after_commit: rate(rng, 0.08),
+            crash_after_apply: rate(rng, 0.5),
+            dead: seconds(rng, most),
+            pause: rate(rng, 0.06),
             paused: seconds(rng, 90),
             commit: if rng.bool() { Duration::ZERO } else { Duration::from_millis(rng.u64(1..=100)) },
             commit_lost: rate(rng, 0.1),
             commit_unanswered: rate(rng, 0.1),
             commit_torn: rate(rng, 0.1),
-            full: span(rng, 1, 60),
+            full: span(rng, 6),
             journal_gone: rate(rng, 0.5),
             cut,
             renewal_lost: rate(rng, 0.5),
             clocks: [ClockFault::draw(rng), ClockFault::draw(rng)],
-            jumps: jumps(rng, workers),
+            jumps: jumps(rng, workers, calm),
             throttled: rate(rng, 0.3),
             failed_before: rate(rng, 0.2),
             failed_after: rate(rng, 0.3),
             slow: rate(rng, 0.2),
-            crowd: rate(rng, 0.3),
-            writes_denied: span(rng, 1, 90),
-            reads_denied: span(rng, 1, 60),
+            crowd: rate(rng, 0.5),
+            writes_denied: span(rng, 6),
+            reads_denied: span(rng, 6),
             outage,
-            stale_read: rate(rng, 0.3),
+            stale_read: rate(rng, 0.6),
             lost_event: rate(rng, 1.0),
             repeated_event: rate(rng, 0.3),
-            noise: if rng.bool() { rng.u32(0..20) } else { 0 },
+            noise: if rng.bool() { rng.u32(0..30) } else { 0 },
             latency: Duration::from_millis(rng.u64(5..500)),
-            meddling: rate(rng, 0.3),
+            meddling: rate(rng, 0.5),
         }
     }
 }

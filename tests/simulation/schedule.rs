@@ -1,6 +1,7 @@
 //! One schedule: a service, its deployer, who else meddles, and the rule. All drawn from one seed.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,61 @@ pub(crate) const BRAKE: usize = 3;
 
 /// While blue shows signs of trouble, it is heard for so long at least.
 const SIGNS: Duration = Duration::from_secs(20);
+
+/// How large a schedule is, in seconds and numbers. Most are small: what a guard is for shows in half a minute and with two
+/// tasks as well, and so there are more of them.
+struct Scale {
+    /// Faults and people stop at some time of these.
+    calm: RangeInclusive<u64>,
+    /// A process is dead for so long at most, and anything else out of order for twice as long.
+    most: u64,
+    /// In steps of five seconds.
+    sweep: RangeInclusive<u64>,
+    drain: u64,
+    tasks: u32,
+    routes: u8,
+    start_delay: u64,
+    /// Between two steps of a canary.
+    step: u64,
+    health_interval: RangeInclusive<u64>,
+    deregistration: u64,
+    /// A bad task runs for so long at most.
+    crash: u64,
+    steady: RangeInclusive<u64>,
+    patience: u64,
+}
+
+const SMALL: Scale = Scale {
+    calm: 15..=35,
+    most: 16,
+    sweep: 1..=2,
+    drain: 6,
+    tasks: 2,
+    routes: 3,
+    start_delay: 2,
+    step: 8,
+    health_interval: 2..=6,
+    deregistration: 5,
+    crash: 5,
+    steady: 10..=30,
+    patience: 10,
+};
+
+const LARGE: Scale = Scale {
+    calm: 25..=80,
+    most: 40,
+    sweep: 2..=4,
+    drain: 20,
+    tasks: 4,
+    routes: 3,
+    start_delay: 8,
+    step: 12,
+    health_interval: 3..=10,
+    deregistration: 30,
+    crash: 20,
+    steady: 30..=90,
+    patience: 60,
+};
 
 /// Everything that a seed decides.
 #[derive(Debug)]
@@ -84,21 +140,23 @@ impl Schedule {
         // What is drawn from this one changes nothing else of a schedule.
         let mut apart = Rng::with_seed(seed ^ 0x00af_7e42_3a6c);
         let workers = if rng.u8(0..3) == 0 { 2 } else { 1 };
-        let faults = Faults::draw(&mut rng, workers);
-        let calm_at = secs(rng.u64(25..100));
-        let (version, bad, sound) = version(&mut rng);
+        let scale = if rng.u8(0..8) == 0 { LARGE } else { SMALL };
+        let calm_at = secs(rng.u64(scale.calm.clone()));
+        let faults = Faults::draw(&mut rng, workers, calm_at, secs(scale.most));
+        let (version, bad, sound) = version(&mut rng, &scale);
         let key = ServiceKey::new("prod", "checkout");
-        let others = if rng.u8(0..25) == 0 { rng.u8(1..=5) } else { 0 };
+        let others = if rng.u8(0..80) == 0 { rng.u8(3..=4) } else { 0 };
         let others: Vec<_> = (1..=others).map(|n| ServiceKey::new("prod", format!("fleet-{n}"))).collect();
-        let services = std::iter::once(&key).chain(&others).map(|key| service(&mut rng, key, calm_at)).collect();
-        let sweep = secs(rng.u64(2..=6) * 5);
-        let drain = secs(rng.u64(0..=20));
+        let services =
+            std::iter::once(&key).chain(&others).map(|key| service(&mut rng, key, &scale, calm_at)).collect();
+        let sweep = secs(rng.u64(scale.sweep.clone()) * 5);
+        let drain = secs(rng.u64(0..=scale.drain));
         let mode = if rng.u8(0..20) == 0 { Mode::Observe } else { Mode::Enforce };
         let dry_run = rng.u8(0..20) == 0;
         let mut setup = Setup {
             services,
             versions: BTreeMap::from([(NEW.to_owned(), version)]),
-            timing: timing(&mut rng),
+            timing: timing(&mut rng, &scale),
             delivery: Delivery {
                 duplicates: if rng.bool() { rng.f64() * 0.5 } else { 0.0 },
                 stragglers: if rng.bool() { rng.f64() * 0.5 } else { 0.0 },
@@ -113,7 +171,7 @@ impl Schedule {
             brake: Some(BRAKE),
             ..Setup::default()
         };
-        if rng.u8(0..8) == 0 {
+        if rng.u8(0..6) == 0 {
             setup.versions.insert(OLD.to_owned(), tired(&mut rng, calm_at));
         }
         if others.is_empty() && rng.u8(0..12) == 0 {
@@ -123,7 +181,7 @@ impl Schedule {
             service.reactions = reapplied(&mut apart);
         }
         setup.delivery.terse = apart.u8(0..16) > 0;
-        let rules = RuleSet { rules: vec![Arc::new(rule(&mut rng, drain, mode))] };
+        let rules = RuleSet { rules: vec![Arc::new(rule(&mut rng, &scale, drain, mode))] };
         Self { seed, setup, rules, faults, workers, dry_run, sweep, calm_at, bad, sound, key, others }
     }
 
@@ -139,18 +197,18 @@ impl Schedule {
     }
 }
 
-fn service(rng: &mut Rng, key: &ServiceKey, calm_at: Duration) -> ServiceSetup {
-    let script = script(rng, calm_at);
+fn service(rng: &mut Rng, key: &ServiceKey, scale: &Scale, calm_at: Duration) -> ServiceSetup {
+    let script = script(rng, scale.step, calm_at);
     let service = ServiceSetup {
         key: key.clone(),
         version: OLD.to_owned(),
-        desired: rng.u32(1..=4),
+        desired: rng.u32(1..=scale.tasks),
         balancer: match rng.u8(0..10) {
             0 => BalancerKind::None,
             1 => BalancerKind::Network,
             _ => BalancerKind::Application,
         },
-        routes: routes(rng),
+        routes: routes(rng, scale.routes),
         spare_group: rng.bool(),
         requests_per_second: 0,
         script,
@@ -172,19 +230,19 @@ fn reapplied(rng: &mut Rng) -> Vec<Reaction> {
     }
     let reaction = |rng: &mut Rng| Reaction {
         to: (*rng.choice(&["DeleteTaskSet", "ModifyRule", "ModifyListener"]).unwrap()).to_owned(),
-        after: secs(rng.u64(1..=90)),
+        after: secs(rng.u64(1..=20)),
         act: Act::ApplyWeights { blue: rng.u32(0..=100), green: rng.u32(0..=100) },
-        times: rng.u32(1..=3),
+        times: rng.u32(1..=4),
     };
     (0..rng.u8(1..=3)).map(|_| reaction(rng)).collect()
 }
 
-fn timing(rng: &mut Rng) -> Timing {
+fn timing(rng: &mut Rng, scale: &Scale) -> Timing {
     // Nobody says how long a load balancer may take; seconds in practice.
     let slowest = if rng.u8(0..5) == 0 { 30 } else { 4 };
     Timing {
-        deregistration: secs(rng.u64(1..=30)),
-        health_interval: secs(rng.u64(3..=10)),
+        deregistration: secs(rng.u64(1..=scale.deregistration)),
+        health_interval: secs(rng.u64(scale.health_interval.clone())),
         propagation: (secs(1), secs(slowest)),
         ..Timing::default()
     }
@@ -226,12 +284,12 @@ fn watch_errors(rng: &mut Rng, setup: &mut Setup, key: &ServiceKey) {
     }
 }
 
-fn version(rng: &mut Rng) -> (Version, bool, bool) {
-    let start_delay = secs(rng.u64(1..=8));
+fn version(rng: &mut Rng, scale: &Scale) -> (Version, bool, bool) {
+    let start_delay = secs(rng.u64(1..=scale.start_delay));
     let crash = |after| Some(Crash { after, exit_code: 1, out_of_memory: false });
     let sound = Version { start_delay, ..Version::default() };
     match rng.u8(0..6) {
-        0 | 1 => (Version { crash: crash(secs(rng.u64(1..=20))), ..sound }, true, false),
+        0 | 1 => (Version { crash: crash(secs(rng.u64(1..=scale.crash))), ..sound }, true, false),
         // Slowly: its failures lie so far apart that they never fill a window.
         2 => (Version { crash: crash(secs(rng.u64(30..=120))), ..sound }, false, false),
         3 => (Version { start: Start::CannotPull, ..sound }, true, false),
@@ -241,11 +299,11 @@ fn version(rng: &mut Rng) -> (Version, bool, bool) {
 }
 
 /// A canary, often a promotion, sometimes a blue that is scaled down after it; and whoever else acts before the calm.
-fn script(rng: &mut Rng, calm_at: Duration) -> Vec<(Duration, Act)> {
+fn script(rng: &mut Rng, step: u64, calm_at: Duration) -> Vec<(Duration, Act)> {
     let mut script = vec![(secs(1), Act::CreateTaskSet { version: NEW.to_owned(), scale: 100.0 })];
     let mut at = 1;
     for green in [10, 50, 100] {
-        at += rng.u64(1..=12);
+        at += rng.u64(1..=step);
         if rng.u8(0..3) > 0 {
             script.push((secs(at), Act::SetWeights { blue: 100 - green, green }));
         }
@@ -256,7 +314,7 @@ fn script(rng: &mut Rng, calm_at: Duration) -> Vec<(Duration, Act)> {
             script.push((secs(at + rng.u64(2..=20)), Act::ScaleTaskSet(Role::Blue, f64::from(rng.u8(0..=3)) * 25.0)));
         }
     }
-    if rng.u8(0..3) == 0 {
+    if rng.bool() {
         let calm = calm_at.as_secs();
         script.extend((0..rng.u8(1..=3)).map(|_| (secs(rng.u64(5..calm)), meddling(rng))));
     }
@@ -265,9 +323,9 @@ fn script(rng: &mut Rng, calm_at: Duration) -> Vec<(Duration, Act)> {
     script
 }
 
-fn routes(rng: &mut Rng) -> Vec<RouteSetup> {
+fn routes(rng: &mut Rng, most: u8) -> Vec<RouteSetup> {
     let mut routes = Vec::new();
-    for n in 0..rng.u8(1..=3) {
+    for n in 0..rng.u8(1..=most) {
         routes.push(RouteSetup {
             listener: if rng.u8(0..4) == 0 { ListenerKind::Test } else { ListenerKind::Https },
             path: (n > 0 || rng.bool()).then(|| format!("/{n}/*")),
@@ -280,13 +338,13 @@ fn routes(rng: &mut Rng) -> Vec<RouteSetup> {
     routes
 }
 
-fn rule(rng: &mut Rng, drain: Duration, mode: Mode) -> Rule {
+fn rule(rng: &mut Rng, scale: &Scale, drain: Duration, mode: Mode) -> Rule {
     let one_of = |rng: &mut Rng, choices: [BlueCapacity; 4]| choices[rng.usize(0..4)];
     let usually = BlueCapacity::Restore;
     // Without taking a draw from what the schedules that are known by their seeds are made of.
     let mut fork = rng.clone().fork();
     let false_rollback = fork.bool().then_some(0.01);
-    let patience = if fork.u8(0..4) == 0 { secs(fork.u64(1..=120)) } else { Duration::ZERO };
+    let patience = if fork.u8(0..4) == 0 { secs(fork.u64(1..=scale.patience)) } else { Duration::ZERO };
     Rule {
         name: Arc::from("all"),
         mode,
@@ -295,7 +353,7 @@ fn rule(rng: &mut Rng, drain: Duration, mode: Mode) -> Rule {
         stability: StabilityGates {
             window: secs(rng.u64(30..=200)),
             task_failures: Some(rng.u32(1..=3)),
-            steady_within: Some(secs(rng.u64(30..=90))),
+            steady_within: Some(secs(rng.u64(scale.steady.clone()))),
             unhealthy_targets: Some(0.5),
         },
         errors: ErrorGates::default(),

@@ -51,6 +51,30 @@ async fn a_read_that_users_wait_for_ends_a_less_urgent_one_and_one_answer_comes(
     running.end().await.unwrap();
 }
 
+/// As by a clock that was set forward before the read and back after it, between two looks of the loop.
+#[tokio::test(start_paused = true)]
+async fn a_read_that_is_younger_than_the_time_since_it_was_sent_allows_is_a_failed_one() {
+    for (ahead, believed) in [(Duration::ZERO, true), (Duration::from_millis(50), true), (seconds(200), false)] {
+        let world = Arc::new(World::default());
+        *locked(&world.reads_ahead) = Some(ahead);
+        world.deliver(&["one"]);
+        let running = begin_with(&world, |_, input| match name_of(input) {
+            Some(_) => {
+                let ask = Ask::examination(ServiceKey::new("prod", "a"));
+                Step { effects: vec![Effect::Observe(ask)], ..Step::default() }
+            }
+            None => Step::default(),
+        });
+        running.after(seconds(1)).await;
+        let answers: Vec<_> = locked(&running.inputs)
+            .iter()
+            .filter_map(|input| if let Input::Observed(_, answer) = input { Some(answer.is_ok()) } else { None })
+            .collect();
+        assert_eq!(answers, [believed], "{ahead:?} ahead");
+        running.end().await.unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn writes_that_are_sent_together_do_not_wait_for_each_other() {
     let world = Arc::new(World::default());
@@ -104,7 +128,7 @@ async fn a_dry_run_has_nothing_to_write_with() {
         crate::runtime::executor::Executor::new(ports.clock, ports.observer, None, None, answers, Term::endless());
     executor.begin(delete_write(1, "a", far()), born(&world));
     executor.close().wait().await;
-    assert_eq!(done.recv().await, Some(Input::Done(crate::model::EffectId(1), Outcome::Suppressed)));
+    assert_eq!(done.recv().await.unwrap().input, Input::Done(crate::model::EffectId(1), Outcome::Suppressed));
     assert!(locked(&world.log).is_empty(), "{:?}", locked(&world.log));
 }
 

@@ -171,6 +171,7 @@ impl Simulation {
                     self.judged.open.remove(incident);
                     opened_or_closed = true;
                 }
+                Note::DeploymentBegan { .. } => self.judged.begun_at = self.now,
                 Note::Sent { service, what } => {
                     what.hash(&mut self.hasher);
                     if what.starts_with("UpdateServicePrimaryTaskSet") && !self.judged.promotes.contains(service) {

@@ -55,7 +55,7 @@ const ENDLESS: u64 = 1_000_000;
 const FINISH: Duration = Duration::from_mins(5);
 
 /// How long an escalated rollback is watched once nothing disturbs it any more.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ enum Own {
     /// A read has room, by its number,
     BeginRead(ServiceKey, u64),
     /// and reaches AWS.
-    Read(Ask, u64, Timestamp),
+    Read(Ask, u64, Moment),
     Answer(ServiceKey, Result<Box<Observation>, CallError>, Asked),
     /// A write has room: the last check before it is sent.
     Send(Decided, Timestamp),
@@ -113,8 +113,15 @@ struct Asked {
     again: Timestamp,
     /// The event after which it was made.
     after: u64,
-    /// How often the worker's clock had been set by then.
-    clock_sets: u32,
+    /// By the worker's monotonic clock.
+    began: Duration,
+}
+
+/// On a worker's two clocks.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    wall: Timestamp,
+    elapsed: Duration,
 }
 
 /// The read that a step rests on.
@@ -256,6 +263,10 @@ struct Judged {
     /// Somebody set a rule back in a way that no read can have shown: we overwrote it unseen, or it reads as if our write
     /// had never arrived. Nobody knows of that dispute.
     unseen_dispute: bool,
+    /// When the newest task set was created,
+    created_at: Timestamp,
+    /// and when a worker last took one for green.
+    begun_at: Timestamp,
     /// Since when no worker acts.
     leaderless_since: Timestamp,
     /// Of those that the world has found.
@@ -286,6 +297,8 @@ impl Simulation {
             amnesia: false,
             unheard: BTreeMap::new(),
             unseen_dispute: false,
+            created_at: began,
+            begun_at: began,
             leaderless_since: began,
             violations: 0,
         };
@@ -433,7 +446,7 @@ impl Simulation {
             Own::Keep => self.keep(who),
             Own::Commit => self.commit(who),
             Own::BeginRead(key, id) => self.begin_read(who, &key, id),
-            Own::Read(ask, id, read_at) => self.read(who, &ask, id, read_at),
+            Own::Read(ask, id, sent) => self.read(who, &ask, id, sent),
             Own::Answer(key, answer, asked) => self.answered(who, key, answer, asked),
             Own::Send(decided, expires_at) => self.send(who, decided, expires_at),
             Own::Done(id, outcome) => self.returned(who, id, outcome),
@@ -461,6 +474,9 @@ impl Simulation {
     fn listen(&mut self) {
         for moment in self.world.drain_story() {
             moment.what.hash(&mut self.hasher);
+            if moment.what.contains("the deployer creates") {
+                self.judged.created_at = moment.at;
+            }
             if judge::is_disturbance(&moment.what) {
                 self.judged.disturbed_at = self.judged.disturbed_at.max(moment.at);
             }
@@ -471,9 +487,12 @@ impl Simulation {
         }
     }
 
-    /// From here on a schedule may be over in which nothing was decided, or somebody is still to act.
+    /// From here on a schedule may be over in which nothing was decided, or somebody is still to act. Of a green that is not
+    /// bad nothing is promised.
     fn quiet(&self) -> Timestamp {
-        self.began.plus(self.schedule.calm_at + 3 * self.schedule.sweep + self.schedule.hearing())
+        let Schedule { calm_at, sweep, bad, .. } = self.schedule;
+        let judged = if bad { 3 * sweep + self.schedule.hearing() } else { sweep };
+        self.began.plus(calm_at).max(self.judged.begun_at).plus(judged)
     }
 
     fn calm(&self) -> bool {

@@ -35,7 +35,7 @@ impl Simulation {
 
     /// One poll. Each message is deleted once what it said is durable.
     pub(super) fn receive(&mut self, who: usize) {
-        if self.schedule.faults.noise > 0 && !self.calm() && self.rng.u8(0..20) == 0 {
+        if self.schedule.faults.noise > 0 && !self.calm() && self.rng.bool() {
             self.schedule.faults.noise -= 1;
             self.noise();
         }
@@ -48,9 +48,6 @@ impl Simulation {
         let next = if messages.len() < 10 { RECEIVE } else { RECEIVE / 50 };
         self.plan_own(who, next, Own::Receive);
         for message in messages {
-            if !self.workers[who].acting {
-                return;
-            }
             if self.archive.len() < ARCHIVED {
                 self.archive.push(message.body.clone());
             }
@@ -61,13 +58,14 @@ impl Simulation {
             match events::decode(&message.body) {
                 Ok(Decoded::Signal(signal)) => {
                     let receipt = Some(message.receipt);
-                    self.take(who, Incoming { receipt, ..Input::Signal(signal).into() });
+                    self.workers[who].inbox.push_back(Incoming { receipt, ..Input::Signal(signal).into() });
                 }
                 Ok(Decoded::Ignored(_)) => self.delete(vec![message.receipt]),
                 // Left to the dead-letter queue.
                 Err(_) => {}
             }
         }
+        self.turn(who);
     }
 
     /// A message that says nothing true, nothing new, or nothing at all.

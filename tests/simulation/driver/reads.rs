@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use taskset_guardian::engine::Input;
-use taskset_guardian::model::{
-    Ask, CallError, ErrorClass, Observation, Role, ServiceKey, TaskSet, TaskSetStatus, Timestamp, Urgency,
-};
+use taskset_guardian::model::{Ask, CallError, Observation, Role, ServiceKey, TaskSet, TaskSetStatus, Urgency};
 use taskset_guardian::sandbox::direct;
 use taskset_guardian::sandbox::world::Act;
 
 use super::worker::{Incoming, Seen};
-use super::{Asked, Basis, LAG, Own, Simulation};
+use super::{Asked, Basis, LAG, Moment, Own, Simulation};
 
 /// A read that waits for room, or is under way.
 #[derive(Debug)]
@@ -43,12 +41,13 @@ impl Simulation {
     /// It has room.
     pub(super) fn begin_read(&mut self, who: usize, key: &ServiceKey, id: u64) {
         let Some(ask) = self.under_way(who, key, id).and_then(|read| read.ask.take()) else { return };
-        let (latency, read_at) = (self.latency(), self.workers[who].clock.wall(self.now));
-        self.plan_own(who, latency, Own::Read(ask, id, read_at));
+        let (latency, clock) = (self.latency(), self.workers[who].clock);
+        let sent = Moment { wall: clock.wall(self.now), elapsed: clock.monotonic(self.now) };
+        self.plan_own(who, latency, Own::Read(ask, id, sent));
     }
 
     /// It reaches AWS.
-    pub(super) fn read(&mut self, who: usize, ask: &Ask, id: u64, read_at: Timestamp) {
+    pub(super) fn read(&mut self, who: usize, ask: &Ask, id: u64, sent: Moment) {
         let key = ask.service.clone();
         if ask.twice && self.chance(self.schedule.faults.meddling) {
             self.meddle(&key, &Act::SetPrimary(Role::Green));
@@ -58,7 +57,7 @@ impl Simulation {
         let mut shows = self.world.read_shows();
         let answer = match self.refusal(who, "observe", self.schedule.faults.reads_denied) {
             Some(error) => Err(error),
-            None => direct::observe(&mut self.world, ask, read_at).map(|mut seen| {
+            None => direct::observe(&mut self.world, ask, sent.wall).map(|mut seen| {
                 let fresh = (self.now, shows, seen.service.clone());
                 let old = self.last_seen.insert(key.clone(), fresh).filter(|(at, ..)| self.now.since(*at) <= LAG);
                 if let Some((_, showed, old)) = old
@@ -70,17 +69,12 @@ impl Simulation {
                 Box::new(seen)
             }),
         };
-        if self.chance(self.schedule.faults.pause) {
+        if self.chance(3.0 * self.schedule.faults.pause) {
             self.pause(who);
         }
         let latency = self.latency();
-        let asked = Asked {
-            id,
-            shows,
-            again: again.unwrap_or(shows),
-            after: self.judged.happened,
-            clock_sets: self.workers[who].clock_sets,
-        };
+        let asked =
+            Asked { id, shows, again: again.unwrap_or(shows), after: self.judged.happened, began: sent.elapsed };
         self.plan_own(who, latency, Own::Answer(key, answer, asked));
     }
 
@@ -91,7 +85,7 @@ impl Simulation {
         answer: Result<Box<Observation>, CallError>,
         asked: Asked,
     ) {
-        let Asked { id, shows: read_at, again: again_at, after: read_after, clock_sets } = asked;
+        let Asked { id, shows: read_at, again: again_at, after: read_after, began } = asked;
         self.look_at_clock(who);
         if !self.workers[who].acting {
             return;
@@ -102,8 +96,6 @@ impl Simulation {
         } else {
             self.workers[who].reads.remove(&key);
         }
-        let known_age = self.workers[who].clock_sets == clock_sets;
-        let answer = if known_age { answer } else { Err(self.fault(who, "observe", ErrorClass::Transient)) };
         let shown = answer.as_ref().ok().map(|seen| {
             let living = seen.service.task_sets.iter().filter(|set| set.is_living());
             let primary = seen.service.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary);
@@ -113,11 +105,12 @@ impl Simulation {
                 None => set.running,
             };
             let green_was_dead = newest.is_none_or(|green| serving(green) == 0);
-            Seen {
+            let seen = Seen {
                 basis: Basis { read_at, again_at, read_after, green_was_dead },
                 newest: newest.map(|set| (set.created_at, set.id.clone())),
                 primary: primary.map(|set| set.id.clone()),
-            }
+            };
+            (seen, began)
         });
         self.take(who, Incoming { input: Input::Observed(key, answer), shown, receipt: None });
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use taskset_guardian::engine::{Effect, Input};
-use taskset_guardian::model::{Announcement, EffectId, ErrorClass, Incident, Timestamp};
+use taskset_guardian::model::{Announcement, EffectId, Incident, Timestamp};
 use taskset_guardian::ports::{Journal as _, JournalError};
-use taskset_guardian::runtime::entry;
 use taskset_guardian::runtime::lease::MARGIN;
+use taskset_guardian::runtime::{entry, is_dated_right, of_unknown_age};
 use taskset_guardian::sandbox::api::{Backend as _, Call};
 
 use super::judge::Heard;
@@ -67,9 +67,15 @@ impl Simulation {
         }
         let mut pending = Pending { pause: FIRST_PAUSE, ..Pending::default() };
         let mut reads = Vec::new();
-        for Incoming { input, shown, receipt } in std::mem::take(&mut self.workers[who].inbox) {
-            if let (Input::Observed(key, _), Some(shown)) = (&input, shown) {
-                self.workers[who].seen.insert(key.clone(), shown);
+        for Incoming { mut input, shown, receipt } in std::mem::take(&mut self.workers[who].inbox) {
+            if let (Input::Observed(key, answer), Some((shown, began))) = (&mut input, shown) {
+                let worker = &mut self.workers[who];
+                let now = (worker.clock.wall(self.now), worker.clock.monotonic(self.now));
+                if answer.as_ref().is_ok_and(|seen| is_dated_right(seen, began, now)) {
+                    worker.seen.insert(key.clone(), shown);
+                } else {
+                    *answer = Err(of_unknown_age());
+                }
             }
             let at = self.workers[who].time(self.now);
             self.workers[who].latest = at;
@@ -125,15 +131,8 @@ impl Simulation {
             if leased && u64::try_from(by_ms).is_ok_and(|by_ms| Duration::from_millis(by_ms) >= MARGIN) {
                 return self.step_down(who, "its clock is further than the time that has passed");
             }
-            worker.clock_sets += 1;
             worker.latest = worker.latest.moved(by_ms.min(0));
             worker.inbox.push_front(Input::ClockSet { by_ms }.into());
-            let unknown = self.fault(who, "observe", ErrorClass::Transient);
-            for Incoming { input, shown, .. } in &mut self.workers[who].inbox {
-                if let Input::Observed(_, answer @ Ok(_)) = input {
-                    (*answer, *shown) = (Err(unknown.clone()), None);
-                }
-            }
         }
     }
 
@@ -183,7 +182,7 @@ impl Simulation {
         self.delete(done);
         for (decided, expires_at) in pending.writes {
             let crowded = self.chance(self.schedule.faults.crowd);
-            let wait = if crowded { self.within(Duration::from_secs(8)) } else { self.latency() / 10 };
+            let wait = if crowded { self.within(Duration::from_secs(40)) } else { self.latency() / 10 };
             self.plan_own(who, wait, Own::Send(decided, expires_at));
         }
         for (id, announcement) in pending.announcements {

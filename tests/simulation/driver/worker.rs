@@ -28,8 +28,6 @@ const LONG_POLL: Duration = Duration::from_secs(20);
 pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) watch: WallClockWatch,
-    /// How often the wall clock was set.
-    pub(super) clock_sets: u32,
     pub(super) alive: bool,
     /// Raised when the process dies.
     pub(super) process: u64,
@@ -61,8 +59,8 @@ pub(super) struct Worker {
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) input: Input,
-    /// By an observation.
-    pub(super) shown: Option<Seen>,
+    /// By an observation, and when its read was sent, by the monotonic clock.
+    pub(super) shown: Option<(Seen, Duration)>,
     /// Of the message that it came in.
     pub(super) receipt: Option<String>,
 }
@@ -88,7 +86,6 @@ impl Worker {
         Self {
             clock,
             watch: clock.watch(began),
-            clock_sets: 0,
             alive: false,
             process: 0,
             paused_until: began,
