@@ -73,7 +73,7 @@ async fn metrics(State(worker): State<Handle>) -> Response {
 }
 
 async fn healthz(State(worker): State<Handle>) -> (StatusCode, String) {
-    match worker.health().stuck_for(worker.now()) {
+    match worker.stuck_for() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(standing) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("the loop has not turned for {}\n", humane(standing)))
@@ -171,7 +171,6 @@ mod tests {
 
     use super::*;
     use crate::engine;
-    use crate::model::Timestamp;
     use crate::runtime::fakes::World;
     use crate::runtime::{Settings, Worker};
     use crate::telemetry::Metrics;
@@ -209,7 +208,7 @@ mod tests {
         let (code, text) = ask(address, "GET", "/readyz").await;
         assert_eq!(code, 503);
         assert!(text.contains("queue: no receive succeeded yet\n"), "{text}");
-        handle.health().turned(Timestamp::EPOCH);
+        handle.health().turned(Duration::ZERO);
         let (code, text) = ask(address, "GET", "/healthz").await;
         assert_eq!((code, text.contains("has not turned for")), (503, true), "{text}");
     }

@@ -1,7 +1,7 @@
 //! Is the worker alive, and is it ready? Each part holds its own latch and says why it is open.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +10,11 @@ use crate::model::Timestamp;
 /// The loop turns at least every [`Health::BEAT`]; missing six turns is no hiccup any more.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
-/// Not begun: nothing to be late for.
+/// No event yet.
 const NEVER: i64 = i64::MIN;
+
+/// Not begun: nothing to be late for.
+const NO_TURN: u64 = u64::MAX;
 
 /// What must work before the worker is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,7 +68,8 @@ impl fmt::Display for Part {
 pub struct Health {
     /// Per part why it is not ready; `None` when it is.
     parts: Mutex<[Option<String>; Part::ALL.len()]>,
-    last_turn: AtomicI64,
+    /// In milliseconds, by the clock that nobody sets.
+    last_turn: AtomicU64,
     last_event: AtomicI64,
 }
 
@@ -84,7 +88,7 @@ fn not_yet() -> [Option<String>; Part::ALL.len()] {
 
 impl Default for Health {
     fn default() -> Self {
-        Self { parts: Mutex::new(not_yet()), last_turn: AtomicI64::new(NEVER), last_event: AtomicI64::new(NEVER) }
+        Self { parts: Mutex::new(not_yet()), last_turn: AtomicU64::new(NO_TURN), last_event: AtomicI64::new(NEVER) }
     }
 }
 
@@ -118,16 +122,16 @@ impl Health {
         Part::ALL.into_iter().filter_map(|part| Some((part, parts[part.index()].clone()?))).collect()
     }
 
-    /// The loop turned.
-    pub fn turned(&self, now: Timestamp) {
-        self.last_turn.store(now.as_millis(), Ordering::Relaxed);
+    /// The loop turned; `elapsed` is by the clock that nobody sets, as everywhere here.
+    pub fn turned(&self, elapsed: Duration) {
+        self.last_turn.store(millis(elapsed), Ordering::Relaxed);
     }
 
     /// How long the loop has been standing, when that is too long.
-    pub fn stuck_for(&self, now: Timestamp) -> Option<Duration> {
+    pub fn stuck_for(&self, elapsed: Duration) -> Option<Duration> {
         let last = self.last_turn.load(Ordering::Relaxed);
-        let standing = now.since(Timestamp::from_millis(last));
-        (last != NEVER && standing > STUCK_AFTER).then_some(standing)
+        let standing = Duration::from_millis(millis(elapsed).saturating_sub(last));
+        (last != NO_TURN && standing > STUCK_AFTER).then_some(standing)
     }
 
     /// An event that AWS dates `at` was received.
@@ -140,6 +144,10 @@ impl Health {
         let last = self.last_event.load(Ordering::Relaxed);
         (last != NEVER).then(|| Timestamp::from_millis(last))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -164,10 +172,10 @@ mod tests {
     #[test]
     fn a_loop_that_stands_is_noticed_but_not_before_it_began() {
         let health = Health::default();
-        let begin = Timestamp::from_millis(1_000_000);
+        let [begin, later, too_late] = [1_000, 1_030, 1_031].map(Duration::from_secs);
         assert_eq!(health.stuck_for(begin), None);
         health.turned(begin);
-        assert_eq!(health.stuck_for(begin.plus(Duration::from_secs(30))), None);
-        assert_eq!(health.stuck_for(begin.plus(Duration::from_secs(31))), Some(Duration::from_secs(31)));
+        assert_eq!(health.stuck_for(later), None);
+        assert_eq!(health.stuck_for(too_late), Some(Duration::from_secs(31)));
     }
 }

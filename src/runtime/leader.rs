@@ -176,7 +176,7 @@ impl Watcher<'_> {
     pub(crate) async fn acquire(&self) -> Held {
         let mut watched: Option<Watched<Instant>> = None;
         loop {
-            self.health.turned(self.clock.now());
+            self.health.turned(self.clock.elapsed());
             match self.attempt(&mut watched).await {
                 Ok(Some(held)) => return held,
                 Ok(None) => {}

@@ -244,7 +244,7 @@ async fn the_standby_touches_nothing_and_says_so_and_takes_over_as_after_a_resta
     assert!(locked(&standby.world.log).is_empty(), "{:?}", locked(&standby.world.log));
     assert_eq!(standby.world.polls_begun.load(Ordering::Relaxed), 0);
     assert_eq!(standby.standby().as_deref(), Some("standby: first holds the lease"));
-    assert_eq!(standby.handle.health().stuck_for(standby.handle.now()), None, "alive");
+    assert_eq!(standby.handle.stuck_for(), None, "alive");
     let status = standby.handle.status().await.unwrap().worker;
     assert_eq!((status.role, status.ready), ("standby", false));
     assert_eq!(active.handle.status().await.unwrap().worker.role, "active");
@@ -322,7 +322,7 @@ async fn a_holder_whose_line_is_cut_begins_no_effect_stands_by_and_can_take_over
     assert_eq!((active.leads(), standby.leads()), (false, true));
     assert!(active.world.logged(&["write", "delete"]).is_empty(), "{:?}", locked(&active.world.log));
     assert!(active.standby().unwrap().starts_with("standby"));
-    assert!(!active.task.is_finished() && active.handle.health().stuck_for(active.handle.now()).is_none());
+    assert!(!active.task.is_finished() && active.handle.stuck_for().is_none());
     let polls = active.world.polls_begun.load(Ordering::Relaxed);
 
     active.line.cut.store(false, Ordering::Relaxed);

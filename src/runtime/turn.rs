@@ -189,7 +189,7 @@ impl<M: Machine> Turn<M> {
         self.process(first.into_iter().map(Incoming::from).collect(), true).await?;
         let mut ticked = None;
         loop {
-            self.health.turned(self.clock.now());
+            self.health.turned(self.clock.elapsed());
             // Before the wait, which prefers inputs: a flood of them must not leave people without an answer.
             while let Ok(question) = self.questions.try_recv() {
                 answer(&self.machine, &*self.clock, question);
@@ -352,7 +352,7 @@ impl<M: Machine> Turn<M> {
         loop {
             let begun = clock.now();
             let attempt = self.meanwhile(journal.append(entries.clone(), incidents)).await?;
-            self.health.turned(clock.now());
+            self.health.turned(clock.elapsed());
             match attempt {
                 Ok(()) => {
                     self.metrics.commit(Some(clock.now().since(begun)));

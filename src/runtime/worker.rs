@@ -204,6 +204,11 @@ impl Handle {
         self.clock.now()
     }
 
+    /// How long the loop has been standing, when that is too long.
+    pub fn stuck_for(&self) -> Option<Duration> {
+        self.health.stuck_for(self.clock.elapsed())
+    }
+
     /// The newest incidents, newest first.
     pub async fn incidents(&self, limit: usize) -> Result<Vec<Incident>, JournalError> {
         let Some(journal) = self.journal.upgrade() else {

@@ -163,7 +163,8 @@ impl Stage {
         let leaders = self.leaders();
         let [leader] = leaders.as_slice() else { return false };
         let Some(status) = leader.status().await else { return false };
-        let closed = |view: &ServiceView| view.deployment.as_ref().is_none_or(|it| it.open_since.is_none());
+        let closed = |it: &DeploymentView| it.open_since.is_none() && !self.is_undecided(it);
+        let closed = |view: &ServiceView| view.deployment.as_ref().is_none_or(closed);
         let all = self.schedule.keys().all(|key| status.state.services.iter().any(|view| view.service == *key));
         // Who waits for the answer to a call of before is not ready yet.
         status.worker.ready && all && status.state.services.iter().all(closed) && self.enter().waiting() <= FEW
@@ -180,7 +181,7 @@ impl Stage {
         let [leader] = leaders.as_slice() else {
             return self.broken("L4", format!("{} workers act at the end", leaders.len()));
         };
-        if let Some(stuck) = leader.health().stuck_for(leader.now()) {
+        if let Some(stuck) = leader.stuck_for() {
             self.broken("stuck", format!("the loop has not turned for {}", humane(stuck)));
         }
         let Some(status) = leader.status().await else {
@@ -211,12 +212,17 @@ impl Stage {
         if *phase == Phase::Escalated && !self.was_called() {
             self.broken("L5", "escalated, and nobody was called".to_owned());
         }
-        // A blue that fails as well may keep green from being blamed.
-        let bad = self.schedule.bad && self.schedule.setup.versions.len() == 1;
-        if bad && *phase == Phase::Watching && deployment.green_failures >= 6 {
+        if self.is_undecided(deployment) {
             let failures = deployment.green_failures;
             self.broken("L2", format!("{failures} failures, and nothing is decided: {why}"));
         }
+    }
+
+    /// Green has failed often enough, and its rollback is still to be decided.
+    fn is_undecided(&self, deployment: &DeploymentView) -> bool {
+        // A blue that fails as well may keep green from being blamed.
+        let bad = self.schedule.bad && self.schedule.setup.versions.len() == 1;
+        bad && deployment.phase == Phase::Watching && deployment.green_failures >= 6
     }
 
     fn was_called(&self) -> bool {
