@@ -46,7 +46,7 @@ use schedule::Schedule;
 const FEW: u64 = 100;
 
 /// Schedules of a release build.
-const MANY: u64 = 3_000;
+const MANY: u64 = 10_000;
 
 /// Every so many schedules one is played twice: the same seed is the same schedule, to the last call.
 const TWICE: u64 = 50;
