@@ -25,7 +25,7 @@ use schedule::Schedule;
 use taskset_guardian::engine::mutants::{Mutant, take_out};
 
 /// Schedules that a mutant may survive.
-const BUDGET: u64 = 10_000;
+const BUDGET: u64 = 20_000;
 
 /// A guard of the engine, or of the shell around it.
 #[derive(Clone, Copy, Debug)]

@@ -167,7 +167,11 @@ impl Stage {
         let closed = |view: &ServiceView| view.deployment.as_ref().is_none_or(closed);
         let all = self.schedule.keys().all(|key| status.state.services.iter().any(|view| view.service == *key));
         // Who waits for the answer to a call of before is not ready yet, and may stand meanwhile.
-        status.worker.ready && leader.stuck_for().is_none() && all && status.state.services.iter().all(closed) && self.enter().waiting() <= FEW
+        status.worker.ready
+            && leader.stuck_for().is_none()
+            && all
+            && status.state.services.iter().all(closed)
+            && self.enter().waiting() <= FEW
     }
 
     /// Liveness: some minutes after the faults have stopped.
