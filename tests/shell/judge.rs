@@ -67,6 +67,8 @@ pub(crate) struct Seen {
 pub(crate) struct Judged {
     /// When the world last changed in a way that a check may not have seen, and after which happening.
     pub(crate) disturbed_at: Timestamp,
+    /// There is a third task set, or was: who is called green may be blue to it.
+    pub(crate) has_third: bool,
     pub(crate) disturbed_after: u64,
     pub(crate) happened: u64,
     /// What the write rests on that is applied just now.
@@ -89,16 +91,6 @@ pub(crate) struct Judged {
     pub(crate) called: bool,
     /// Of those that the world has found.
     violations: usize,
-}
-
-/// Whether what happened in the world can have made a call wrong that was right when it was decided. What only gives blue
-/// more, or takes from green alone, can't.
-pub(crate) fn is_disturbance(what: &str) -> bool {
-    let what = what.split_once(": ").filter(|(name, _)| name.starts_with("fleet-")).map_or(what, |(_, what)| what);
-    let helps = [" runs", " is steady", " is back"].iter().any(|end| what.ends_with(end));
-    let greens_loss = what.starts_with("green task ");
-    let follows = what.starts_with("the load balancer now sends") || what.ends_with(" is gone");
-    !(helps || greens_loss || follows)
 }
 
 impl State {

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::faults::Span;
-use crate::judge::{Ended, Judged, is_disturbance};
+use crate::judge::{Ended, Judged};
 use crate::process::Life;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, THIRD_COMES, is_disturbance};
 use crate::table::MemoryTable;
 use crate::trouble::Trouble;
 
@@ -199,7 +199,8 @@ impl State {
     fn listen(&mut self) {
         for moment in self.world.drain_story() {
             (moment.at, &moment.what).hash(&mut self.hasher);
-            if is_disturbance(&moment.what) {
+            self.judged.has_third |= moment.what.contains(THIRD_COMES);
+            if is_disturbance(&moment.what, self.judged.has_third) {
                 self.judged.disturbed_at = self.judged.disturbed_at.max(moment.at);
             }
             if self.tell {

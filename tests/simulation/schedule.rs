@@ -133,6 +133,19 @@ pub(crate) fn meddling(rng: &mut Rng) -> Act {
     }
 }
 
+/// In what the world says as a third task set is created.
+pub(crate) const THIRD_COMES: &str = "creates a third task set";
+
+/// Whether what happened in the world can have made a call wrong that was right when it was decided. What only gives blue
+/// more, or takes from green alone, can't; but beside a third task set, who is called green may be blue.
+pub(crate) fn is_disturbance(what: &str, has_third: bool) -> bool {
+    let what = what.split_once(": ").filter(|(name, _)| name.starts_with("fleet-")).map_or(what, |(_, what)| what);
+    let helps = [" runs", " is steady", " is back"].iter().any(|end| what.ends_with(end));
+    let greens_loss = what.starts_with("green task ") && !has_third;
+    let follows = what.starts_with("the load balancer now sends") || what.ends_with(" is gone");
+    !(helps || greens_loss || follows)
+}
+
 impl Schedule {
     /// Draws.
     pub(crate) fn draw(seed: u64) -> Self {

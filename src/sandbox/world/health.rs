@@ -1,6 +1,7 @@
 //! Health: what a task's version and its surroundings do to it, and what the load balancer's checks make of that.
 
 use super::behaviour::Version;
+use super::ecs::Service;
 use super::tasks::Task;
 use super::{Happening, World, names};
 use crate::model::Timestamp;
@@ -67,9 +68,13 @@ impl World {
         }
     }
 
-    /// A healthy target is lost.
+    /// A healthy target is lost: of blue, or of another that a newer task set is to replace.
     pub(super) fn note_sickness(&mut self, arn: &str) {
-        if self.task_set_of(arn).is_some_and(|set| set.label == "blue") {
+        let Some(set) = self.task_set_of(arn) else { return };
+        let service = self.tasks.get(arn).and_then(|task| self.services.get(&task.service));
+        let newest = service.and_then(Service::green).map(|newest| newest.id.as_str());
+        let is_older = newest.is_some_and(|newest| newest != set.id);
+        if set.label == "blue" || (set.is_living() && is_older) {
             self.sickened_at = Some(self.now);
         }
     }

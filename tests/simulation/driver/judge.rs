@@ -13,16 +13,6 @@ use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
 use super::{Basis, Broken, FEW, FINISH, LONGEST_BLINDNESS, Owed, Simulation};
 
-/// Whether what happened in the world can have made a call wrong that was right when it was decided. What only gives blue
-/// more, or takes from green alone, can't.
-pub(super) fn is_disturbance(what: &str) -> bool {
-    let what = what.split_once(": ").filter(|(name, _)| name.starts_with("fleet-")).map_or(what, |(_, what)| what);
-    let helps = [" runs", " is steady", " is back"].iter().any(|end| what.ends_with(end));
-    let greens_loss = what.starts_with("green task ");
-    let follows = what.starts_with("the load balancer now sends") || what.ends_with(" is gone");
-    !(helps || greens_loss || follows)
-}
-
 /// What one step said. It counts once it is durable.
 #[derive(Debug)]
 pub(super) struct Heard {

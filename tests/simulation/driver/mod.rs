@@ -28,7 +28,7 @@ use taskset_guardian::model::{
 use taskset_guardian::sandbox::world::{Act, World};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::schedule::{self, Schedule};
+use crate::schedule::{self, Schedule, THIRD_COMES, is_disturbance};
 use table::MemoryTable;
 use worker::Worker;
 
@@ -263,6 +263,8 @@ struct Judged {
     /// Somebody set a rule back in a way that no read can have shown: we overwrote it unseen, or it reads as if our write
     /// had never arrived. Nobody knows of that dispute.
     unseen_dispute: bool,
+    /// There is a third task set, or was: who is called green may be blue to it.
+    has_third: bool,
     /// When the newest task set was created,
     created_at: Timestamp,
     /// and when a worker last took one for green.
@@ -297,6 +299,7 @@ impl Simulation {
             amnesia: false,
             unheard: BTreeMap::new(),
             unseen_dispute: false,
+            has_third: false,
             created_at: began,
             begun_at: began,
             leaderless_since: began,
@@ -477,7 +480,8 @@ impl Simulation {
             if moment.what.contains("the deployer creates") {
                 self.judged.created_at = moment.at;
             }
-            if judge::is_disturbance(&moment.what) {
+            self.judged.has_third |= moment.what.contains(THIRD_COMES);
+            if is_disturbance(&moment.what, self.judged.has_third) {
                 self.judged.disturbed_at = self.judged.disturbed_at.max(moment.at);
             }
             if let Some(story) = &mut self.story {
