@@ -141,10 +141,16 @@ impl Executor {
                 else {
                     return;
                 };
-                let (observer, began) = (Arc::clone(&observer), clock.elapsed());
-                let result = survive("observe", async move { observer.observe(&ask).await }).await;
-                let input = Input::Observed(service.clone(), result.and_then(|result| result).map(Box::new));
-                let answer = Incoming::read(input, began);
+                let (observer, clock) = (Arc::clone(&observer), Arc::clone(&clock));
+                let read = async move {
+                    // When it runs, not when it is to: what it finds is dated by then.
+                    let began = clock.elapsed();
+                    observer.observe(&ask).await.map(|seen| (Box::new(seen), began))
+                };
+                let answer = match survive("observe", read).await.and_then(|result| result) {
+                    Ok((seen, began)) => Incoming::read(service.clone(), seen, began),
+                    Err(error) => Input::Observed(service.clone(), Err(error)).into(),
+                };
                 let is_last = {
                     let mut reads = locked(&reads);
                     let Some(read) = reads.get(&service).filter(|read| read.id == id) else { return };

@@ -23,7 +23,7 @@ use super::pump::Arrival;
 use super::receipts::Receipted;
 use super::worker::{Hook, WorkerError};
 use crate::engine::{Effect, Input, Report, StatusView};
-use crate::model::{Incident, Timestamp, humane};
+use crate::model::{Incident, Observation, ServiceKey, Timestamp, humane};
 use crate::ports::{Clock, Entries, Journal, JournalError, Receipt};
 use crate::telemetry::{History, Metrics};
 
@@ -114,9 +114,9 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// The answer to a read.
-    pub(crate) fn read(input: Input, began: Duration) -> Self {
-        Self { read_began: Some(began), ..input.into() }
+    /// What a read has found that began then, by [`Clock::elapsed`].
+    pub(crate) fn read(service: ServiceKey, seen: Box<Observation>, began: Duration) -> Self {
+        Self { read_began: Some(began), ..Input::Observed(service, Ok(seen)).into() }
     }
 }
 
