@@ -44,6 +44,8 @@ const FOUND: &[(u64, &str)] = &[
     (674_007, "the same, with two workers"),
     (502_572, "a call of one rollback was applied as the next deployment began, and counted as that one's first"),
     (609_669, "the same"),
+    (3_452_622, "the newest was PRIMARY, and blue was a candidate on the spare target group"),
+    (4_083_661, "the same, after the service was created anew"),
     (1_635_278, "beside a third task set the world's green was blue, and lost a task after a lagging read"),
 ];
 

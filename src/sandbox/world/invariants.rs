@@ -268,8 +268,16 @@ fn check_ownership(rule: &Rule, service: Option<&Service>, new: &[Action]) -> Ve
         let is_it = |set: &TaskSet| set.status == SetStatus::Primary && set.group.as_deref() == Some(group.as_str());
         service.is_some_and(|service| service.task_sets.iter().any(is_it))
     };
+    // Where the newest was promoted, or nobody was, blue is the one before it, wherever its tasks are registered.
+    let older = service.and_then(|service| {
+        let mut living = service.living().rev();
+        let (newest, older) = (living.next()?, living.next()?);
+        let is_candidate = service.living().all(|set| set.status != SetStatus::Primary || set.id == newest.id);
+        older.group.as_deref().filter(|_| is_candidate)
+    });
     let deployed = |group: &TargetGroupArn| {
         newest == Some(group.as_str())
+            || older == Some(group.as_str())
             || serves(group)
             || service.is_some_and(|service| service.pair().any(|ours| ours == group.as_str()))
     };
