@@ -77,19 +77,17 @@ impl WallClockWatch {
     }
 }
 
-/// Whether a read is as old as its time on the wall says: `began` is what [`Clock::elapsed`] said when it was sent, `now` what
-/// both clocks say. A clock may have been set forward before it and back after it, with nobody looking in between.
-pub fn is_dated_right(seen: &Observation, began: Duration, now: (Timestamp, Duration)) -> bool {
-    WallClockWatch::new(seen.read_at, began).look(now.0, now.1).is_none()
-}
-
-/// What becomes of the answer to a read that is not.
-pub fn of_unknown_age() -> CallError {
-    CallError {
-        class: ErrorClass::Transient,
-        operation: "observe".to_owned(),
-        code: None,
-        message: "the clock was set meanwhile, so nobody can tell how old the answer is".to_owned(),
+/// Fails a read that is not as old as its time on the wall says: `began` is what [`Clock::elapsed`] said as it was sent, `now`
+/// what both clocks say. A clock may have been set forward before it and back after it, with nobody looking in between.
+pub fn doubt_age(answer: &mut Result<Box<Observation>, CallError>, began: Duration, now: (Timestamp, Duration)) {
+    let is_dated_right = |seen: &Observation| WallClockWatch::new(seen.read_at, began).look(now.0, now.1).is_none();
+    if answer.as_ref().is_ok_and(|seen| !is_dated_right(seen)) {
+        *answer = Err(CallError {
+            class: ErrorClass::Transient,
+            operation: "observe".to_owned(),
+            code: None,
+            message: "the clock was set meanwhile, so nobody can tell how old the answer is".to_owned(),
+        });
     }
 }
 

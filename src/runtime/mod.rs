@@ -42,7 +42,7 @@ mod leader_tests;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 mod tests;
 
-pub use clock::{SystemClock, WallClockWatch, is_dated_right, of_unknown_age};
+pub use clock::{SystemClock, WallClockWatch, doubt_age};
 pub use executor::Observe;
 pub use health::{Health, Part};
 pub use machine::Machine;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::{WallClockWatch, is_dated_right, of_unknown_age};
+use super::clock::{WallClockWatch, doubt_age};
 use super::entry::Encoder;
 use super::executor::{Born, Executor};
 use super::health::{Health, Part};
@@ -288,10 +288,8 @@ impl<M: Machine> Turn<M> {
         let Some(batch) = self.look_at_clock(batch) else { return Ok(()) };
         for Incoming { mut input, receipt, read_began } in batch {
             let (now, elapsed) = self.clock.at_once();
-            if let (Some(began), Input::Observed(_, answer)) = (read_began, &mut input)
-                && answer.as_ref().is_ok_and(|seen| !is_dated_right(seen, began, (now, elapsed)))
-            {
-                *answer = Err(of_unknown_age());
+            if let (Some(began), Input::Observed(_, answer)) = (read_began, &mut input) {
+                doubt_age(answer, began, (now, elapsed));
             }
             let at = now.max(self.latest);
             self.latest = at;

@@ -67,9 +67,9 @@ pub(crate) struct Seen {
 pub(crate) struct Judged {
     /// When the world last changed in a way that a check may not have seen, and after which happening.
     pub(crate) disturbed_at: Timestamp,
+    pub(crate) disturbed_after: u64,
     /// There is a third task set, or was: who is called green may be blue to it.
     pub(crate) has_third: bool,
-    pub(crate) disturbed_after: u64,
     pub(crate) happened: u64,
     /// What the write rests on that is applied just now.
     pub(crate) rests_on: Seen,

@@ -38,7 +38,6 @@ struct Scale {
     sweep: RangeInclusive<u64>,
     drain: u64,
     tasks: u32,
-    routes: u8,
     start_delay: u64,
     /// Between two steps of a canary.
     step: u64,
@@ -56,7 +55,6 @@ const SMALL: Scale = Scale {
     sweep: 1..=2,
     drain: 6,
     tasks: 2,
-    routes: 3,
     start_delay: 2,
     step: 8,
     health_interval: 2..=6,
@@ -72,7 +70,6 @@ const LARGE: Scale = Scale {
     sweep: 2..=4,
     drain: 20,
     tasks: 4,
-    routes: 3,
     start_delay: 8,
     step: 12,
     health_interval: 3..=10,
@@ -221,7 +218,7 @@ fn service(rng: &mut Rng, key: &ServiceKey, scale: &Scale, calm_at: Duration) ->
             1 => BalancerKind::Network,
             _ => BalancerKind::Application,
         },
-        routes: routes(rng, scale.routes),
+        routes: routes(rng),
         spare_group: rng.bool(),
         requests_per_second: 0,
         script,
@@ -336,9 +333,9 @@ fn script(rng: &mut Rng, step: u64, calm_at: Duration) -> Vec<(Duration, Act)> {
     script
 }
 
-fn routes(rng: &mut Rng, most: u8) -> Vec<RouteSetup> {
+fn routes(rng: &mut Rng) -> Vec<RouteSetup> {
     let mut routes = Vec::new();
-    for n in 0..rng.u8(1..=most) {
+    for n in 0..rng.u8(1..=3) {
         routes.push(RouteSetup {
             listener: if rng.u8(0..4) == 0 { ListenerKind::Test } else { ListenerKind::Https },
             path: (n > 0 || rng.bool()).then(|| format!("/{n}/*")),

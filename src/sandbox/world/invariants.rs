@@ -261,24 +261,13 @@ fn check_ownership(rule: &Rule, service: Option<&Service>, new: &[Action]) -> Ve
         let uses = |set: &TaskSet| set.group.as_deref() == Some(group.as_str());
         service.is_some_and(|service| service.task_sets.iter().any(uses))
     };
-    // A third task set that has outlived the others is the deployment's green.
-    let newest = service.and_then(|service| service.living().next_back()?.group.as_deref());
-    // Where a group was still draining when the next task set was made, blue is on the spare one.
-    let serves = |group: &TargetGroupArn| {
-        let is_it = |set: &TaskSet| set.status == SetStatus::Primary && set.group.as_deref() == Some(group.as_str());
-        service.is_some_and(|service| service.task_sets.iter().any(is_it))
-    };
-    // Where the newest was promoted, or nobody was, blue is the one before it, wherever its tasks are registered.
-    let older = service.and_then(|service| {
-        let mut living = service.living().rev();
-        let (newest, older) = (living.next()?, living.next()?);
-        let is_candidate = service.living().all(|set| set.status != SetStatus::Primary || set.id == newest.id);
-        older.group.as_deref().filter(|_| is_candidate)
-    });
+    // Green is the newest; blue is the PRIMARY among the older ones, else the newest of them. Wherever their tasks are registered:
+    // a third task set may have outlived the others, and one that came while a group was draining is on the spare one.
+    let mut older: Vec<&TaskSet> = service.into_iter().flat_map(Service::living).collect();
+    let green = older.pop();
+    let blue = older.iter().find(|set| set.status == SetStatus::Primary).or(older.last());
     let deployed = |group: &TargetGroupArn| {
-        newest == Some(group.as_str())
-            || older == Some(group.as_str())
-            || serves(group)
+        green.into_iter().chain(blue.copied()).any(|set| set.group.as_deref() == Some(group.as_str()))
             || service.is_some_and(|service| service.pair().any(|ours| ours == group.as_str()))
     };
     let (before, after) = (shares(&rule.actions), shares(new));

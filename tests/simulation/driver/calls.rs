@@ -119,8 +119,9 @@ impl Simulation {
         self.tell_of(who, "call", || format!("{operation} is applied"));
         self.check_epoch(write, epoch, late);
         // Moved off a green that was replaced meanwhile: the dispute about its successor has begun before its rollback has.
-        let is_late = matches!(write, Write::SetActions { .. }) && self.judged.created_at >= self.judged.rests.read_at;
-        self.judged.unseen_dispute |= is_late || self.is_blind(write);
+        let is_overtaken =
+            matches!(write, Write::SetActions { .. }) && self.judged.created_at >= self.judged.rests.read_at;
+        self.judged.unseen_dispute |= is_overtaken || self.is_blind(write);
         match direct::apply(&mut self.world, write) {
             Ok(()) if self.chance(self.schedule.faults.failed_after) => {
                 Outcome::Failed(self.fault(who, operation, ErrorClass::Transient))

@@ -69,6 +69,7 @@ impl Simulation {
                 Box::new(seen)
             }),
         };
+        // A worker mostly waits for answers, so that is where it is mostly caught.
         if self.chance(3.0 * self.schedule.faults.pause) {
             self.pause(who);
         }

@@ -6,7 +6,7 @@ use taskset_guardian::engine::{Effect, Input};
 use taskset_guardian::model::{Announcement, EffectId, Incident, Timestamp};
 use taskset_guardian::ports::{Journal as _, JournalError};
 use taskset_guardian::runtime::lease::MARGIN;
-use taskset_guardian::runtime::{entry, is_dated_right, of_unknown_age};
+use taskset_guardian::runtime::{doubt_age, entry};
 use taskset_guardian::sandbox::api::{Backend as _, Call};
 
 use super::judge::Heard;
@@ -71,10 +71,9 @@ impl Simulation {
             if let (Input::Observed(key, answer), Some((shown, began))) = (&mut input, shown) {
                 let worker = &mut self.workers[who];
                 let now = (worker.clock.wall(self.now), worker.clock.monotonic(self.now));
-                if answer.as_ref().is_ok_and(|seen| is_dated_right(seen, began, now)) {
+                doubt_age(answer, began, now);
+                if answer.is_ok() {
                     worker.seen.insert(key.clone(), shown);
-                } else {
-                    *answer = Err(of_unknown_age());
                 }
             }
             let at = self.workers[who].time(self.now);
