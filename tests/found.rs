@@ -75,6 +75,21 @@ fn after_a_restart_the_drain_begins_anew_for_the_clock_may_be_another_machines()
 }
 
 #[test]
+fn the_drain_waits_for_a_shift_that_an_earlier_process_sent_and_nobody_answered_for() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    it.crash_after_write.insert(1);
+    for task in ["a", "b", "c"] {
+        it.run(secs(1));
+        it.crash(task);
+    }
+    assert_eq!((it.phase().as_str(), it.aws.calls()), ("rolling_back (Drain)", vec!["ModifyRule"]), "a read proves it");
+    it.run(secs(63));
+    assert_eq!(it.aws.deletes(), [], "it may have been on its way for five seconds more, and moved requests then");
+    it.run(secs(5));
+    assert_eq!(it.aws.deletes().len(), 1);
+}
+
+#[test]
 fn tasks_that_blue_is_about_to_lose_can_not_carry_the_traffic() {
     let mut aws = Aws::blue_and_green();
     // Somebody scales blue down: its tasks still run, and ECS will stop three of them within a second.

@@ -219,7 +219,8 @@ pub(super) fn next(view: View<'_>) -> Next {
     if !deletes {
         return Next::Done("traffic is on blue; green is kept, as the rule says".to_owned());
     }
-    let drained_at = rollback.safe_since.unwrap_or(now).plus(rule.rollback.drain);
+    let drain = rule.rollback.drain;
+    let drained_at = rollback.drained_at(drain).unwrap_or(now.plus(drain));
     if drained_at > now && !without(Mutant::NoDrain) {
         // With no task there is no request in flight. One read that says so may lag behind tasks that came again.
         let again = seen.task_sets_again.as_deref().map(|again| sets(deployment, again).green);

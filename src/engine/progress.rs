@@ -49,6 +49,9 @@ pub(super) struct Rollback {
     pub(super) seats: Seats,
     /// Since when reads prove that no rule sends anything to green.
     pub(super) safe_since: Option<Timestamp>,
+    /// Until when a shift may still arrive that an earlier process sent.
+    #[serde(default)]
+    pub(super) strays_until: Option<Timestamp>,
     /// Since when a read shows green on its way out.
     pub(super) draining_since: Option<Timestamp>,
     /// Since when blue lacks capacity.
@@ -158,6 +161,11 @@ impl Purpose {
         }
     }
 
+    /// It takes traffic from green.
+    pub(super) const fn shifts(&self) -> bool {
+        matches!(self, Self::Shift(_) | Self::Reassert(_))
+    }
+
     /// How often it may be accepted.
     pub(super) fn limit(&self) -> u32 {
         match self {
@@ -231,6 +239,7 @@ impl Rollback {
             in_flight: BTreeMap::new(),
             accepted: BTreeMap::new(),
             safe_since: None,
+            strays_until: None,
             draining_since: None,
             blue_short_since: None,
             failures: 0,
@@ -275,6 +284,13 @@ impl Rollback {
         }
     }
 
+    /// When requests that were under way to green have had this long to end.
+    pub(super) fn drained_at(&self, drain: Duration) -> Option<Timestamp> {
+        let since = self.safe_since?;
+        let strays = self.strays_until.filter(|_| !drain.is_zero());
+        Some(strays.map_or(since, |until| until.max(since)).plus(drain))
+    }
+
     /// When a write of this purpose was last accepted.
     pub(super) fn accepted(&self, purpose: &Purpose) -> Option<Timestamp> {
         self.accepted.get(purpose).map(|accepted| accepted.at)
@@ -297,11 +313,8 @@ impl Rollback {
 
     /// A rule was set back once against somebody who had undone a shift, during the rollback or after it.
     pub(super) fn has_reasserted(&self) -> bool {
-        let again = |(purpose, accepted): (&Purpose, &Accepted)| match purpose {
-            Purpose::Shift(_) | Purpose::Reassert(_) => accepted.times >= purpose.limit(),
-            _ => false,
-        };
-        self.accepted.iter().any(again) && !without(Mutant::ReassertForgotten)
+        let mut shifts = self.accepted.iter().filter(|(purpose, _)| purpose.shifts());
+        shifts.any(|(purpose, accepted)| accepted.times >= purpose.limit()) && !without(Mutant::ReassertForgotten)
     }
 
     /// It was done, and is not any more.
@@ -346,8 +359,8 @@ impl Rollback {
 
     /// The clock was set. How old the evidence is, and for how long the rollback has been open, is told by the clock.
     pub(super) fn clock_set(&mut self, by_ms: i64) {
-        let Self { safe_since, draining_since, blue_short_since, retry_at, accepted, after, .. } = self;
-        let measured = [safe_since, draining_since, blue_short_since, retry_at, &mut after.seen_since];
+        let Self { safe_since, strays_until, draining_since, blue_short_since, retry_at, accepted, after, .. } = self;
+        let measured = [safe_since, strays_until, draining_since, blue_short_since, retry_at, &mut after.seen_since];
         for at in measured.into_iter().flatten() {
             *at = at.moved(by_ms);
         }

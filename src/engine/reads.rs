@@ -110,10 +110,10 @@ fn delete_is_next(now: Timestamp, kept: &Kept) -> bool {
     let policy = kept.rule.rollback;
     kept.deployment.as_ref().is_some_and(|deployment| plan::deletes(&kept.rule, deployment))
         && kept.open_rollback().is_some_and(|rollback| {
-            let shifted_at = rollback.safe_since.or(rollback.last_accepted().filter(|_| policy.drain.is_zero()));
+            let shifted_at = rollback.last_accepted().filter(|_| policy.drain.is_zero());
             !rollback.is_reopened()
                 && rollback.accepted(&Purpose::Delete).is_none()
-                && shifted_at.is_some_and(|at| at.plus(policy.drain) <= now)
+                && rollback.drained_at(policy.drain).or(shifted_at).is_some_and(|at| at <= now)
         })
 }
 

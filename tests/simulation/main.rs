@@ -46,6 +46,7 @@ const FOUND: &[(u64, &str)] = &[
     (609_669, "the same"),
     (3_452_622, "the newest was PRIMARY, and blue was a candidate on the spare target group"),
     (4_083_661, "the same, after the service was created anew"),
+    (4_589_322, "a shift of a process that had died was applied while its successor waited for green to drain"),
     (1_635_278, "beside a third task set the world's green was blue, and lost a task after a lagging read"),
 ];
 
