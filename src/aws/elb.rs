@@ -2,7 +2,8 @@
 //!
 //! The way from a target group to its rules takes three calls in a row: group to load balancer, load balancer to
 //! listeners, listener to rules. Only the last holds weights; the first two change when somebody rebuilds a load
-//! balancer, so they are remembered and a rollback waits for one call instead of three.
+//! balancer, so they are remembered and a rollback waits for one call instead of three. Where they must be known for sure,
+//! all three are asked at once, each about what is remembered: what has changed since is asked for in a row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
@@ -45,8 +46,11 @@ type LoadBalancer = Arc<str>;
 /// A listener's rules, or why they could not be read.
 type Rules = Result<Vec<TrafficRule>, CallError>;
 
-/// Listeners, each with what the SDK's reader passed over in its default actions.
-type Listeners = Result<Vec<(Listener, Option<Arc<str>>)>, CallError>;
+/// A listener, with what the SDK's reader passed over in its default actions.
+type Listened = (Listener, Option<Arc<str>>);
+
+/// A load balancer's listeners.
+type Listeners = Result<Vec<Listened>, CallError>;
 
 /// The load balancers of groups.
 type Users = Result<Vec<(TargetGroupArn, BTreeSet<LoadBalancer>)>, CallError>;
@@ -114,6 +118,22 @@ struct Topology {
 }
 
 impl Topology {
+    /// What is remembered of these groups.
+    fn about(&self, groups: &BTreeSet<TargetGroupArn>) -> Self {
+        let of = |group: &TargetGroupArn| Some((group.clone(), self.balancers.get(group)?.clone()));
+        let balancers: BTreeMap<_, _> = groups.iter().filter_map(of).collect();
+        let listeners = |balancer: &LoadBalancer| Some((balancer.clone(), self.listeners.get(balancer)?.clone()));
+        let listeners = balancers.values().flatten().filter_map(listeners).collect();
+        Self { balancers, listeners }
+    }
+
+    /// Takes what was found about these groups for what it remembered of them.
+    fn learn(&mut self, groups: &BTreeSet<TargetGroupArn>, found: Self) {
+        self.forget(groups);
+        self.balancers.extend(found.balancers.into_iter().filter(|(_, balancers)| !balancers.is_empty()));
+        self.listeners.extend(found.listeners);
+    }
+
     fn forget(&mut self, groups: &BTreeSet<TargetGroupArn>) {
         for group in groups {
             for balancer in self.balancers.remove(group).unwrap_or_default() {
@@ -140,20 +160,10 @@ impl Elb {
     }
 
     /// The load balancers of these groups.
-    async fn balancers(&self, groups: &BTreeSet<TargetGroupArn>) -> Result<BTreeSet<LoadBalancer>, CallError> {
-        let missing: Vec<_> = {
-            let known = self.known();
-            groups.iter().filter(|group| !known.balancers.contains_key(*group)).cloned().collect()
-        };
-        if !missing.is_empty() {
-            let found = self.look_up(missing).await?;
-            self.known().balancers.extend(found.into_iter().filter(|(_, balancers)| !balancers.is_empty()));
-        }
-        let known = self.known();
-        Ok(groups.iter().filter_map(|group| known.balancers.get(group)).flatten().cloned().collect())
-    }
-
     async fn look_up(&self, groups: Vec<TargetGroupArn>) -> Users {
+        if groups.is_empty() {
+            return Ok(Vec::new());
+        }
         let (is_first, answered) = self.waiting.users.join(&(), groups);
         if is_first {
             let elb = self.clone();
@@ -209,19 +219,6 @@ impl Elb {
         Ok(answer.target_groups().iter().filter_map(pair).collect())
     }
 
-    /// The listeners of a load balancer, as remembered or looked up.
-    async fn listeners(&self, balancer: &LoadBalancer) -> Result<Vec<ListenerArn>, CallError> {
-        let known = self.known().listeners.get(balancer).cloned();
-        if let Some(listeners) = known {
-            return Ok(listeners);
-        }
-        let found = self.describe_listeners(balancer).await?;
-        let arns = found.iter().filter_map(|(listener, _)| listener.listener_arn().map(ListenerArn::new));
-        let arns: Vec<_> = arns.collect();
-        self.known().listeners.insert(balancer.clone(), arns.clone());
-        Ok(arns)
-    }
-
     /// One call for all who ask before it has its turn.
     async fn together<K, T, F>(
         &self,
@@ -251,10 +248,10 @@ impl Elb {
         answered.await.unwrap_or_else(|_| Err(died(operation)))
     }
 
-    async fn describe_listeners(&self, balancer: &LoadBalancer) -> Listeners {
+    async fn describe_listeners(self, balancer: LoadBalancer) -> Listeners {
         let wanted = balancer.clone();
         let call = |elb: Self| async move { elb.ask_for_listeners(&wanted).await };
-        self.together(|waiting| &waiting.listeners, balancer, DESCRIBE_LISTENERS, call).await
+        self.together(|waiting| &waiting.listeners, &balancer, DESCRIBE_LISTENERS, call).await
     }
 
     /// The first page has had its turn.
@@ -309,40 +306,86 @@ impl Elb {
         Err(too_many(DESCRIBE_RULES))
     }
 
-    /// All rules of a load balancer.
-    async fn rules_of(self, balancer: LoadBalancer) -> Result<Vec<TrafficRule>, CallError> {
-        if !has_rules(&balancer) {
-            let listeners = self.describe_listeners(&balancer).await?;
-            return Ok(listeners
-                .into_iter()
-                .filter_map(|(listener, unread)| default_rule(&listener, unread))
-                .collect());
-        }
-        let listeners = self.listeners(&balancer).await?;
-        let each = listeners.into_iter().map(|listener| self.clone().describe_rules(listener));
-        Ok(side_by_side(each).await?.into_iter().flatten().collect())
-    }
+    /// The rules that name one of these groups. What is remembered of the way to them counts, or is only a guess of what to
+    /// ask about.
+    async fn read(&self, groups: &BTreeSet<TargetGroupArn>, relearn: bool) -> Result<Vec<TrafficRule>, CallError> {
+        let guess = self.known().about(groups);
+        let known = if relearn { Topology::default() } else { guess.about(groups) };
+        let describe_listeners = |balancer| self.clone().describe_listeners(balancer);
+        let describe_rules = |listener| self.clone().describe_rules(listener);
+        let unsure = |balancer: &LoadBalancer| !known.listeners.contains_key(balancer);
 
-    async fn read(&self, groups: &BTreeSet<TargetGroupArn>) -> Result<Vec<TrafficRule>, CallError> {
-        let balancers = self.balancers(groups).await?;
-        let each = balancers.into_iter().map(|balancer| self.clone().rules_of(balancer));
-        let rules = side_by_side(each).await?.into_iter().flatten();
-        Ok(rules.filter(|rule| groups.iter().any(|group| rule.names(group))).collect())
+        let strangers = groups.iter().filter(|group| !known.balancers.contains_key(*group)).cloned().collect();
+        let used: BTreeSet<_> = guess.balancers.values().flatten().cloned().collect();
+        let (users, listened, rules) = tokio::join!(
+            self.look_up(strangers),
+            each(used.into_iter().filter(unsure), describe_listeners),
+            each(guess.listeners.into_values().flatten(), describe_rules),
+        );
+
+        let mut found = known.about(groups);
+        found.balancers.extend(users?);
+        let used: BTreeSet<_> = found.balancers.values().flatten().cloned().collect();
+        let listened = rest(listened?, used.into_iter().filter(unsure), describe_listeners).await?;
+        let (with_rules, without): (Vec<_>, Vec<_>) =
+            listened.into_iter().partition(|(balancer, _)| has_rules(balancer));
+        found.listeners.extend(with_rules.into_iter().map(|(balancer, listeners)| (balancer, arns(&listeners))));
+
+        let listeners = found.listeners.values().flatten().cloned();
+        let rules = rest(rules?, listeners, describe_rules).await?;
+        let defaults = without.into_iter().flat_map(|(_, listeners)| listeners);
+        let defaults = defaults.filter_map(|(listener, unread)| default_rule(&listener, unread));
+        let all = rules.into_iter().flat_map(|(_, rules)| rules).chain(defaults);
+        self.known().learn(groups, found);
+        Ok(all.filter(|rule| groups.iter().any(|group| rule.names(group))).collect())
     }
+}
+
+/// Answers by what they are about.
+type Answers<K, V> = BTreeMap<K, Result<V, CallError>>;
+
+/// Asks about each, side by side.
+async fn each<K, V, F>(about: impl Iterator<Item = K>, ask: impl Fn(K) -> F) -> Result<Answers<K, V>, CallError>
+where
+    K: Ord + Clone + Send + 'static,
+    V: Send + 'static,
+    F: Future<Output = Result<V, CallError>> + Send + 'static,
+{
+    let asked = about.map(|key| {
+        let answer = ask(key.clone());
+        async move { Ok((key, answer.await)) }
+    });
+    Ok(side_by_side(asked).await?.into_iter().collect())
+}
+
+/// What was answered about those that are wanted, in their order, once the others are asked about too.
+async fn rest<K, V, F>(
+    mut answers: Answers<K, V>,
+    wanted: impl Iterator<Item = K>,
+    ask: impl Fn(K) -> F,
+) -> Result<Vec<(K, V)>, CallError>
+where
+    K: Ord + Clone + Send + 'static,
+    V: Send + 'static,
+    F: Future<Output = Result<V, CallError>> + Send + 'static,
+{
+    let wanted: Vec<_> = wanted.collect();
+    let missing: Vec<_> = wanted.iter().filter(|key| !answers.contains_key(key)).cloned().collect();
+    answers.extend(each(missing.into_iter(), ask).await?);
+    wanted.into_iter().filter_map(|key| answers.remove_entry(&key)).map(|(key, answer)| Ok((key, answer?))).collect()
 }
 
 #[async_trait]
 impl LoadBalancers for Elb {
     async fn rules(&self, groups: &BTreeSet<TargetGroupArn>, relearn: bool) -> Result<Vec<TrafficRule>, CallError> {
         if !relearn {
-            match self.read(groups).await {
+            match self.read(groups, false).await {
                 // A remembered listener or load balancer is gone.
                 Err(error) if error.class == ErrorClass::NotFound => {}
                 other => return other,
             }
         }
-        self.known().forget(groups);
-        let fresh = self.read(groups).await;
+        let fresh = self.read(groups, true).await;
         // What vanished between two calls of this read is a matter of asking again.
         fresh.map_err(|error| match error.class {
             ErrorClass::NotFound => CallError { class: ErrorClass::Transient, ..error },
@@ -370,6 +413,10 @@ fn too_many(operation: Operation) -> CallError {
 /// Application Load Balancers have rules. Listeners of the others have a default action and no more.
 fn has_rules(balancer: &LoadBalancer) -> bool {
     balancer.contains(":loadbalancer/app/")
+}
+
+fn arns(listeners: &[Listened]) -> Vec<ListenerArn> {
+    listeners.iter().filter_map(|(listener, _)| listener.listener_arn().map(ListenerArn::new)).collect()
 }
 
 fn traffic_rule(listener: &ListenerArn, rule: &Rule, passed_over: Option<Arc<str>>) -> Option<TrafficRule> {

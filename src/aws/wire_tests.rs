@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
+use tokio::sync::Semaphore;
 
 use super::{Aws, Endpoint};
 use crate::model::{
@@ -20,6 +21,9 @@ use crate::ports::{
 
 const GREEN: &str = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/green/1a2b";
 const BALANCER: &str = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:loadbalancer/app/web/1";
+
+/// Calls that may be answered at a time.
+const GATE: usize = 100;
 
 #[derive(Default)]
 struct Recorded(Mutex<Vec<String>>);
@@ -37,13 +41,16 @@ struct Canned {
     recorded: Arc<Recorded>,
     /// Of the last call.
     headers: Arc<Mutex<HeaderMap>>,
+    /// Whoever answers passes it.
+    gate: Arc<Semaphore>,
 }
 
 impl Canned {
     async fn new(answer: impl Fn(&str, &str, usize) -> (u16, String) + Send + Sync + 'static) -> Self {
         let sent = Arc::new(Mutex::new(Vec::new()));
         let headers = Arc::new(Mutex::new(HeaderMap::new()));
-        let (log, last) = (sent.clone(), headers.clone());
+        let gate = Arc::new(Semaphore::new(GATE));
+        let (log, last, open) = (sent.clone(), headers.clone(), gate.clone());
         let answer = Arc::new(answer);
         let handler = move |headers: HeaderMap, body: String| async move {
             let operation = operation(&headers, &body);
@@ -53,6 +60,7 @@ impl Canned {
                 log.push((operation.clone(), body.clone()));
                 log.len() - 1
             };
+            drop(open.acquire().await.unwrap());
             let (status, body) = answer(&operation, &body, before);
             (StatusCode::from_u16(status).unwrap(), body)
         };
@@ -61,7 +69,19 @@ impl Canned {
         tokio::spawn(async move { axum::serve(listener, Router::new().fallback(handler)).await });
         let recorded = Arc::new(Recorded::default());
         let endpoint = Endpoint::Local { url, region: "eu-west-1".to_owned() };
-        Self { aws: Aws::connect(&endpoint, recorded.clone()).await.unwrap(), sent, recorded, headers }
+        Self { aws: Aws::connect(&endpoint, recorded.clone()).await.unwrap(), sent, recorded, headers, gate }
+    }
+
+    /// Answers nobody before so many calls have come, then all.
+    async fn answer_together(&self, calls: usize) {
+        self.gate.forget_permits(GATE);
+        let all_there = async {
+            while self.sent.lock().unwrap().len() < calls {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(3), all_there).await.expect("they wait for each other");
+        self.gate.add_permits(GATE);
     }
 
     /// Operations since the last time.
@@ -195,8 +215,30 @@ async fn rules_take_three_calls_at_first_and_one_from_then_on() {
 
     assert_eq!(elb.rules(&groups(), false).await.unwrap(), rules);
     assert_eq!(canned.operations(), ["DescribeRules"]);
-    elb.rules(&groups(), true).await.unwrap();
-    assert_eq!(canned.operations().len(), 3, "asked to relearn");
+    // To learn anew, all that is remembered is asked about at once.
+    let groups = groups();
+    let (relearned, ()) = tokio::join!(elb.rules(&groups, true), canned.answer_together(3));
+    assert_eq!((relearned.unwrap(), canned.operations().len()), (rules, 3));
+}
+
+#[tokio::test]
+async fn a_listener_that_came_is_found_and_one_that_went_is_not_missed() {
+    let canned = Canned::new(|operation, body, before| match operation {
+        "DescribeListeners" if before > 2 => {
+            xml(operation, &format!("<Listeners>{}</Listeners>", one("<ListenerArn>another</ListenerArn>")))
+        }
+        "DescribeRules" if before > 2 && !body.contains("another") => refused_xml("ListenerNotFound"),
+        _ => load_balancer(operation),
+    })
+    .await;
+    let elb = canned.aws.load_balancers();
+    elb.rules(&groups(), false).await.unwrap();
+    for relearn in [true, false] {
+        let rules = elb.rules(&groups(), relearn).await.unwrap();
+        let ids: Vec<_> = rules.iter().map(|rule| rule.id.clone()).collect();
+        assert_eq!(ids, [TrafficRuleId::DefaultOf(ListenerArn::new("another"))]);
+    }
+    assert_eq!(canned.operations()[7..], ["DescribeRules"], "it is remembered in the other one's place");
 }
 
 #[tokio::test]
