@@ -1,5 +1,6 @@
 //! The turn: collect what is ready, step the engine, commit, and only then let go of what follows from it. Reads alone do
-//! not wait for the disk: they change nothing, and their answers are taken after the commit.
+//! not wait for the disk: they change nothing, and their answers are taken after the commit. What nothing else follows from,
+//! as the answer to a write, goes along with the next commit: lost with the process, it is read again.
 //!
 //! While a commit fails, nothing else happens: no write, no announcement, no delete, no further input. The channels fill up, the pump
 //! stops receiving, and all goes on where it was once the journal takes the batch.
@@ -34,6 +35,8 @@ const BATCH: usize = 512;
 /// as for few. An answer to a read, or whatever else is decided on, ends the wait.
 const FLOOD: usize = 24;
 const GATHER: Duration = Duration::from_millis(5);
+/// What nothing follows from waits for the next commit no longer than this.
+pub(super) const LINGER: Duration = GATHER;
 /// Entries between checkpoints: a restart replays at most this many (and one batch), which takes well under a second. A state
 /// that is larger than they are waits until they have its size, so that it costs no more to write than they do.
 const CHECKPOINT_EVERY: usize = 2000;
@@ -76,6 +79,7 @@ pub(crate) struct Turn<M> {
     /// The newest time given to the machine. It goes back only when the clock is set, and then the machine is told.
     pub(crate) latest: Timestamp,
     pub(crate) watch: WallClockWatch,
+    pub(crate) pending: Pending,
 }
 
 /// What the journal has behind the checkpoint.
@@ -136,13 +140,38 @@ type Batch = Vec<Incoming>;
 
 /// What waits for the commit.
 #[derive(Default)]
-struct Pending {
+pub(crate) struct Pending {
+    /// [`Clock::elapsed`] when there was something to commit first.
+    since: Option<Duration>,
     entries: Vec<Vec<u8>>,
     incidents: Vec<Incident>,
     reads: Vec<(Effect, Born)>,
     effects: Vec<(Effect, Born)>,
     finished: Vec<Receipt>,
     reports: Vec<(Report, Timestamp)>,
+}
+
+impl Pending {
+    /// There is nothing to commit.
+    fn is_durable(&self) -> bool {
+        self.entries.is_empty() && self.incidents.is_empty()
+    }
+
+    /// Something happens once it is durable.
+    fn is_awaited(&self) -> bool {
+        !self.effects.is_empty() || !self.finished.is_empty()
+    }
+
+    /// Whether it may wait for others to go along with.
+    fn may_linger(&mut self, now: Duration) -> bool {
+        self.since.get_or_insert(now);
+        !self.is_awaited() && self.lingers(now).is_some_and(|left| !left.is_zero())
+    }
+
+    /// For how long it still does.
+    fn lingers(&self, now: Duration) -> Option<Duration> {
+        self.since.map(|since| LINGER.saturating_sub(now.saturating_sub(since)))
+    }
 }
 
 /// What happened first.
@@ -208,6 +237,8 @@ impl<M: Machine> Turn<M> {
                 Woken::Deposed => return Ok(()),
             }
             if self.behind.is_long() {
+                // An entry that comes after a checkpoint that knows it would count twice.
+                self.flush().await?;
                 // Failing is no harm: the entries are there, and the next turn tries again.
                 self.checkpoint().await;
             }
@@ -242,7 +273,8 @@ impl<M: Machine> Turn<M> {
         let now = self.clock.now();
         let deadline = self.machine.next_deadline();
         let until_tick = deadline.map(|at| at.since(now).max(ticked.map_or(Duration::ZERO, |t| pause_after(t, now))));
-        let timer = self.clock.sleep(until_tick.unwrap_or(Health::BEAT).min(Health::BEAT));
+        let lingers = self.pending.lingers(self.clock.elapsed());
+        let timer = self.clock.sleep([until_tick, lingers].into_iter().flatten().fold(Health::BEAT, Duration::min));
         let mut batch = Batch::new();
         tokio::select! {
             biased;
@@ -282,9 +314,10 @@ impl<M: Machine> Turn<M> {
         batch.extend(signals.map(Incoming::from));
     }
 
-    /// Steps, commits, and lets go. At shutdown nothing new begins: the successor's first step asks for it again.
+    /// Steps, commits, and lets go; what nothing waits for may wait itself. At shutdown nothing new begins: the successor's first
+    /// step asks for it again.
     async fn process(&mut self, batch: Batch, begin_effects: bool) -> Result<(), WorkerError> {
-        let mut pending = Pending::default();
+        let mut pending = std::mem::take(&mut self.pending);
         let Some(batch) = self.look_at_clock(batch) else { return Ok(()) };
         for Incoming { mut input, receipt, read_began } in batch {
             let (now, elapsed) = self.clock.at_once();
@@ -314,7 +347,22 @@ impl<M: Machine> Turn<M> {
             self.begin(&mut pending.effects, begin_effects);
         }
         self.begin(&mut pending.reads, begin_effects);
-        if !pending.entries.is_empty() || !pending.incidents.is_empty() {
+        if begin_effects && !pending.is_durable() && pending.may_linger(self.clock.elapsed()) {
+            self.pending = pending;
+            return Ok(());
+        }
+        self.let_go(pending, begin_effects).await
+    }
+
+    /// Commits what waits for others to go along with.
+    async fn flush(&mut self) -> Result<(), WorkerError> {
+        let pending = std::mem::take(&mut self.pending);
+        self.let_go(pending, true).await
+    }
+
+    /// Commits, and lets go.
+    async fn let_go(&mut self, mut pending: Pending, begin_effects: bool) -> Result<(), WorkerError> {
+        if !pending.is_durable() {
             pending.entries.iter().for_each(|entry| self.behind.add(entry));
             self.commit(pending.entries.into(), &pending.incidents).await?;
         }

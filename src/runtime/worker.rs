@@ -21,7 +21,7 @@ use super::pump::{Arrival, Decoder, Pump};
 use super::receipts::Custodian;
 use super::reload::{Reload, RuleLoader};
 use super::sweep::{Gauge, Sweep};
-use super::turn::{Behind, Question, Turn};
+use super::turn::{Behind, Pending, Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
 use crate::model::{Incident, Timestamp, humane};
 use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Lease, Registrations};
@@ -491,6 +491,7 @@ impl Worker {
             encoder: Encoder::default(),
             latest,
             watch,
+            pending: Pending::default(),
         };
         let turning =
             parts.spawn(async move { ("engine loop", turn.run(vec![Input::Restarted, Input::Rules(rules)]).await) });

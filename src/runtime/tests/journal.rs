@@ -60,6 +60,30 @@ async fn what_changes_nothing_needs_no_commit_but_its_message_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_only_a_read_follows_from_is_committed_with_what_comes_next() {
+    let world = Arc::new(World::default());
+    world.deliver(&["one"]);
+    let running = begin_with(&world, |_, input| {
+        let effects = match input {
+            Input::Signal(_) => vec![delete_write(7, "a", far())],
+            Input::Done(EffectId(7), _) => vec![Effect::Observe(Ask::examination(ServiceKey::new("prod", "a")))],
+            Input::Observed(..) => vec![delete_write(8, "a", far())],
+            Input::Done(..) => Vec::new(),
+            _ => return Step::default(),
+        };
+        Step { changed: true, effects, ..Step::default() }
+    });
+    let commits = || world.logged(&["commit", "write 7 ends", "write 8 begins"]);
+    running.after(Duration::from_millis(1)).await;
+    let so_far = ["commit 1 entries, 0 incidents", "write 7 ends", "commit 2 entries, 0 incidents", "write 8 begins"];
+    assert_eq!(commits(), so_far);
+    // Nothing comes next.
+    running.after(LINGER).await;
+    assert_eq!(commits()[so_far.len()..], so_far[..1]);
+    running.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flood_of_signals_is_committed_together() {
     let world = Arc::new(World::default());
     let running = begin(&world);
@@ -107,6 +131,8 @@ async fn a_checkpoint_waits_until_the_entries_behind_it_have_its_size() {
         let running = begin_with(&world, |_, _| Step { changed: true, ..Step::default() });
         running.after(seconds(1)).await;
         assert_eq!(!world.logged(&["checkpoint"]).is_empty(), is_due, "of {checkpoint} bytes, behind {size}");
+        let first = world.logged(&["commit", "checkpoint"]).into_iter().next().unwrap();
+        assert!(first.starts_with("commit"), "what a checkpoint knows must not come after it");
         running.end().await.unwrap();
     }
 }

@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::fakes::{Scripted, World, born, delete_write, failure, locked, name_of, receipt, signal};
 use super::leader::Term;
+use super::turn::LINGER;
 use super::{Handle, Ports, Settings, Worker, WorkerError, entry};
 use crate::engine::{self, Effect, Input, Step};
-use crate::model::{Ask, ErrorClass, Outcome, ServiceKey, Timestamp, Urgency};
+use crate::model::{Ask, EffectId, ErrorClass, Outcome, ServiceKey, Timestamp, Urgency};
 use crate::ports::{Clock, Recovered};
 use crate::rules::{
     AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, Limits, Mode, Protect, Quarantine, RollbackPolicy,

@@ -1,4 +1,7 @@
 //! The turn: inputs are stepped, made durable together, and only then let go. While a commit fails nothing else happens.
+//!
+//! Each turn is committed at once. In the worker what nothing follows from may wait for the next one, for some milliseconds:
+//! that is what a crash before the commit loses here too, and `tests/shell` plays it.
 
 use std::time::Duration;
 
