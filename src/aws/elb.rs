@@ -118,28 +118,66 @@ struct Topology {
 }
 
 impl Topology {
-    /// What is remembered of these groups.
-    fn about(&self, groups: &BTreeSet<TargetGroupArn>) -> Self {
-        let of = |group: &TargetGroupArn| Some((group.clone(), self.balancers.get(group)?.clone()));
-        let balancers: BTreeMap<_, _> = groups.iter().filter_map(of).collect();
-        let listeners = |balancer: &LoadBalancer| Some((balancer.clone(), self.listeners.get(balancer)?.clone()));
-        let listeners = balancers.values().flatten().filter_map(listeners).collect();
-        Self { balancers, listeners }
-    }
-
-    /// Takes what was found about these groups for what it remembered of them.
-    fn learn(&mut self, groups: &BTreeSet<TargetGroupArn>, found: Self) {
-        self.forget(groups);
-        self.balancers.extend(found.balancers.into_iter().filter(|(_, balancers)| !balancers.is_empty()));
-        self.listeners.extend(found.listeners);
-    }
-
-    fn forget(&mut self, groups: &BTreeSet<TargetGroupArn>) {
-        for group in groups {
-            for balancer in self.balancers.remove(group).unwrap_or_default() {
-                self.listeners.remove(&balancer);
+    /// Takes what was answered for what it remembered.
+    fn learn(
+        &mut self,
+        users: BTreeMap<TargetGroupArn, BTreeSet<LoadBalancer>>,
+        listeners: impl IntoIterator<Item = (LoadBalancer, Vec<ListenerArn>)>,
+    ) {
+        for (group, balancers) in users {
+            let before = self.balancers.remove(&group).unwrap_or_default();
+            for left in before.difference(&balancers) {
+                self.listeners.remove(left);
+            }
+            if !balancers.is_empty() {
+                self.balancers.insert(group, balancers);
             }
         }
+        self.listeners.extend(listeners);
+    }
+}
+
+/// What one read has been told so far.
+#[derive(Debug, Default)]
+struct Told {
+    users: BTreeMap<TargetGroupArn, BTreeSet<LoadBalancer>>,
+    listeners: Answers<LoadBalancer, Vec<Listened>>,
+    rules: Answers<ListenerArn, Vec<TrafficRule>>,
+}
+
+/// Answers by what they are about. What is gone may have been a wrong guess.
+type Answers<K, V> = BTreeMap<K, Result<V, CallError>>;
+
+impl Told {
+    /// The way from these groups to their rules, as told, or else as remembered.
+    fn way(&self, groups: &BTreeSet<TargetGroupArn>, known: &Topology) -> Topology {
+        let users = |group: &TargetGroupArn| self.users.get(group).or_else(|| known.balancers.get(group)).cloned();
+        let balancers: BTreeMap<_, _> =
+            groups.iter().filter_map(|group| Some((group.clone(), users(group)?))).collect();
+        let of = |balancer: &LoadBalancer| match self.listeners.get(balancer) {
+            Some(told) => told.as_ref().ok().map(|listeners| arns(listeners)),
+            None => known.listeners.get(balancer).cloned(),
+        };
+        let with_rules = balancers.values().flatten().filter(|balancer| has_rules(balancer));
+        let listeners = with_rules.filter_map(|balancer| Some((balancer.clone(), of(balancer)?))).collect();
+        Topology { balancers, listeners }
+    }
+
+    /// All rules on this way, or the first answer that is missing to it.
+    fn rules(mut self, way: Topology) -> Result<Vec<TrafficRule>, CallError> {
+        let mut rules = Vec::new();
+        for balancer in way.balancers.into_values().flatten().collect::<BTreeSet<_>>() {
+            let told = self.listeners.remove(&balancer).transpose()?;
+            if has_rules(&balancer) {
+                for listener in way.listeners.get(&balancer).into_iter().flatten() {
+                    rules.extend(self.rules.remove(listener).transpose()?.unwrap_or_default());
+                }
+            } else {
+                let listeners = told.into_iter().flatten();
+                rules.extend(listeners.filter_map(|(listener, unread)| default_rule(&listener, unread)));
+            }
+        }
+        Ok(rules)
     }
 }
 
@@ -306,73 +344,61 @@ impl Elb {
         Err(too_many(DESCRIBE_RULES))
     }
 
-    /// The rules that name one of these groups. What is remembered of the way to them counts, or is only a guess of what to
-    /// ask about.
+    /// The rules that name one of these groups. What is remembered of the way to them counts; to `relearn` it is only a guess
+    /// of what to ask about, beside the question that it follows from.
     async fn read(&self, groups: &BTreeSet<TargetGroupArn>, relearn: bool) -> Result<Vec<TrafficRule>, CallError> {
-        let guess = self.known().about(groups);
-        let known = if relearn { Topology::default() } else { guess.about(groups) };
-        let describe_listeners = |balancer| self.clone().describe_listeners(balancer);
-        let describe_rules = |listener| self.clone().describe_rules(listener);
-        let unsure = |balancer: &LoadBalancer| !known.listeners.contains_key(balancer);
-
-        let strangers = groups.iter().filter(|group| !known.balancers.contains_key(*group)).cloned().collect();
-        let used: BTreeSet<_> = guess.balancers.values().flatten().cloned().collect();
-        let (users, listened, rules) = tokio::join!(
-            self.look_up(strangers),
-            each(used.into_iter().filter(unsure), describe_listeners),
-            each(guess.listeners.into_values().flatten(), describe_rules),
-        );
-
-        let mut found = known.about(groups);
-        found.balancers.extend(users?);
-        let used: BTreeSet<_> = found.balancers.values().flatten().cloned().collect();
-        let listened = rest(listened?, used.into_iter().filter(unsure), describe_listeners).await?;
-        let (with_rules, without): (Vec<_>, Vec<_>) =
-            listened.into_iter().partition(|(balancer, _)| has_rules(balancer));
-        found.listeners.extend(with_rules.into_iter().map(|(balancer, listeners)| (balancer, arns(&listeners))));
-
-        let listeners = found.listeners.values().flatten().cloned();
-        let rules = rest(rules?, listeners, describe_rules).await?;
-        let defaults = without.into_iter().flat_map(|(_, listeners)| listeners);
-        let defaults = defaults.filter_map(|(listener, unread)| default_rule(&listener, unread));
-        let all = rules.into_iter().flat_map(|(_, rules)| rules).chain(defaults);
-        self.known().learn(groups, found);
-        Ok(all.filter(|rule| groups.iter().any(|group| rule.names(group))).collect())
+        let mut told = Told::default();
+        loop {
+            let way = told.way(groups, &self.known());
+            let strangers = groups
+                .iter()
+                .filter(|group| !told.users.contains_key(*group) && (relearn || !way.balancers.contains_key(*group)));
+            let strangers: Vec<_> = strangers.cloned().collect();
+            let used: BTreeSet<_> = way.balancers.values().flatten().collect();
+            let unsure = used.into_iter().filter(|balancer| {
+                !told.listeners.contains_key(*balancer) && (relearn || !way.listeners.contains_key(*balancer))
+            });
+            let unsure: Vec<_> = unsure.cloned().collect();
+            let unread = way.listeners.values().flatten().filter(|listener| !told.rules.contains_key(*listener));
+            let unread: Vec<_> = unread.cloned().collect();
+            if strangers.is_empty() && unsure.is_empty() && unread.is_empty() {
+                let Told { users, listeners, .. } = &told;
+                let learned = listeners.iter().filter(|(balancer, _)| has_rules(balancer));
+                let learned = learned.filter_map(|(b, told)| Some((b.clone(), arns(told.as_ref().ok()?))));
+                self.known().learn(users.clone(), learned);
+                let rules = told.rules(way)?.into_iter();
+                return Ok(rules.filter(|rule| groups.iter().any(|group| rule.names(group))).collect());
+            }
+            told.users.extend(strangers.iter().map(|group| (group.clone(), BTreeSet::new())));
+            let (users, listeners, rules) = tokio::try_join!(
+                self.look_up(strangers),
+                each(unsure, |balancer| self.clone().describe_listeners(balancer)),
+                each(unread, |listener| self.clone().describe_rules(listener)),
+            )?;
+            told.users.extend(users);
+            told.listeners.extend(listeners);
+            told.rules.extend(rules);
+        }
     }
 }
 
-/// Answers by what they are about.
-type Answers<K, V> = BTreeMap<K, Result<V, CallError>>;
-
-/// Asks about each, side by side.
-async fn each<K, V, F>(about: impl Iterator<Item = K>, ask: impl Fn(K) -> F) -> Result<Answers<K, V>, CallError>
+/// Asks about each, side by side. That one is gone is an answer; any other error ends all.
+async fn each<K, V, F>(about: Vec<K>, ask: impl Fn(K) -> F) -> Result<Answers<K, V>, CallError>
 where
     K: Ord + Clone + Send + 'static,
     V: Send + 'static,
     F: Future<Output = Result<V, CallError>> + Send + 'static,
 {
-    let asked = about.map(|key| {
+    let asked = about.into_iter().map(|key| {
         let answer = ask(key.clone());
-        async move { Ok((key, answer.await)) }
+        async move {
+            match answer.await {
+                Err(error) if error.class != ErrorClass::NotFound => Err(error),
+                answer => Ok((key, answer)),
+            }
+        }
     });
     Ok(side_by_side(asked).await?.into_iter().collect())
-}
-
-/// What was answered about those that are wanted, in their order, once the others are asked about too.
-async fn rest<K, V, F>(
-    mut answers: Answers<K, V>,
-    wanted: impl Iterator<Item = K>,
-    ask: impl Fn(K) -> F,
-) -> Result<Vec<(K, V)>, CallError>
-where
-    K: Ord + Clone + Send + 'static,
-    V: Send + 'static,
-    F: Future<Output = Result<V, CallError>> + Send + 'static,
-{
-    let wanted: Vec<_> = wanted.collect();
-    let missing: Vec<_> = wanted.iter().filter(|key| !answers.contains_key(key)).cloned().collect();
-    answers.extend(each(missing.into_iter(), ask).await?);
-    wanted.into_iter().filter_map(|key| answers.remove_entry(&key)).map(|(key, answer)| Ok((key, answer?))).collect()
 }
 
 #[async_trait]
@@ -516,12 +542,16 @@ mod tests {
     }
 
     #[test]
-    fn forgetting_a_group_forgets_the_listeners_of_its_load_balancer() {
+    fn a_group_that_left_its_load_balancer_takes_its_listeners_along() {
         let (group, balancer) = (TargetGroupArn::new("g"), LoadBalancer::from("lb"));
         let mut topology = Topology::default();
-        topology.balancers.insert(group.clone(), BTreeSet::from([balancer.clone()]));
-        topology.listeners.insert(balancer, vec![ListenerArn::new("l")]);
-        topology.forget(&BTreeSet::from([group]));
+        let users = |balancers: &[&LoadBalancer]| {
+            BTreeMap::from([(group.clone(), balancers.iter().map(|balancer| (*balancer).clone()).collect())])
+        };
+        topology.learn(users(&[&balancer]), [(balancer.clone(), vec![ListenerArn::new("l")])]);
+        topology.learn(users(&[&balancer]), []);
+        assert_eq!((topology.balancers.len(), topology.listeners.len()), (1, 1), "nothing new was told");
+        topology.learn(users(&[]), []);
         assert!(topology.balancers.is_empty() && topology.listeners.is_empty());
     }
 }

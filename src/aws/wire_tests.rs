@@ -22,8 +22,8 @@ use crate::ports::{
 const GREEN: &str = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/green/1a2b";
 const BALANCER: &str = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:loadbalancer/app/web/1";
 
-/// Calls that may be answered at a time.
-const GATE: usize = 100;
+/// More calls than a test makes.
+const GATE: usize = 1000;
 
 #[derive(Default)]
 struct Recorded(Mutex<Vec<String>>);
@@ -41,7 +41,7 @@ struct Canned {
     recorded: Arc<Recorded>,
     /// Of the last call.
     headers: Arc<Mutex<HeaderMap>>,
-    /// Whoever answers passes it.
+    /// Each answer takes a permit.
     gate: Arc<Semaphore>,
 }
 
@@ -60,7 +60,7 @@ impl Canned {
                 log.push((operation.clone(), body.clone()));
                 log.len() - 1
             };
-            drop(open.acquire().await.unwrap());
+            open.acquire().await.unwrap().forget();
             let (status, body) = answer(&operation, &body, before);
             (StatusCode::from_u16(status).unwrap(), body)
         };
@@ -72,15 +72,20 @@ impl Canned {
         Self { aws: Aws::connect(&endpoint, recorded.clone()).await.unwrap(), sent, recorded, headers, gate }
     }
 
-    /// Answers nobody before so many calls have come, then all.
-    async fn answer_together(&self, calls: usize) {
-        self.gate.forget_permits(GATE);
-        let all_there = async {
-            while self.sent.lock().unwrap().len() < calls {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(3), all_there).await.expect("they wait for each other");
+    /// Answers nobody of each round before all of it have come.
+    async fn answer_together(&self, rounds: &[usize]) {
+        self.gate.forget_permits(usize::MAX);
+        let mut calls = self.sent.lock().unwrap().len();
+        for round in rounds {
+            calls += round;
+            let all_there = async {
+                while self.sent.lock().unwrap().len() < calls {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(3), all_there).await.expect("they wait for each other");
+            self.gate.add_permits(*round);
+        }
         self.gate.add_permits(GATE);
     }
 
@@ -217,8 +222,29 @@ async fn rules_take_three_calls_at_first_and_one_from_then_on() {
     assert_eq!(canned.operations(), ["DescribeRules"]);
     // To learn anew, all that is remembered is asked about at once.
     let groups = groups();
-    let (relearned, ()) = tokio::join!(elb.rules(&groups, true), canned.answer_together(3));
+    let (relearned, ()) = tokio::join!(elb.rules(&groups, true), canned.answer_together(&[3]));
     assert_eq!((relearned.unwrap(), canned.operations().len()), (rules, 3));
+}
+
+#[tokio::test]
+async fn a_group_that_joins_a_load_balancer_that_is_known_takes_two_rounds() {
+    let canned = Canned::new(|operation, body, _| {
+        let (status, answer) = load_balancer(operation);
+        (status, if body.contains("another") { answer.replace(GREEN, "another") } else { answer })
+    })
+    .await;
+    let elb = canned.aws.load_balancers();
+    elb.rules(&groups(), false).await.unwrap();
+    canned.operations();
+    let another = BTreeSet::from([TargetGroupArn::new("another")]);
+    for (relearn, rounds) in [(true, [1, 2]), (false, [0, 1])] {
+        let (rules, ()) = tokio::join!(elb.rules(&another, relearn), canned.answer_together(&rounds));
+        assert_eq!(
+            (rules.unwrap().len(), canned.operations().len()),
+            (0, rounds.iter().sum()),
+            "its rule is of the other"
+        );
+    }
 }
 
 #[tokio::test]

@@ -465,12 +465,11 @@ pub(super) fn begin_anew(partition: &mut Partition, now: Timestamp) -> bool {
         return rollback.after.seen_since.take().is_some() || moved;
     }
     let lost = std::mem::take(&mut rollback.in_flight);
-    if lost.values().any(|sent| sent.purpose.shifts()) {
-        rollback.strays_until = Some(now.plus(plan::SETTLE));
-    }
+    let strays = rollback.strays_until.is_some() || lost.values().any(|sent| sent.purpose.shifts());
+    rollback.strays_until = strays.then(|| now.plus(plan::SETTLE));
     rollback.unsure.extend(lost.values().map(|sent| (sent.purpose.clone(), sent.clone())));
     let timers = [rollback.safe_since.take(), rollback.retry_at.take()];
-    moved || !lost.is_empty() || timers.iter().any(Option::is_some)
+    moved || strays || !lost.is_empty() || timers.iter().any(Option::is_some)
 }
 
 /// Keeps the record of an open incident when this step changed it. `close` keeps the last one.

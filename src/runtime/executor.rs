@@ -226,11 +226,11 @@ struct Read {
 /// Reads at once, by urgency. What waits for room has not begun, so the time for it does not run yet. Of services that are not
 /// being deployed there are as many as one `DescribeServices` answers for. More at once would not make any of them faster: they
 /// would wait for their turns at Elastic Load Balancing, and the last would be too old to act on. Who is read for the first time
-/// waits for three turns in a row, who is known for one: those that are known must not be so many that the others starve.
+/// waits for up to three turns in a row, who is known for one: those that are known must not be so many that the others starve.
 const fn at_once(urgency: Urgency) -> usize {
     match urgency {
         Urgency::Routine => 10,
-        Urgency::Deployed | Urgency::Plan => 6,
+        Urgency::Deployed | Urgency::Plan => 8,
         // As many as the pace lets through within a read's time, so that services behind one listener share its reading.
         Urgency::Traffic => 32,
     }

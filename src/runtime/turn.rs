@@ -1,6 +1,6 @@
 //! The turn: collect what is ready, step the engine, commit, and only then let go of what follows from it. Reads alone do
-//! not wait for the disk: they change nothing, and their answers are taken after the commit. What nothing else follows from,
-//! as the answer to a write, goes along with the next commit: lost with the process, it is read again.
+//! not wait for the disk: they change nothing. And what only reads follow from, as the answer to a write, goes along with the
+//! next commit: lost with the process, it is read again.
 //!
 //! While a commit fails, nothing else happens: no write, no announcement, no delete, no further input. The channels fill up, the pump
 //! stops receiving, and all goes on where it was once the journal takes the batch.
@@ -28,7 +28,7 @@ use crate::model::{Incident, Observation, ServiceKey, Timestamp, humane};
 use crate::ports::{Clock, Entries, Journal, JournalError, Receipt};
 use crate::telemetry::{History, Metrics};
 
-/// Inputs of each channel that are taken at once; a commit has twice as many at most. Bounds memory and the time until a status
+/// Inputs of each channel that are taken at once; a commit has twice as many at most, and what waited for it. Bounds memory and the time until a status
 /// question is answered.
 const BATCH: usize = 512;
 /// When so many signals wait, the commit waits as well, for those that come meanwhile: a commit costs about the same for many
@@ -213,7 +213,7 @@ impl<M: Machine> Turn<M> {
         if latest > now {
             // Set back while nobody looked.
             self.latest = now;
-            first.push(Input::ClockSet { by_ms: now.as_millis().saturating_sub(latest.as_millis()) });
+            first.insert(0, Input::ClockSet { by_ms: now.as_millis().saturating_sub(latest.as_millis()) });
         }
         self.process(first.into_iter().map(Incoming::from).collect(), true).await?;
         let mut ticked = None;
@@ -286,7 +286,8 @@ impl<M: Machine> Turn<M> {
                 None => return Woken::Drained,
             },
             () = timer => {
-                let due = deadline.is_some_and(|at| at <= self.clock.now());
+                let now = self.clock.now();
+                let due = deadline.is_some_and(|at| at <= now) && ticked.is_none_or(|t| pause_after(t, now).is_zero());
                 return if due { Woken::Batch(vec![Input::Tick.into()]) } else { Woken::Idle };
             }
         }
@@ -317,8 +318,8 @@ impl<M: Machine> Turn<M> {
     /// Steps, commits, and lets go; what nothing waits for may wait itself. At shutdown nothing new begins: the successor's first
     /// step asks for it again.
     async fn process(&mut self, batch: Batch, begin_effects: bool) -> Result<(), WorkerError> {
-        let mut pending = std::mem::take(&mut self.pending);
         let Some(batch) = self.look_at_clock(batch) else { return Ok(()) };
+        let mut pending = std::mem::take(&mut self.pending);
         for Incoming { mut input, receipt, read_began } in batch {
             let (now, elapsed) = self.clock.at_once();
             if let (Some(began), Input::Observed(_, answer)) = (read_began, &mut input) {

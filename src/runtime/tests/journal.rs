@@ -161,6 +161,18 @@ async fn a_restart_replays_the_journal_with_its_own_times_and_begins_no_old_effe
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_before_a_restart_is_told_first_so_that_what_begins_anew_does_so_by_the_new_one() {
+    let world = Arc::new(World::default());
+    let bytes = entry::encode(far(), &Input::Signal(signal("before"))).unwrap();
+    *locked(&world.recovered) = Recovered { checkpoint: None, entries: vec![bytes] };
+    let running = begin_with(&world, |_, _| Step::default());
+    running.after(seconds(1)).await;
+    let inputs = locked(&running.inputs)[1..4].to_vec();
+    assert!(matches!(inputs[..], [Input::ClockSet { by_ms: ..0 }, Input::Restarted, Input::Rules(_)]), "{inputs:?}");
+    running.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_journal_of_another_version_is_refused_with_the_cure() {
     let world = Arc::new(World::default());
     *locked(&world.recovered) = Recovered { checkpoint: None, entries: vec![b"{}".to_vec()] };

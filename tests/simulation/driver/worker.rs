@@ -221,7 +221,7 @@ impl Simulation {
         if latest > wall {
             worker.latest = wall;
             let by_ms = wall.as_millis() - latest.as_millis();
-            worker.inbox.push_back(Input::ClockSet { by_ms }.into());
+            worker.inbox.push_front(Input::ClockSet { by_ms }.into());
         }
         self.plan_own(who, Duration::ZERO, Own::Sweep);
         self.plan_own(who, RECEIVE, Own::Receive);
