@@ -121,16 +121,16 @@ impl Topology {
     /// Takes what was answered for what it remembered.
     fn learn(
         &mut self,
-        users: BTreeMap<TargetGroupArn, BTreeSet<LoadBalancer>>,
-        listeners: impl IntoIterator<Item = (LoadBalancer, Vec<ListenerArn>)>,
+        users: &BTreeMap<TargetGroupArn, BTreeSet<LoadBalancer>>,
+        listeners: impl Iterator<Item = (LoadBalancer, Vec<ListenerArn>)>,
     ) {
         for (group, balancers) in users {
-            let before = self.balancers.remove(&group).unwrap_or_default();
-            for left in before.difference(&balancers) {
+            let before = self.balancers.remove(group).unwrap_or_default();
+            for left in before.difference(balancers) {
                 self.listeners.remove(left);
             }
             if !balancers.is_empty() {
-                self.balancers.insert(group, balancers);
+                self.balancers.insert(group.clone(), balancers.clone());
             }
         }
         self.listeners.extend(listeners);
@@ -143,6 +143,14 @@ struct Told {
     users: BTreeMap<TargetGroupArn, BTreeSet<LoadBalancer>>,
     listeners: Answers<LoadBalancer, Vec<Listened>>,
     rules: Answers<ListenerArn, Vec<TrafficRule>>,
+}
+
+/// What is asked in one round.
+#[derive(Debug)]
+struct Questions {
+    groups: Vec<TargetGroupArn>,
+    balancers: Vec<LoadBalancer>,
+    listeners: Vec<ListenerArn>,
 }
 
 /// Answers by what they are about. What is gone may have been a wrong guess.
@@ -161,6 +169,30 @@ impl Told {
         let with_rules = balancers.values().flatten().filter(|balancer| has_rules(balancer));
         let listeners = with_rules.filter_map(|balancer| Some((balancer.clone(), of(balancer)?))).collect();
         Topology { balancers, listeners }
+    }
+
+    /// What is to be asked now about this way: all that nothing was told about, but for what is remembered, unless that is to
+    /// be learned anew. Of rules nothing is remembered.
+    fn questions(&self, groups: &BTreeSet<TargetGroupArn>, way: &Topology, relearn: bool) -> Questions {
+        let strange = |group: &&TargetGroupArn| {
+            !self.users.contains_key(*group) && (relearn || !way.balancers.contains_key(*group))
+        };
+        let unsure = |balancer: &&LoadBalancer| {
+            !self.listeners.contains_key(*balancer) && (relearn || !way.listeners.contains_key(*balancer))
+        };
+        let unread = |listener: &&ListenerArn| !self.rules.contains_key(*listener);
+        let used: BTreeSet<_> = way.balancers.values().flatten().collect();
+        Questions {
+            groups: groups.iter().filter(strange).cloned().collect(),
+            balancers: used.into_iter().filter(unsure).cloned().collect(),
+            listeners: way.listeners.values().flatten().filter(unread).cloned().collect(),
+        }
+    }
+
+    /// What it was told about listeners with rules, to be remembered.
+    fn listeners(&self) -> impl Iterator<Item = (LoadBalancer, Vec<ListenerArn>)> {
+        let told = self.listeners.iter().filter(|(balancer, _)| has_rules(balancer));
+        told.filter_map(|(balancer, told)| Some((balancer.clone(), arns(told.as_ref().ok()?))))
     }
 
     /// All rules on this way, or the first answer that is missing to it.
@@ -350,30 +382,18 @@ impl Elb {
         let mut told = Told::default();
         loop {
             let way = told.way(groups, &self.known());
-            let strangers = groups
-                .iter()
-                .filter(|group| !told.users.contains_key(*group) && (relearn || !way.balancers.contains_key(*group)));
-            let strangers: Vec<_> = strangers.cloned().collect();
-            let used: BTreeSet<_> = way.balancers.values().flatten().collect();
-            let unsure = used.into_iter().filter(|balancer| {
-                !told.listeners.contains_key(*balancer) && (relearn || !way.listeners.contains_key(*balancer))
-            });
-            let unsure: Vec<_> = unsure.cloned().collect();
-            let unread = way.listeners.values().flatten().filter(|listener| !told.rules.contains_key(*listener));
-            let unread: Vec<_> = unread.cloned().collect();
-            if strangers.is_empty() && unsure.is_empty() && unread.is_empty() {
-                let Told { users, listeners, .. } = &told;
-                let learned = listeners.iter().filter(|(balancer, _)| has_rules(balancer));
-                let learned = learned.filter_map(|(b, told)| Some((b.clone(), arns(told.as_ref().ok()?))));
-                self.known().learn(users.clone(), learned);
+            let Questions { groups: strangers, balancers, listeners } = told.questions(groups, &way, relearn);
+            if strangers.is_empty() && balancers.is_empty() && listeners.is_empty() {
+                self.known().learn(&told.users, told.listeners());
                 let rules = told.rules(way)?.into_iter();
                 return Ok(rules.filter(|rule| groups.iter().any(|group| rule.names(group))).collect());
             }
+            // Of one that is gone nothing is said.
             told.users.extend(strangers.iter().map(|group| (group.clone(), BTreeSet::new())));
             let (users, listeners, rules) = tokio::try_join!(
                 self.look_up(strangers),
-                each(unsure, |balancer| self.clone().describe_listeners(balancer)),
-                each(unread, |listener| self.clone().describe_rules(listener)),
+                each(balancers, |balancer| self.clone().describe_listeners(balancer)),
+                each(listeners, |listener| self.clone().describe_rules(listener)),
             )?;
             told.users.extend(users);
             told.listeners.extend(listeners);
@@ -548,10 +568,10 @@ mod tests {
         let users = |balancers: &[&LoadBalancer]| {
             BTreeMap::from([(group.clone(), balancers.iter().map(|balancer| (*balancer).clone()).collect())])
         };
-        topology.learn(users(&[&balancer]), [(balancer.clone(), vec![ListenerArn::new("l")])]);
-        topology.learn(users(&[&balancer]), []);
+        topology.learn(&users(&[&balancer]), std::iter::once((balancer.clone(), vec![ListenerArn::new("l")])));
+        topology.learn(&users(&[&balancer]), std::iter::empty());
         assert_eq!((topology.balancers.len(), topology.listeners.len()), (1, 1), "nothing new was told");
-        topology.learn(users(&[]), []);
+        topology.learn(&users(&[]), std::iter::empty());
         assert!(topology.balancers.is_empty() && topology.listeners.is_empty());
     }
 }
