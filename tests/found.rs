@@ -92,6 +92,23 @@ fn the_drain_waits_for_a_shift_that_an_earlier_process_sent_and_nobody_answered_
 }
 
 #[test]
+fn a_re_assert_that_a_read_has_shown_counts_though_its_process_dies_before_the_answer() {
+    let mut it = breached(Aws::blue_and_green(), rule());
+    let set_back = vec![weighted("main", &[("blue", 90), ("green", 10)])];
+    it.aws.rules.clone_from(&set_back);
+    it.withheld = Some(Vec::new());
+    it.run(secs(11));
+    assert_eq!(it.aws.calls(), ["ModifyRule", "ModifyRule"], "it is set back, and once more given to blue");
+    it.run(SWEEP);
+    it.withheld = None;
+    it.aws.rules = set_back;
+    it.restart();
+    it.feed(Input::Restarted);
+    it.run(secs(20));
+    assert_eq!((it.phase().as_str(), it.aws.calls().len()), ("escalated", 2), "it reads as if it had never arrived");
+}
+
+#[test]
 fn tasks_that_blue_is_about_to_lose_can_not_carry_the_traffic() {
     let mut aws = Aws::blue_and_green();
     // Somebody scales blue down: its tasks still run, and ECS will stop three of them within a second.

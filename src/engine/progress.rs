@@ -118,6 +118,9 @@ pub(super) struct Sent {
     /// When.
     #[serde(default)]
     pub(super) at: Option<Timestamp>,
+    /// A read has shown that it arrived, and its answer has not come yet.
+    #[serde(default)]
+    pub(super) seen: bool,
 }
 
 impl Sent {
@@ -126,7 +129,7 @@ impl Sent {
             Write::SetActions { found, .. } => found.clone(),
             Write::ScaleTaskSet { .. } | Write::SetPrimary { .. } | Write::DeleteTaskSet { .. } => Vec::new(),
         };
-        Self { purpose, found, at: Some(now) }
+        Self { purpose, found, at: Some(now), seen: false }
     }
 }
 

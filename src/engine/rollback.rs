@@ -229,6 +229,9 @@ fn settle_unsure(rollback: &mut Rollback, proven: Proven, seen: &Observation, no
         rollback.unsure.remove(&purpose);
         rollback.accept(now, purpose);
     }
+    for sent in rollback.in_flight.values_mut() {
+        sent.seen |= sent.at.is_some_and(|at| at <= seen.read_at) && settled(sent);
+    }
 }
 
 fn step_story(step: Step) -> &'static str {
@@ -310,7 +313,9 @@ pub(super) fn returned(
             }
             Outcome::Failed(error) => {
                 rollback.failures = rollback.failures.saturating_add(1);
-                if error.class == ErrorClass::Transient {
+                if sent.seen {
+                    rollback.accept(out.now, sent.purpose);
+                } else if error.class == ErrorClass::Transient {
                     rollback.unsure.insert(sent.purpose.clone(), sent);
                 }
                 rollback.retry_at = Some(out.now.plus(backoff(rollback.failures)));
@@ -464,12 +469,17 @@ pub(super) fn begin_anew(partition: &mut Partition, now: Timestamp) -> bool {
     if rollback.closed {
         return rollback.after.seen_since.take().is_some() || moved;
     }
-    let lost = std::mem::take(&mut rollback.in_flight);
-    let strays = rollback.strays_until.is_some() || lost.values().any(|sent| sent.purpose.shifts());
+    let unanswered = std::mem::take(&mut rollback.in_flight).into_values();
+    let (arrived, lost): (Vec<_>, Vec<_>) = unanswered.partition(|sent| sent.seen);
+    let strays = rollback.strays_until.is_some() || lost.iter().any(|sent| sent.purpose.shifts());
     rollback.strays_until = strays.then(|| now.plus(plan::SETTLE));
-    rollback.unsure.extend(lost.values().map(|sent| (sent.purpose.clone(), sent.clone())));
+    let moved = moved || !arrived.is_empty() || !lost.is_empty();
+    for sent in arrived {
+        rollback.accept(now, sent.purpose);
+    }
+    rollback.unsure.extend(lost.into_iter().map(|sent| (sent.purpose.clone(), sent)));
     let timers = [rollback.safe_since.take(), rollback.retry_at.take()];
-    moved || strays || !lost.is_empty() || timers.iter().any(Option::is_some)
+    moved || strays || timers.iter().any(Option::is_some)
 }
 
 /// Keeps the record of an open incident when this step changed it. `close` keeps the last one.
