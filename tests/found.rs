@@ -10,11 +10,15 @@ use taskset_guardian::rules::{AfterPromotion, DeletePolicy, Protect, Rule};
 
 fn breached(aws: Aws, rule: Rule) -> Driver {
     let mut it = Driver::new(aws, rule);
+    breach(&mut it);
+    it
+}
+
+fn breach(it: &mut Driver) {
     for task in ["a", "b", "c"] {
         it.run(secs(1));
         it.crash(task);
     }
-    it
 }
 
 /// The wall clock is set by so many milliseconds.
@@ -78,10 +82,7 @@ fn after_a_restart_the_drain_begins_anew_for_the_clock_may_be_another_machines()
 fn the_drain_waits_for_a_shift_that_an_earlier_process_sent_and_nobody_answered_for() {
     let mut it = Driver::new(Aws::blue_and_green(), rule());
     it.crash_after_write.insert(1);
-    for task in ["a", "b", "c"] {
-        it.run(secs(1));
-        it.crash(task);
-    }
+    breach(&mut it);
     assert_eq!((it.phase().as_str(), it.aws.calls()), ("rolling_back (Drain)", vec!["ModifyRule"]), "a read proves it");
     // By whose clock the first restart counted, nobody knows at the second.
     it.feed(Input::Restarted);

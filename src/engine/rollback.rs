@@ -24,6 +24,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// up to here.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
+/// A call is given up after this long: what an earlier process sent arrives no later.
+const STRAYS: Duration = Duration::from_secs(5);
+
 /// How long to wait after this many failures in a row.
 pub(super) fn backoff(failures: u32) -> Duration {
     RETRY.saturating_mul(1_u32 << failures.saturating_sub(1).min(10)).min(RETRY_MAX)
@@ -93,7 +96,7 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
     let stale = rollback.last_accepted().filter(|at| seen.read_at < *at);
     if !rollback.in_flight.is_empty() {
         // Their answers ask for the next read. What this one proves of earlier writes, the next may not show any more.
-        settle_unsure(&mut rollback, plan::proven(deployment, rule, seen), seen, out.now);
+        settle_unanswered(&mut rollback, plan::proven(deployment, rule, seen), seen, out.now);
     } else if let Some(accepted_at) = stale {
         // On a clock that runs behind the one of whoever wrote, the next read is older than the write too, for a while.
         soft.want(if accepted_at > out.now { out.now.plus(plan::POLL) } else { out.now });
@@ -204,15 +207,15 @@ fn record(
         }
         _ => {}
     }
-    settle_unsure(rollback, proven, seen, now);
+    settle_unanswered(rollback, proven, seen, now);
     rollback.blue_was_primary |= proven.blue_primary;
     rollback.blue_short_since = proven.blue_short.then(|| rollback.blue_short_since.unwrap_or(now));
     rollback.draining_since = proven.green_leaving.then(|| rollback.draining_since.unwrap_or(now));
 }
 
-/// A read answers for writes whose own answers were lost: they are met, or somebody has written since. A rule that reads as
-/// it did before says nothing: the write may never have arrived.
-fn settle_unsure(rollback: &mut Rollback, proven: Proven, seen: &Observation, now: Timestamp) {
+/// A read answers for writes whose own answers were lost, or have not come yet: they are met, or somebody has written since. A
+/// rule that reads as it did before says nothing: the write may never have arrived.
+fn settle_unanswered(rollback: &mut Rollback, proven: Proven, seen: &Observation, now: Timestamp) {
     let settled = |sent: &Sent| match &sent.purpose {
         Purpose::Shift(id) | Purpose::Reassert(id) => {
             let rule = seen.traffic.rules().iter().find(|rule| rule.id == *id);
@@ -472,7 +475,7 @@ pub(super) fn begin_anew(partition: &mut Partition, now: Timestamp) -> bool {
     let unanswered = std::mem::take(&mut rollback.in_flight).into_values();
     let (arrived, lost): (Vec<_>, Vec<_>) = unanswered.partition(|sent| sent.seen);
     let strays = rollback.strays_until.is_some() || lost.iter().any(|sent| sent.purpose.shifts());
-    rollback.strays_until = strays.then(|| now.plus(plan::SETTLE));
+    rollback.strays_until = strays.then(|| now.plus(STRAYS));
     let moved = moved || !arrived.is_empty() || !lost.is_empty();
     for sent in arrived {
         rollback.accept(now, sent.purpose);

@@ -28,8 +28,8 @@ use crate::model::{Incident, Observation, ServiceKey, Timestamp, humane};
 use crate::ports::{Clock, Entries, Journal, JournalError, Receipt};
 use crate::telemetry::{History, Metrics};
 
-/// Inputs of each channel that are taken at once; a commit has twice as many at most, and what waited for it. Bounds memory and the time until a status
-/// question is answered.
+/// Inputs of each channel that are taken at once; a commit has twice as many at most, and what waited for it. Bounds memory and
+/// the time until a status question is answered.
 const BATCH: usize = 512;
 /// When so many signals wait, the commit waits as well, for those that come meanwhile: a commit costs about the same for many
 /// as for few. An answer to a read, or whatever else is decided on, ends the wait.
@@ -152,8 +152,7 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// There is nothing to commit.
-    fn is_durable(&self) -> bool {
+    fn needs_no_commit(&self) -> bool {
         self.entries.is_empty() && self.incidents.is_empty()
     }
 
@@ -348,7 +347,7 @@ impl<M: Machine> Turn<M> {
             self.begin(&mut pending.effects, begin_effects);
         }
         self.begin(&mut pending.reads, begin_effects);
-        if begin_effects && !pending.is_durable() && pending.may_linger(self.clock.elapsed()) {
+        if begin_effects && !pending.needs_no_commit() && pending.may_linger(self.clock.elapsed()) {
             self.pending = pending;
             return Ok(());
         }
@@ -363,7 +362,7 @@ impl<M: Machine> Turn<M> {
 
     /// Commits, and lets go.
     async fn let_go(&mut self, mut pending: Pending, begin_effects: bool) -> Result<(), WorkerError> {
-        if !pending.is_durable() {
+        if !pending.needs_no_commit() {
             pending.entries.iter().for_each(|entry| self.behind.add(entry));
             self.commit(pending.entries.into(), &pending.incidents).await?;
         }
