@@ -1,7 +1,7 @@
 //! A fake world for the worker's tests. Everything that matters is written into one log, in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -34,19 +34,33 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
 }
 
-/// Time of tokio's paused runtime.
-pub(crate) struct PausedClock(Instant);
+/// Time of tokio's paused runtime, and a wall clock that can be set.
+pub(crate) struct PausedClock {
+    began: Instant,
+    ahead_ms: AtomicI64,
+}
 
 impl Default for PausedClock {
     fn default() -> Self {
-        Self(Instant::now())
+        Self { began: Instant::now(), ahead_ms: AtomicI64::new(0) }
+    }
+}
+
+impl PausedClock {
+    pub(crate) fn set_by_ms(&self, by_ms: i64) {
+        self.ahead_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 }
 
 #[async_trait]
 impl Clock for PausedClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(1_772_445_880_000).plus(self.0.elapsed())
+        let began = Timestamp::from_millis(1_772_445_880_000 + self.ahead_ms.load(Ordering::Relaxed));
+        began.plus(self.began.elapsed())
+    }
+
+    fn at_once(&self) -> (Timestamp, Duration) {
+        (self.now(), self.began.elapsed())
     }
 
     async fn sleep(&self, duration: Duration) {

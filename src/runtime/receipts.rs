@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::model::{CallError, ErrorClass, Timestamp};
+use crate::model::{CallError, ErrorClass};
 use crate::ports::{Clock, Inbox, Receipt};
 
 /// SQS takes ten entries in one batch call.
@@ -47,8 +47,8 @@ pub(crate) struct Custodian {
     clock: Arc<dyn Clock>,
     inbox: Arc<dyn Inbox>,
     told: mpsc::UnboundedReceiver<Receipted>,
-    /// When each held message's invisibility was last renewed.
-    held: BTreeMap<Receipt, Timestamp>,
+    /// [`Clock::elapsed`] when each held message's invisibility was last renewed.
+    held: BTreeMap<Receipt, Duration>,
     finished: VecDeque<Receipt>,
     calls: JoinSet<()>,
 }
@@ -78,8 +78,8 @@ impl Custodian {
                 }
                 told = self.told.recv() => match told {
                     Some(Receipted::Held(receipts)) => {
-                        let now = self.clock.now();
-                        self.held.extend(receipts.into_iter().map(|receipt| (receipt, now)));
+                        let elapsed = self.clock.elapsed();
+                        self.held.extend(receipts.into_iter().map(|receipt| (receipt, elapsed)));
                     }
                     Some(Receipted::Finished(receipts)) => {
                         for receipt in &receipts {
@@ -112,12 +112,12 @@ impl Custodian {
     }
 
     fn extend(&mut self) {
-        let now = self.clock.now();
-        let waiting = self.held.iter_mut().filter(|(_, since)| now.since(**since) >= EXTEND_AFTER);
+        let elapsed = self.clock.elapsed();
+        let waiting = self.held.iter_mut().filter(|(_, since)| elapsed.saturating_sub(**since) >= EXTEND_AFTER);
         let mut due: Vec<_> = waiting
             .map(|(receipt, since)| {
                 // Counted from the call, not from when it would run out: a few spare renewals are cheap.
-                *since = now;
+                *since = elapsed;
                 receipt.clone()
             })
             .collect();

@@ -74,7 +74,7 @@ impl Sweep {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         loop {
             let rules = Arc::clone(&self.in_force.borrow_and_update());
-            let begun = self.clock.now();
+            let begun = self.clock.elapsed();
             let (mut listing, registered) = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
@@ -91,7 +91,7 @@ impl Sweep {
             {
                 return;
             }
-            self.metrics.sweep(self.clock.now().since(begun));
+            self.metrics.sweep(self.clock.elapsed().saturating_sub(begun));
             self.say(&listing.errors);
             tokio::select! {
                 biased;

@@ -225,7 +225,7 @@ impl<M: Machine> Turn<M> {
             match self.wait(ticked).await {
                 Woken::Batch(batch) => {
                     if batch.iter().any(|incoming| incoming.input == Input::Tick) {
-                        ticked = Some(self.clock.now());
+                        ticked = Some(self.clock.elapsed());
                     }
                     self.process(batch, true).await?;
                 }
@@ -267,12 +267,13 @@ impl<M: Machine> Turn<M> {
         Some(batch)
     }
 
-    /// Waits for something to do, then takes all that is ready.
-    async fn wait(&mut self, ticked: Option<Timestamp>) -> Woken {
-        let now = self.clock.now();
+    /// Waits for something to do, then takes all that is ready. The last tick was at this [`Clock::elapsed`]: a wall clock that
+    /// is set back must not hold up the next.
+    async fn wait(&mut self, ticked: Option<Duration>) -> Woken {
+        let (now, elapsed) = self.clock.at_once();
         let deadline = self.machine.next_deadline();
-        let until_tick = deadline.map(|at| at.since(now).max(ticked.map_or(Duration::ZERO, |t| pause_after(t, now))));
-        let lingers = self.pending.lingers(self.clock.elapsed());
+        let until_tick = deadline.map(|at| at.since(now).max(pause_after(ticked, elapsed)));
+        let lingers = self.pending.lingers(elapsed);
         let timer = self.clock.sleep([until_tick, lingers].into_iter().flatten().fold(Health::BEAT, Duration::min));
         let mut batch = Batch::new();
         tokio::select! {
@@ -285,8 +286,8 @@ impl<M: Machine> Turn<M> {
                 None => return Woken::Drained,
             },
             () = timer => {
-                let now = self.clock.now();
-                let due = deadline.is_some_and(|at| at <= now) && ticked.is_none_or(|t| pause_after(t, now).is_zero());
+                let (now, elapsed) = self.clock.at_once();
+                let due = deadline.is_some_and(|at| at <= now) && pause_after(ticked, elapsed).is_zero();
                 return if due { Woken::Batch(vec![Input::Tick.into()]) } else { Woken::Idle };
             }
         }
@@ -396,12 +397,12 @@ impl<M: Machine> Turn<M> {
         let mut pause = FIRST_PAUSE;
         let mut last_chance = None;
         loop {
-            let begun = clock.now();
+            let begun = clock.elapsed();
             let attempt = self.meanwhile(journal.append(entries.clone(), incidents)).await?;
             self.health.turned(clock.elapsed());
             match attempt {
                 Ok(()) => {
-                    self.metrics.commit(Some(clock.now().since(begun)));
+                    self.metrics.commit(Some(clock.elapsed().saturating_sub(begun)));
                     if self.health.set(Part::Journal, Ok(())) {
                         tracing::info!("The journal takes entries");
                     }
@@ -412,8 +413,8 @@ impl<M: Machine> Turn<M> {
                     self.metrics.commit(None);
                     self.complain(&error);
                     if self.shutdown.is_cancelled() {
-                        let first_refused = *last_chance.get_or_insert(clock.now());
-                        if clock.now().since(first_refused) >= COMMITS_WITHIN {
+                        let first_refused = *last_chance.get_or_insert(clock.elapsed());
+                        if clock.elapsed().saturating_sub(first_refused) >= COMMITS_WITHIN {
                             return Err(WorkerError::Journal(error));
                         }
                     }
@@ -508,8 +509,8 @@ impl<M: Machine> Turn<M> {
 }
 
 /// What is left of the pause after the last tick.
-fn pause_after(ticked: Timestamp, now: Timestamp) -> Duration {
-    TICK_PAUSE.saturating_sub(now.since(ticked))
+fn pause_after(ticked: Option<Duration>, elapsed: Duration) -> Duration {
+    ticked.map_or(Duration::ZERO, |ticked| TICK_PAUSE.saturating_sub(elapsed.saturating_sub(ticked)))
 }
 
 fn answer<M: Machine>(machine: &M, clock: &dyn Clock, question: Question) {

@@ -147,3 +147,22 @@ async fn a_deadline_becomes_a_tick_and_a_stale_one_does_not_spin() {
     *locked(&running.deadline) = None;
     running.end().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_holds_up_no_tick() {
+    let world = Arc::new(World::default());
+    let running = begin(&world);
+    let ticks = || locked(&running.inputs).iter().filter(|input| **input == Input::Tick).count();
+    *locked(&running.deadline) = Some(world.clock.now());
+    running.after(seconds(1)).await;
+    assert!(ticks() > 0);
+    *locked(&running.deadline) = None;
+    world.clock.set_by_ms(-3_600_000);
+    running.after(seconds(10)).await;
+    let before = ticks();
+    *locked(&running.deadline) = Some(world.clock.now().plus(seconds(5)));
+    running.after(seconds(6)).await;
+    assert!(ticks() > before, "{:?}", locked(&running.inputs));
+    *locked(&running.deadline) = None;
+    running.end().await.unwrap();
+}
