@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use support::*;
-use taskset_guardian::engine::Input;
+use taskset_guardian::engine::{Input, Note};
 use taskset_guardian::model::*;
-use taskset_guardian::rules::{AfterPromotion, BlueCapacity, DeletePolicy, Protect, Rule};
+use taskset_guardian::rules::{AfterPromotion, BlueCapacity, DeletePolicy, Mode, Protect, Rule, RuleSet};
 
 const MODIFY: &str = "ModifyRule";
 const SCALE: &str = "UpdateTaskSet";
@@ -340,6 +341,117 @@ fn what_took_over_long_ago_is_nobodys_green() {
     assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("none", 0));
 }
 
+/// Users are on green, which its deployer made PRIMARY; the blue before it still lives, with nothing to do.
+fn graduated() -> Driver {
+    let mut it = Driver::new(scaled_to_zero(), rule());
+    it.run(secs(1000));
+    assert_eq!(it.phase(), "graduated");
+    it
+}
+
+/// And the next version comes.
+fn third(it: &mut Driver) {
+    let mut third = task_set("ecs-svc/3000000000000000000", it.now, TaskSetStatus::Active, "third");
+    third.stability = Stability::Stabilizing;
+    it.aws.service.task_sets.push(third);
+}
+
+#[test]
+fn what_users_were_given_back_is_not_put_on_trial_against_the_version_before_it() {
+    let mut it = graduated();
+    third(&mut it);
+    it.run(secs(60));
+    assert_eq!(it.phase(), "watching");
+    it.aws.remove("ecs-svc/3000000000000000000");
+    it.aws.set(GREEN).stability = Stability::Stabilizing;
+    breach(&mut it);
+    it.run(secs(300));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("superseded", 0));
+}
+
+#[test]
+fn a_green_that_one_read_does_not_show_is_judged_on() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    it.run(secs(1));
+    let green = it.aws.set(GREEN).clone();
+    it.aws.remove(GREEN);
+    it.run(SWEEP);
+    assert_eq!(it.phase(), "superseded");
+    it.aws.service.task_sets.push(green);
+    it.run(SWEEP);
+    assert_eq!(it.phase(), "watching");
+    breach(&mut it);
+    it.run(secs(90));
+    assert_eq!(it.phase(), "rolled_back");
+}
+
+#[test]
+fn a_person_may_roll_back_what_has_taken_over() {
+    let mut it = graduated();
+    breach(&mut it);
+    assert_eq!(it.aws.writes.len(), 0, "no gate does");
+    it.aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
+    it.run(secs(200));
+    assert_eq!(it.aws.calls().first(), Some(&SCALE), "blue has nothing that could serve");
+    blue_runs(&mut it.aws, 4);
+    it.aws.set(BLUE).stability = Stability::Steady;
+    it.run(secs(200));
+    assert_eq!((it.phase().as_str(), it.aws.deletes().len()), ("rolled_back", 1));
+}
+
+#[test]
+fn a_person_may_have_done_what_was_only_told() {
+    let observing = Rule { mode: Mode::Observe, ..rule() };
+    let mut it = breached(Aws::blue_and_green(), observing);
+    it.run(secs(60));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("breached", 0));
+    it.feed(Input::Rules(RuleSet { rules: vec![Arc::new(rule())] }));
+    it.run(secs(60));
+    assert_eq!(it.aws.writes.len(), 0, "arming a rule acts on nothing that is over");
+    it.aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
+    it.run(secs(120));
+    assert_eq!((it.phase().as_str(), it.aws.deletes().len()), ("rolled_back", 1));
+}
+
+#[test]
+fn people_who_keep_a_promoted_green_and_delete_blue_have_decided() {
+    let mut page = rule();
+    page.rollback.after_promotion = AfterPromotion::Page;
+    let mut it = breached(promoted(), page);
+    it.run(secs(60));
+    assert_eq!(it.phase(), "escalated");
+    it.aws.remove(BLUE);
+    it.run(secs(60));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("superseded", 0));
+    let calls = it.said().iter().filter(|said| **said == "Rollback Escalated").count();
+    assert_eq!(calls, 1, "{:?}", it.said());
+}
+
+#[test]
+fn a_blue_that_vanishes_in_the_middle_of_a_rollback_calls_a_person_first() {
+    let mut it = Driver::new(promoted(), rule());
+    it.aws.obeys = false;
+    breach(&mut it);
+    it.aws.remove(BLUE);
+    it.run(secs(60));
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated", "Rollback Held"]);
+}
+
+#[test]
+fn rules_that_are_undone_one_after_the_other_are_one_dispute() {
+    for (later, shifts, phase) in [(secs(10), 4, "rolled_back"), (secs(40), 3, "escalated")] {
+        let mut aws = Aws::blue_and_green();
+        aws.rules.push(weighted("second", &[("blue", 90), ("green", 10)]));
+        let mut it = breached(aws, rule());
+        it.run(secs(10));
+        it.aws.rules[0] = weighted("main", &[("blue", 50), ("green", 50)]);
+        it.run(later);
+        it.aws.rules[1] = weighted("second", &[("blue", 50), ("green", 50)]);
+        it.run(secs(200));
+        assert_eq!((it.aws.shifts().len(), it.phase().as_str()), (shifts, phase), "{later:?}");
+    }
+}
+
 #[test]
 fn too_many_unhealthy_targets_in_two_sweeps_in_a_row_are_a_breach() {
     let ill = |it: &mut Driver, count: u32| {
@@ -511,6 +623,28 @@ fn a_fourth_service_that_breaches_within_ten_minutes_engages_the_fleet_brake() {
 }
 
 #[test]
+fn a_fleet_that_is_well_again_releases_the_brake_without_another_breach() {
+    let mut it = Driver::idle(Aws::blue_and_green(), false);
+    it.neighbours = (0..4).map(|n| (neighbour(n), Aws::blue_and_green())).collect();
+    it.protect(Rule { protect: vec![Protect { cluster: "prod".into(), service: "*".into() }], ..rule() });
+    for n in 0..4 {
+        for task in ["a", "b", "c"] {
+            it.crash_of(&neighbour(n), GREEN, &format!("{n}{task}"));
+        }
+    }
+    assert!(it.engine.status(it.now).fleet_brake.is_some());
+    // Whoever deployed the last one takes it back.
+    it.neighbours.get_mut(&neighbour(3)).unwrap().remove(GREEN);
+    let all: std::collections::BTreeSet<_> = it.neighbours.keys().cloned().chain([key()]).collect();
+    for _ in 0..24 {
+        it.run(SWEEP);
+        it.feed(Input::Swept(all.clone()));
+    }
+    assert_eq!(it.engine.status(it.now).fleet_brake, None);
+    assert!(it.notes.iter().any(|(_, note)| matches!(note, Note::Brake { engaged: false, .. })));
+}
+
+#[test]
 fn a_service_is_rolled_back_only_so_often_a_day() {
     let mut limited = rule();
     limited.limits.rollbacks_per_day = 1;
@@ -556,6 +690,19 @@ fn evidence_that_grew_old_before_anything_was_done_is_looked_at_again() {
         assert_eq!(it.aws.writes.len() - sent, calls, "green still fails: {still_fails}");
         assert_eq!(it.phase(), if still_fails { "rolled_back" } else { "escalated" });
     }
+}
+
+#[test]
+fn a_persons_order_does_not_grow_old_while_it_stands() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    it.run(secs(1));
+    it.aws.outcomes = std::iter::repeat_n(Outcome::Failed(failed(Some("AccessDeniedException"))), 10_000).collect();
+    it.aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
+    it.run(secs(900));
+    assert_eq!((it.phase().as_str(), it.said().len()), ("escalated", 2));
+    it.aws.outcomes.clear();
+    it.run(secs(120));
+    assert_eq!(it.phase(), "rolled_back", "it goes on once the permission is there");
 }
 
 #[test]

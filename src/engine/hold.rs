@@ -70,13 +70,14 @@ pub(super) fn settle_brake(out: &mut Out<'_>) {
     }
 }
 
-/// The breach is not acted on, as long as this lasts.
+/// The breach is not acted on, as long as this lasts. `changes_nothing`: nor would it be without that.
 pub(super) fn hold(
     key: &ServiceKey,
     deployment: &mut Deployment,
     cause: Cause,
     why: &str,
     evidence: Vec<Evidence>,
+    changes_nothing: bool,
     out: &mut Out<'_>,
 ) {
     if deployment.hold.as_ref().is_some_and(|hold| hold.cause == cause) {
@@ -95,8 +96,7 @@ pub(super) fn hold(
     out.note(Note::Closed { service, incident: incident.id.clone(), outcome, why: why.to_owned() });
     // The brake is one state of the whole fleet: the first service that it holds speaks for all.
     if cause != Cause::FleetBrake || !out.brakes.announced() {
-        let dry_run = out.settings.dry_run;
-        out.announce_rollback(AnnouncementKind::RollbackHeld, key, deployment, &incident, why, dry_run);
+        out.announce_rollback(AnnouncementKind::RollbackHeld, key, deployment, &incident, why, changes_nothing);
     }
     out.step.effects.push(Effect::Keep(incident.clone()));
     deployment.hold = Some(Hold { cause, incident });

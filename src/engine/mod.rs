@@ -212,6 +212,8 @@ fn swept(services: &mut Services, rules: &RuleSet, found: &BTreeSet<ServiceKey>,
             out.step.changed = true;
         }
     }
+    // Where nothing breaches any more nobody else looks.
+    hold::settle_brake(out);
     for key in found {
         if !services.contains(key)
             && let Some(rule) = rules.rule_for(key)

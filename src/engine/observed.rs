@@ -7,15 +7,16 @@ use super::hands::Hands;
 use super::mutants::{Mutant, without};
 use super::out::Out;
 use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy, Weather};
+use super::progress::Rollback;
 use super::roles::{Roles, roles};
 use super::sampled::Sampled;
 use super::signals::BOUND_ALARMS;
 use super::{Finding, Note, after, control, doctor, hold, orders, plan, quarantine, rollback, witness};
 use crate::model::{
-    CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability, StopClass,
+    CallError, Contract, Controller, ErrorClass, IncidentOutcome, Observation, Phase, ServiceKey, ServiceStatus, Stability, StopClass,
     TargetGroupArn, TaskReading, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
 };
-use crate::rules::RuleSet;
+use crate::rules::{Mode, RuleSet};
 
 /// Reads in a row that must say that a service does not exist. One may come from a replica that lags.
 const MISSING_READS: u8 = 2;
@@ -126,7 +127,8 @@ fn decide(
     let Some(deployment) = kept.deployment.as_mut() else { return };
     let evidence = judgement.breaches();
     if let Some((cause, why)) = cause {
-        hold::hold(key, deployment, cause, &why, evidence, out);
+        let changes_nothing = rollback::held(kept.rule.mode, out).is_some();
+        hold::hold(key, deployment, cause, &why, evidence, changes_nothing, out);
     } else if judgement.is_over() {
         hold::release(key, deployment, "nothing speaks against acting any more", out);
         rollback::decide(key, kept, evidence, seen, out);
@@ -172,12 +174,13 @@ fn note_failures(now: Timestamp, kept: &mut Kept, seen: &Observation) {
 fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_>) {
     let ours = seen.service.controller == Controller::External && seen.service.status == ServiceStatus::Active;
     let roles = roles(&seen.service.task_sets, &kept.decided);
-    let roles = roles.filter(|roles| ours && !took_over_long_ago(kept, *roles, seen));
-    let Kept { deployment, hands, .. } = &mut *kept;
+    let roles = roles.filter(|roles| ours && is_candidate(kept, *roles, seen));
+    let Kept { deployment, hands, rule, .. } = &mut *kept;
     if let Some(deployment) = deployment.as_mut().filter(|d| !d.ended()) {
-        overtaken(key, deployment, hands, roles, seen, out);
+        overtaken(key, deployment, hands, rule.mode, roles, seen, out);
     }
     let Some(roles) = roles else { return };
+    resume(key, kept, roles, seen, out);
     let same = kept.deployment.as_ref().is_some_and(|d| d.green == roles.green.id);
     if !same && kept.live().is_none() && !kept.decided.contains(&roles.green.id) {
         out.note(Note::DeploymentBegan {
@@ -231,6 +234,7 @@ fn overtaken(
     key: &ServiceKey,
     deployment: &mut Deployment,
     hands: &Hands,
+    mode: Mode,
     roles: Option<Roles<'_>>,
     seen: &Observation,
     out: &mut Out<'_>,
@@ -253,9 +257,44 @@ fn overtaken(
             deployment.blue = roles.blue.id.clone();
             deployment.blue_group.clone_from(&roles.blue.target_group);
         } else {
-            end_well(key, deployment, "blue is gone: green took over", out);
+            end_well(key, deployment, "blue is gone: green took over", mode, out);
         }
     }
+}
+
+/// Goes on with a deployment that has ended, where no rollback was begun: because green lives, and the reads that did not show it
+/// were behind; or because a person wants it rolled back after it had taken over, or after that was only told.
+fn resume(key: &ServiceKey, kept: &mut Kept, roles: Roles<'_>, seen: &Observation, out: &mut Out<'_>) {
+    let acts = rollback::held(kept.rule.mode, out).is_none();
+    let Some(deployment) = kept.deployment.as_mut().filter(|d| d.green == roles.green.id) else { return };
+    let is_ordered = orders::wants_rolled_back(seen, &deployment.green);
+    let told = |rollback: &Rollback| rollback.closed && rollback.incident.outcome == IncidentOutcome::Held;
+    let why = match &deployment.rollback {
+        None if deployment.phase == Phase::Superseded => "green lives: the read that did not show it was behind",
+        None if deployment.phase == Phase::Graduated && is_ordered => "a person wants it rolled back",
+        Some(rollback) if told(rollback) && !rollback.is_by_person() && is_ordered && acts => {
+            "a person wants done what was only told"
+        }
+        _ => return,
+    };
+    deployment.rollback = None;
+    deployment.blue = roles.blue.id.clone();
+    deployment.blue_group.clone_from(&roles.blue.target_group);
+    deployment.promoted_at = None;
+    rollback::enter(key, deployment, Phase::Watching, why, out);
+}
+
+/// Whether this is a deployment to judge. What a person wants rolled back is one in any case.
+fn is_candidate(kept: &Kept, roles: Roles<'_>, seen: &Observation) -> bool {
+    let settled = took_over_long_ago(kept, roles, seen) || is_baseline(kept, roles);
+    !settled || orders::wants_rolled_back(seen, &roles.green.id)
+}
+
+/// The newest is what the last deployment would have gone back to: its green is gone, and an older task set still lives. What
+/// users were given back is not put on trial against that one.
+fn is_baseline(kept: &Kept, Roles { green, .. }: Roles<'_>) -> bool {
+    let was_blue = kept.deployment.as_ref().is_some_and(|deployment| deployment.blue == green.id);
+    was_blue && green.status == TaskSetStatus::Primary
 }
 
 /// A green that is PRIMARY with all the traffic, and older than any deployment takes: nobody knows since when, and blue is
@@ -298,7 +337,7 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
 /// Green is PRIMARY with all the traffic for as long as the rule wants, and nothing is about to be decided.
 fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, hears_blue: bool, out: &mut Out<'_>) {
     let Partition { kept, soft } = partition;
-    let bake = kept.rule.watch.bake;
+    let (bake, mode) = (kept.rule.watch.bake, kept.rule.mode);
     let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended()) else { return };
     if deployment.rollback.as_ref().is_some_and(|rollback| !rollback.closed) {
         return;
@@ -313,7 +352,7 @@ fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, hea
             return;
         }
         let why = format!("green has been PRIMARY with all the traffic for {}", humane(out.now.since(since)));
-        end_well(key, deployment, &why, out);
+        end_well(key, deployment, &why, mode, out);
     } else {
         soft.want(since.plus(bake));
     }
@@ -341,10 +380,10 @@ fn takes_all(blue: Option<&TargetGroupArn>, green: Option<&TargetGroupArn>, seen
     green.is_none() || (share(blue) <= 0.0 && share(green) > 0.0)
 }
 
-fn end_well(key: &ServiceKey, deployment: &mut Deployment, why: &str, out: &mut Out<'_>) {
+fn end_well(key: &ServiceKey, deployment: &mut Deployment, why: &str, mode: Mode, out: &mut Out<'_>) {
     rollback::enter(key, deployment, Phase::Graduated, why, out);
     out.note(Note::Graduated { service: key.clone(), green: deployment.green.clone(), why: why.to_owned() });
-    out.announce_graduation(key, deployment, why);
+    out.announce_graduation(key, deployment, why, rollback::held(mode, out).is_some());
     witness::ended(key, deployment, why, out);
 }
 
@@ -388,6 +427,10 @@ fn take_unread(key: &ServiceKey, partition: &mut Partition, error: &CallError, o
             && let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended())
         {
             rollback::supersede(key, deployment, "the service does not exist any more", out);
+        }
+        if kept.missing >= MISSING_READS {
+            // With the service its tag is gone: the next sweep lets it go, unless it is still found.
+            kept.tagged = None;
         }
     } else {
         rollback::unread(key, kept, error, out);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::out::Out;
 use super::partition::{Kept, Partition};
 use super::{hold, rollback};
-use crate::model::{Contract, Evidence, Gate, Observation, ServiceKey, tags};
+use crate::model::{Contract, Evidence, Gate, Observation, ServiceKey, TaskSetId, tags};
 use crate::rules::{Rule, RuleSet};
 
 /// Until the next look when ECS does not know green yet.
@@ -52,6 +52,11 @@ pub(super) fn contract(partition: &mut Partition, seen: &Observation, out: &Out<
         soft.twice = true;
         soft.want(if seen.ask.twice { out.now.plus(LOOK_AGAIN) } else { out.now });
     }
+}
+
+/// Whether a person's tag wants this task set rolled back.
+pub(super) fn wants_rolled_back(seen: &Observation, task_set: &TaskSetId) -> bool {
+    tags::rollback(&seen.service.tags).is_some_and(|(wanted, _)| wanted == *task_set)
 }
 
 /// A person wants green rolled back: no gate has to agree, no brake holds it. What the plan checks, it checks all the same.

@@ -72,9 +72,16 @@ impl Out<'_> {
     }
 
     /// Announces that green took over.
-    pub(super) fn announce_graduation(&mut self, service: &ServiceKey, deployment: &Deployment, reason: &str) {
+    pub(super) fn announce_graduation(
+        &mut self,
+        service: &ServiceKey,
+        deployment: &Deployment,
+        reason: &str,
+        dry_run: bool,
+    ) {
         let kind = AnnouncementKind::DeploymentGraduated;
-        let announcement = self.announcement(kind, service, deployment, reason, Vec::new());
+        let mut announcement = self.announcement(kind, service, deployment, reason, Vec::new());
+        announcement.dry_run = dry_run;
         self.announce(announcement);
     }
 

@@ -24,6 +24,9 @@ const OBSERVATION_LIFE: Duration = Duration::from_secs(16);
 /// How long what AWS has accepted may read as before: ECS and ELB answer reads from replicas that lag by seconds.
 pub(super) const SETTLE: Duration = Duration::from_secs(5);
 
+/// For how long somebody who undoes one rule after the other is undoing them once.
+const ONE_ACT: Duration = Duration::from_secs(30);
+
 /// How long blue may lack capacity by itself before a person is called: one task's replacement takes about this long.
 const BLUE_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -178,7 +181,7 @@ pub(super) fn next(view: View<'_>) -> Next {
         return Next::Wait(step, now, "the last read is too old to act on".to_owned());
     }
     let Sets { green, blue } = sets(deployment, &seen.service.task_sets);
-    if let Some(next) = view.overtaken(green) {
+    if let Some(next) = view.overtaken(green).or_else(|| view.settled_by_people(green, blue)) {
         return next;
     }
     if let Some(why) = obstacle(deployment, seen, rollback.promotes) {
@@ -275,6 +278,24 @@ impl View<'_> {
         })
     }
 
+    /// A person was called, and blue is gone since: there is nothing to go back to, and somebody else is PRIMARY. That is green
+    /// itself, or whoever came after it was gone.
+    fn settled_by_people(&self, green: Option<&TaskSet>, blue: Option<&TaskSet>) -> Option<Next> {
+        let settled = |task_sets: &[TaskSet]| {
+            let Sets { green, blue } = sets(self.deployment, task_sets);
+            let primary = task_sets.iter().find(|set| set.is_living() && set.status == TaskSetStatus::Primary);
+            let lives = green.is_some_and(TaskSet::is_living);
+            blue.is_none() && primary.is_some_and(|primary| !lives || primary.id == self.deployment.green)
+        };
+        if blue.is_some() || self.rollback.escalation.is_none() || !settled(&self.seen.service.task_sets) {
+            return None;
+        }
+        let Some(again) = &self.seen.task_sets_again else { return Some(Next::LookTwice) };
+        let who = if green.is_some_and(TaskSet::is_living) { "green" } else { "another task set" };
+        let why = format!("blue is gone and {who} is PRIMARY: there is nothing to go back to");
+        settled(again).then_some(Next::Superseded(why))
+    }
+
     /// The rule wants no promoted green to be touched.
     fn left_to_people(&self, green: Option<&TaskSet>) -> Option<Stuck> {
         let promoted = green.is_some_and(|green| green.status == TaskSetStatus::Primary);
@@ -368,7 +389,10 @@ impl View<'_> {
         }
         let times = |purpose: &Purpose| self.rollback.accepted.get(purpose).map_or(0, |accepted| accepted.times);
         let fresh = |purpose: &Purpose| self.rollback.accepted(purpose).is_some_and(|at| self.now.since(at) < SETTLE);
-        let is_spent = |purpose: &Purpose| times(purpose) >= purpose.limit() && !fresh(purpose);
+        // Who applies a plan writes rule after rule: what is undone just after the re-assert belongs to it, later is another time.
+        let is_over = self.rollback.reasserted_at().is_some_and(|at| self.now.since(at) >= ONE_ACT);
+        let again = |purpose: &Purpose| purpose.shifts() && times(purpose) > 0 && is_over && self.rollback.failures == 0;
+        let is_spent = |purpose: &Purpose| (times(purpose) >= purpose.limit() || again(purpose)) && !fresh(purpose);
         let spent: Vec<_> = writes.iter().filter(|(purpose, _)| is_spent(purpose)).collect();
         if let Some((purpose, _)) = spent.first() {
             return Goal::Stuck(Stuck { step, why: format!("{foreign} ({purpose})"), frozen: true });

@@ -316,8 +316,13 @@ impl Rollback {
 
     /// A rule was set back once against somebody who had undone a shift, during the rollback or after it.
     pub(super) fn has_reasserted(&self) -> bool {
-        let mut shifts = self.accepted.iter().filter(|(purpose, _)| purpose.shifts());
-        shifts.any(|(purpose, accepted)| accepted.times >= purpose.limit()) && !without(Mutant::ReassertForgotten)
+        self.reasserted_at().is_some()
+    }
+
+    /// When the first rule was.
+    pub(super) fn reasserted_at(&self) -> Option<Timestamp> {
+        let shifts = self.accepted.iter().filter(|(purpose, _)| purpose.shifts() && !without(Mutant::ReassertForgotten));
+        shifts.filter(|(purpose, accepted)| accepted.times >= purpose.limit()).map(|(_, accepted)| accepted.at).min()
     }
 
     /// It was done, and is not any more.

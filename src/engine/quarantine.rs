@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::out::Out;
 use super::partition::{Deployment, Kept, Soft};
-use super::{Effect, Note, progress};
+use super::{Effect, Note, progress, rollback};
 use crate::model::{
     AnnouncementKind, Evidence, Gate, Images, IncidentId, IncidentOutcome, Observation, ServiceKey, Standing, Tags,
     TaskArn, TaskSetId, Timestamp, Window, tags,
@@ -119,6 +119,7 @@ pub(super) fn meet(key: &ServiceKey, kept: &mut Kept, out: &mut Out<'_>) {
         // The rollback itself says why.
         return;
     }
+    let changes_nothing = rollback::held(kept.rule.mode, out).is_some();
     let evidence = vec![evidence(deployment, known, out.now)];
     let why = format!("{}; quarantine.on_return = \"report\": it is only said", known.story());
     let id = format!("returned-{}", deployment.green.digits());
@@ -129,7 +130,7 @@ pub(super) fn meet(key: &ServiceKey, kept: &mut Kept, out: &mut Out<'_>) {
     out.note(Note::Decided { service: key.clone(), incident: incident.id.clone(), held: true, evidence });
     let outcome = IncidentOutcome::Held;
     out.note(Note::Closed { service: key.clone(), incident: incident.id.clone(), outcome, why: why.clone() });
-    out.announce_rollback(AnnouncementKind::RollbackHeld, key, deployment, &incident, &why, out.settings.dry_run);
+    out.announce_rollback(AnnouncementKind::RollbackHeld, key, deployment, &incident, &why, changes_nothing);
     out.step.effects.push(Effect::Keep(incident));
 }
 

@@ -7,10 +7,10 @@ use super::out::Out;
 use super::partition::{Deployment, Kept, Partition};
 use super::plan::{self, Next, Proven, Stuck, View};
 use super::progress::{Escalation, Purpose, Rollback, Sent};
-use super::{Effect, Note, Stage, observed, quarantine, snapshot, traffic, witness};
+use super::{Effect, Note, Stage, observed, orders, quarantine, snapshot, traffic, witness};
 use crate::model::{
     AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, Incident, IncidentOutcome, Observation, Outcome,
-    Phase, ServiceKey, Step, TaskSet, TaskSetStatus, Timestamp, Verdict, Write, humane,
+    Phase, ServiceKey, Step, TaskSet, TaskSetId, TaskSetStatus, Timestamp, Verdict, Write, humane,
 };
 use crate::rules::{Mode, Rule};
 
@@ -172,9 +172,13 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
 }
 
 /// Whether the evidence has become too old to begin on. `None` while it is fresh, or once the plan has begun: what is
-/// half done is finished.
+/// half done is finished. A person's order is as fresh as the read that shows it.
 fn doubted(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observation) -> Option<bool> {
     let rollback = kept.open_rollback().filter(|rollback| rollback.is_stale(now, kept.rule.watch.freshness))?;
+    let is_ordered = |green: &TaskSetId| orders::wants_rolled_back(seen, green);
+    if rollback.is_by_person() && kept.deployment.as_ref().is_some_and(|deployment| is_ordered(&deployment.green)) {
+        return Some(false);
+    }
     let judgement = observed::judge(now, sweep, kept, seen);
     let breached = judgement.is_some_and(|judgement| judgement.verdict == Verdict::Breached);
     Some(!breached && rollback.accepted.is_empty())
@@ -437,6 +441,8 @@ fn close(
     why: &str,
     out: &mut Out<'_>,
 ) {
+    // Who leaves traffic half shifted has changed something, whatever stops it.
+    let untouched = rollback.accepted.is_empty() && rollback.unsure.is_empty() && rollback.in_flight.is_empty();
     rollback.closed = true;
     rollback.in_flight.clear();
     rollback.incident.outcome = outcome;
@@ -449,7 +455,8 @@ fn close(
         IncidentOutcome::Escalated => AnnouncementKind::RollbackEscalated,
         IncidentOutcome::Held | IncidentOutcome::Superseded | IncidentOutcome::Open => AnnouncementKind::RollbackHeld,
     };
-    out.announce_rollback(kind, key, deployment, &rollback.incident, why, outcome == IncidentOutcome::Held);
+    let changes_nothing = outcome == IncidentOutcome::Held && untouched;
+    out.announce_rollback(kind, key, deployment, &rollback.incident, why, changes_nothing);
     out.step.effects.push(Effect::Keep(rollback.incident.clone()));
 }
 
