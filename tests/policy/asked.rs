@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use taskset_guardian::model::{Action, ActionKind};
 use taskset_guardian::sandbox::api::Call;
 use taskset_guardian::sandbox::world::{ACCOUNT, REGION};
 
@@ -44,6 +45,15 @@ fn tag(action: &'static str, resource: &str, keys: Vec<String>) -> Request {
     with(action, resource, "aws:TagKeys", keys)
 }
 
+/// Elastic Load Balancing reads the client of a user pool in its caller's name.
+fn user_pools(actions: &[Action]) -> impl Iterator<Item = Request> {
+    actions.iter().filter_map(|action| {
+        let ActionKind::Kept(kept) = &action.kind else { return None };
+        let pool = kept.config.get("AuthenticateCognitoConfig")?.get("UserPoolArn")?.as_str()?;
+        Some(on("cognito-idp:DescribeUserPoolClient", pool))
+    })
+}
+
 /// Everything that must be allowed for the call.
 pub(crate) fn requests(call: &Call) -> Vec<Request> {
     match call {
@@ -77,8 +87,13 @@ pub(crate) fn requests(call: &Call) -> Vec<Request> {
         Call::DescribeListeners { .. } => vec![on("elasticloadbalancing:DescribeListeners", "*")],
         Call::DescribeRules { .. } => vec![on("elasticloadbalancing:DescribeRules", "*")],
         Call::DescribeTargetHealth { .. } => vec![on("elasticloadbalancing:DescribeTargetHealth", "*")],
-        Call::ModifyRule { rule, .. } => vec![on("elasticloadbalancing:ModifyRule", rule)],
-        Call::ModifyListener { listener, .. } => vec![on("elasticloadbalancing:ModifyListener", listener)],
+        Call::ModifyRule { rule, actions } => {
+            [on("elasticloadbalancing:ModifyRule", rule)].into_iter().chain(user_pools(actions)).collect()
+        }
+        Call::ModifyListener { listener, default_actions } => {
+            let modify = on("elasticloadbalancing:ModifyListener", listener);
+            [modify].into_iter().chain(user_pools(default_actions)).collect()
+        }
         // A composite alarm is described by `*` alone.
         Call::DescribeAlarms { .. } => vec![on("cloudwatch:DescribeAlarms", "*")],
         Call::GetMetricData { .. } => vec![on("cloudwatch:GetMetricData", "*")],
@@ -122,5 +137,10 @@ pub(crate) fn actions(service: &str, operation: &str, code: &str) -> BTreeSet<St
         }
         (_, operation) => vec![operation],
     };
-    names.into_iter().map(|name| format!("{service}:{name}")).collect()
+    let mut actions: BTreeSet<_> = names.into_iter().map(|name| format!("{service}:{name}")).collect();
+    if matches!((service, operation), ("elasticloadbalancing", "ModifyRule" | "ModifyListener")) {
+        // What Elastic Load Balancing asks for of whoever changes a rule that logs in by Cognito.
+        actions.insert("cognito-idp:DescribeUserPoolClient".to_owned());
+    }
+    actions
 }

@@ -66,6 +66,7 @@ pub(crate) fn sandbox_names(load_balancer: &str) -> BTreeMap<&'static str, Strin
         ("CLUSTER", "prod"),
         ("SERVICE", "checkout"),
         ("LOAD_BALANCER", load_balancer),
+        ("USER_POOL", "*"),
         ("DEAD_LETTERS", "taskset-guardian-dlq"),
         ("QUEUE", "taskset-guardian"),
         ("TABLE", "taskset-guardian"),

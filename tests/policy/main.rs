@@ -24,7 +24,7 @@ use taskset_guardian::runtime::SystemClock;
 use taskset_guardian::sandbox::api::{ApiError, Backend, Call, Reply, Timed};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
 use taskset_guardian::sandbox::world::{
-    Act, Crash, Delivery, ListenerKind, REGION, RouteSetup, ServiceSetup, Setup, Timing, Version, World,
+    Act, Crash, Delivery, Guard, ListenerKind, REGION, RouteSetup, ServiceSetup, Setup, Timing, Version, World,
 };
 use taskset_guardian::telemetry::Metrics;
 
@@ -88,7 +88,7 @@ fn everything_at_once() -> Setup {
     let default = RouteSetup { listener: ListenerKind::Http, path: None, ..RouteSetup::default() };
     let service = ServiceSetup {
         script,
-        routes: vec![RouteSetup::default(), default],
+        routes: vec![RouteSetup { guards: vec![Guard::Cognito], ..RouteSetup::default() }, default],
         tags: BTreeMap::from([("taskset-guardian:rule".to_owned(), "tagged".to_owned())]),
         ..ServiceSetup::default()
     };

@@ -81,6 +81,30 @@ resource "aws_cloudwatch_metric_alarm" "dead_letters" {
   tags = local.tags
 }
 
+# What the guardian tells is lost when it can't be delivered. CloudWatch publishes by a statement of its own, so that this
+# arrives even where the topic, or its key, refuses EventBridge.
+resource "aws_cloudwatch_metric_alarm" "announcements" {
+  alarm_name        = "${var.name}-announcements"
+  alarm_description = "EventBridge could not deliver what ${var.name} told, and nobody heard it: taskset-guardian status says what is open. Look at the policies of ${aws_sns_topic.this.name} and of its key."
+  namespace         = "AWS/Events"
+  metric_name       = "FailedInvocations"
+  # Rules of the default bus are counted without its name.
+  dimensions = merge(
+    { RuleName = aws_cloudwatch_event_rule.announcements.name },
+    { for bus in [var.event_bus_name] : "EventBusName" => bus if bus != "default" },
+  )
+  statistic           = "Sum"
+  period              = 300
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  # Only failures are counted, so it ends when there is no more to count. Nothing is well again by that: nobody is told.
+  treat_missing_data = "notBreaching"
+  alarm_actions      = local.alarm_actions
+
+  tags = local.tags
+}
+
 locals {
   alarm_actions = concat([aws_sns_topic.this.arn], var.alarm_actions)
 }

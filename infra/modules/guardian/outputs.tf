@@ -63,6 +63,11 @@ output "topic_arn" {
   value       = aws_sns_topic.this.arn
 }
 
+output "announcements_alarm_arn" {
+  description = "ARN of the alarm on announcements that could not be delivered."
+  value       = aws_cloudwatch_metric_alarm.announcements.arn
+}
+
 output "alarm_arns" {
   description = "ARNs of the alarms on each cell."
   value = {

@@ -5,6 +5,10 @@ locals {
   # As in app/web/50dc6c495c0c9188.
   load_balancers = [for arn in var.load_balancers : split(":loadbalancer/", arn)[1]]
 
+  # Elastic Load Balancing reads the client of a user pool in the name of whoever changes a rule that logs in by Cognito:
+  # without rules to change it is not needed.
+  user_pools = length(var.load_balancers) > 0 ? var.user_pools : []
+
   policies = {
     for policy in ["worker", "people"] : policy => {
       for cell, each in local.cells : cell => [
@@ -13,8 +17,10 @@ locals {
             for resource in statement.Resource : [
               for cluster in strcontains(resource, "CLUSTER") ? var.clusters : [""] : [
                 for service in strcontains(resource, "SERVICE") ? each.services : [""] : [
-                  for balancer in strcontains(resource, "LOAD_BALANCER") ? local.load_balancers : [""] :
-                  replace(replace(replace(resource, "CLUSTER", cluster), "SERVICE", service), "LOAD_BALANCER", balancer)
+                  for balancer in strcontains(resource, "LOAD_BALANCER") ? local.load_balancers : [""] : [
+                    for pool in strcontains(resource, "USER_POOL") ? local.user_pools : [""] :
+                    replace(replace(replace(replace(resource, "CLUSTER", cluster), "SERVICE", service), "LOAD_BALANCER", balancer), "USER_POOL", pool)
+                  ]
                 ]
               ]
             ]

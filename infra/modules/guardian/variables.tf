@@ -74,6 +74,17 @@ variable "load_balancers" {
   }
 }
 
+variable "user_pools" {
+  description = "IDs of the Cognito user pools by which listener rules log in, as in eu-west-1_Ab1Cd2Ef3. Elastic Load Balancing reads their clients, secrets included, in the name of whoever changes such a rule. With [] it may read none, and a rule that logs in by Cognito can't be shifted."
+  type        = list(string)
+  default     = ["*"]
+
+  validation {
+    condition     = alltrue([for id in var.user_pools : id == "*" || can(regex("^[a-z0-9-]+_[A-Za-z0-9]+$", id))])
+    error_message = "Each is the ID of a user pool, as in eu-west-1_Ab1Cd2Ef3, or \"*\" for all of the account."
+  }
+}
+
 variable "rules" {
   description = "Rule files by name, as in { \"web.toml\" = file(\"rules/web.toml\") }. They are handed over in the task definition: a change restarts the replicas, one after the other. Run taskset-guardian check on them before."
   type        = map(string)
@@ -345,7 +356,7 @@ variable "deletion_protection" {
 }
 
 variable "kms_key_arn" {
-  description = "A key of your own for queues, tables, topic and logs. Its policy must let sqs, sns, logs and events of this account use it; infra/README.md has the statements. Without it, AWS's own keys are used, and the topic is not encrypted."
+  description = "A key of your own for queues, tables, topic and logs. Its policy must let EventBridge, CloudWatch's alarms and its logs use it; the module's README has the statements. Without it, AWS's own keys are used, and the topic is not encrypted."
   type        = string
   default     = null
 

@@ -85,6 +85,25 @@ run "by_default_two_replicas_share_a_table" {
     condition     = jsondecode(aws_cloudwatch_event_rule.announcements.event_pattern) == { source = ["taskset-guardian"], detail-type = ["Rollback Started", "Rollback Completed", "Rollback Escalated", "Rollback Held"] }
     error_message = "what it tells goes to the topic"
   }
+
+  assert {
+    condition     = { for one in jsondecode(aws_sns_topic_policy.this.policy).Statement : one.Sid => can(one.Condition) } == { OwnEvents = false, OwnAlarms = true, OnlyEncrypted = true }
+    error_message = "a condition would keep EventBridge out; others have theirs: ${aws_sns_topic_policy.this.policy}"
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.announcements.dimensions == tomap({ RuleName = "taskset-guardian-announcements" })
+    error_message = "a rule of the default bus is counted by its name alone"
+  }
+
+  assert {
+    condition = alltrue([
+      for statement in jsondecode(aws_sns_topic_policy.this.policy).Statement :
+      can(regex("^${replace(statement.Condition.ArnLike["aws:SourceArn"], "*", ".*")}$", "arn:aws:cloudwatch:eu-west-1:111122223333:alarm:${aws_cloudwatch_metric_alarm.announcements.alarm_name}"))
+      if statement.Sid == "OwnAlarms"
+    ]) && aws_cloudwatch_metric_alarm.announcements.alarm_actions == toset([output.topic_arn])
+    error_message = "that it was not heard is heard, by the statement for alarms"
+  }
 }
 
 run "the_queue_takes_events_of_its_own_rules_alone" {
@@ -187,6 +206,7 @@ run "the_role_reaches_what_it_guards_and_no_further" {
       ]
       RollbackRules     = ["arn:aws:elasticloadbalancing:eu-west-1:111122223333:listener-rule/app/web/50dc6c495c0c9188/*"]
       RollbackListeners = ["arn:aws:elasticloadbalancing:eu-west-1:111122223333:listener/app/web/50dc6c495c0c9188/*"]
+      RollbackUserPools = ["arn:aws:cognito-idp:eu-west-1:111122223333:userpool/*"]
     }
     error_message = output.worker_policies["all"]
   }
@@ -206,7 +226,7 @@ run "the_role_reaches_what_it_guards_and_no_further" {
   }
 
   assert {
-    condition     = !can(regex("PARTITION|REGION|ACCOUNT|CLUSTER|SERVICE|QUEUE|DEAD_LETTERS|TABLE|BUS|LOAD_BALANCER", "${output.worker_policies["all"]} ${output.people_policies["all"]}"))
+    condition     = !can(regex("PARTITION|REGION|ACCOUNT|CLUSTER|SERVICE|QUEUE|DEAD_LETTERS|TABLE|BUS|LOAD_BALANCER|USER_POOL", "${output.worker_policies["all"]} ${output.people_policies["all"]}"))
     error_message = "a placeholder is left"
   }
 }
@@ -227,7 +247,7 @@ run "an_observer_is_denied_every_change" {
       Effect = "Deny"
       Action = [
         "ecs:UpdateServicePrimaryTaskSet", "ecs:UpdateTaskSet", "ecs:DeleteTaskSet",
-        "elasticloadbalancing:ModifyRule", "elasticloadbalancing:ModifyListener",
+        "elasticloadbalancing:ModifyRule", "elasticloadbalancing:ModifyListener", "cognito-idp:DescribeUserPoolClient",
       ]
       Resource = ["*"]
     }]
@@ -405,12 +425,17 @@ run "who_subscribes_and_who_scrapes" {
   }
 
   assert {
-    condition     = length(aws_cloudwatch_metric_alarm.lag["all"].alarm_actions) == 2
+    condition     = length(aws_cloudwatch_metric_alarm.lag["all"].alarm_actions) == 2 && length(aws_cloudwatch_metric_alarm.announcements.alarm_actions) == 2
     error_message = "alarms go to the topic and to others"
   }
 
   assert {
     condition     = aws_cloudwatch_event_rule.announcements.event_bus_name == "ops" && output.settings["all"].TASKSET_GUARDIAN_EVENT_BUS == "ops" && strcontains(output.worker_policies["all"], "event-bus/ops")
     error_message = "it tells on the bus that is listened to"
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.announcements.dimensions == tomap({ EventBusName = "ops", RuleName = "taskset-guardian-announcements" })
+    error_message = "and what is not delivered from there is counted by bus and rule"
   }
 }
