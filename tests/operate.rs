@@ -299,6 +299,43 @@ async fn check_finds_patterns_that_match_nothing_when_aws_can_be_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_may_not_be_listed_is_named_and_the_rest_is_looked_at() {
+    let stage = Stage::new().await;
+    let rules = stage.directory.path().join("rules/web.toml");
+    let protects = |entries: &[(&str, &str)]| {
+        let entry = |(cluster, service): &(&str, &str)| {
+            format!("[[protect]]\ncluster = \"{cluster}\"\nservice = \"{service}\"\n")
+        };
+        std::fs::write(&rules, format!("name = \"web\"\n{}", entries.iter().map(entry).collect::<String>())).unwrap();
+    };
+    // The clusters are listed in the order of their names: this one comes before prod, and is denied alone.
+    let refused = ApiError::client("AccessDeniedException", "not allowed");
+    let deny = || stage.sandbox.with(|world| world.fail_next("ListServices", &refused, 1));
+    let said = "services of the cluster alpha can't be found: ecs:ListServices failed (denied";
+
+    protects(&[("alpha", "web-*"), ("prod", "check*"), ("prod", "pay-*")]);
+    deny();
+    let asked = stage.verb("check rules --aws").await;
+    assert!(asked.code == 1 && asked.err.contains(said), "{asked:?}");
+    assert!(asked.out.contains("prod/pay-* matches no service") && !asked.out.contains("alpha"), "{asked:?}");
+
+    protects(&[("alpha", "web-*"), ("prod", "check*")]);
+    deny();
+    let asked = stage.verb("check rules --aws").await;
+    let unknown = "whether a service matches alpha/web-* is not known";
+    assert!(asked.code == 2 && asked.err.contains(unknown), "neither right nor wrong: {asked:?}");
+
+    deny();
+    let examined = stage.verb("doctor").await;
+    assert!(examined.code == 0 && examined.err.contains(said), "{examined:?}");
+    assert!(examined.out.contains("prod/checkout could be rolled back now"), "{examined:?}");
+
+    let down = ApiError { status: 500, ..ApiError::client("ServerException", "down") };
+    stage.sandbox.with(|world| world.fail_next("ListServices", &down, 9));
+    assert_eq!(stage.verb("doctor").await.code, 2, "it may be different next time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hold_is_written_with_its_reason_and_its_end() {
     let stage = Stage::new().await;
     let held = stage.verb("hold prod checkout --for 30m --reason migration#7").await;
