@@ -5,7 +5,7 @@
 mod process;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -333,6 +333,47 @@ async fn a_cluster_that_may_not_be_listed_is_named_and_the_rest_is_looked_at() {
     let down = ApiError { status: 500, ..ApiError::client("ServerException", "down") };
     stage.sandbox.with(|world| world.fail_next("ListServices", &down, 9));
     assert_eq!(stage.verb("doctor").await.code, 2, "it may be different next time");
+}
+
+/// Answers every question with the status of a replica that stands by, and with one old incident.
+fn standby(address: &str) {
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    let old = r#"{"id":"rollback-7","service":{"cluster":"prod","service":"checkout"},"green":"ecs-svc/7","blue":"ecs-svc/6",
+        "task_definition":"checkout:7","outcome":"rolled_back","reason":null,"first_sign_at":"2026-01-02T03:04:05Z",
+        "detected_at":"2026-01-02T03:04:05Z","traffic_safe_at":null,"deleted_at":null,"evidence":[],"timeline":[]}"#;
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut asked = [0; 1024];
+            let read = stream.read(&mut asked).unwrap();
+            let body = match String::from_utf8_lossy(&asked[..read]).split(' ').nth(1).unwrap() {
+                "/status" => {
+                    r#"{"worker":{"role":"standby","ready":false,"not_ready":["leader: standby"]},"services":[]}"#
+                }
+                "/incidents/rollback-7" => old,
+                _ => &format!("[{old}]"),
+            };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_stands_by_is_not_taken_for_one_that_knows() {
+    let stage = Stage::new().await;
+    standby(&stage.address);
+    let asked = [
+        "explain prod/checkout",
+        "verdict prod/checkout --task-set ecs-svc/8",
+        "quarantined prod/checkout --task-definition checkout:7",
+    ];
+    for verb in asked {
+        let told = stage.verb(verb).await;
+        assert!(told.code == 2 && told.out.is_empty() && told.err.contains("this replica stands by"), "{told:?}");
+    }
+    let told = stage.verb("explain rollback-7").await;
+    assert!(told.code == 0 && told.out.contains("rollback-7"), "what is over is in the table: {told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -424,3 +424,46 @@ async fn whoever_watches_the_page_does_not_read_the_table_again_and_again() {
     assert_eq!(*table.lists.lock().unwrap(), read);
     assert_eq!(journal.incidents(1000).await.unwrap().len(), 252);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_hold_the_lease_tells_the_news_of_the_one_that_does() {
+    let table = Arc::<MemoryTable>::default();
+    let standby = replica(&table, "second").await;
+    let first = replica(&table, "first").await;
+    take_over(&first).await;
+    let mut number = 0;
+    let mut news = async |writer: &TableJournal, readers: &[&TableJournal]| {
+        number += 1;
+        let written = incident("one", number, IncidentOutcome::Open);
+        writer.append(bytes(&["a"]).into(), std::slice::from_ref(&written)).await.unwrap();
+        for reader in readers {
+            assert_eq!(reader.incidents(9).await.unwrap(), std::slice::from_ref(&written), "{number}");
+        }
+    };
+    news(&first, &[&first, &standby]).await;
+    news(&first, &[&first, &standby]).await;
+
+    // It could not renew, and nobody has told it anything since.
+    tokio::time::advance(LENGTH).await;
+    let (tenure, _) = take_over(&standby).await;
+    news(&standby, &[&first, &standby]).await;
+    news(&standby, &[&first, &standby]).await;
+    // Renewed, memory is as good as before.
+    assert!(standby.renew(&tenure).await.unwrap());
+    tokio::time::advance(LENGTH / 2).await;
+    let read = *table.lists.lock().unwrap();
+    standby.incidents(9).await.unwrap();
+    assert_eq!(*table.lists.lock().unwrap(), read);
+
+    // Given back before its end.
+    standby.release(&tenure).await.unwrap();
+    take_over(&first).await;
+    news(&first, &[&first, &standby]).await;
+    news(&first, &[&first, &standby]).await;
+
+    // Taken away before its end.
+    take_over(&standby).await;
+    assert!(matches!(first.append(bytes(&["b"]).into(), &[]).await, Err(JournalError::Deposed { .. })));
+    news(&standby, &[&first, &standby]).await;
+    news(&standby, &[&first, &standby]).await;
+}
