@@ -377,6 +377,23 @@ async fn a_replica_that_stands_by_is_not_taken_for_one_that_knows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_is_interrupted_leaves_no_tag_behind() {
+    let stage = Stage::new().await;
+    for end in [Process::interrupt, Process::terminate] {
+        let mut command = guardian(stage.directory.path(), &stage.sandbox.endpoint());
+        command.args(["release", "prod/checkout", "--version", "checkout:88", "--wait", "10m"]);
+        let mut releasing = Process::start("release", command, stage.directory.path());
+        eventually("it says what it waits for", async || releasing.said().contains("waiting 10m").then_some(())).await;
+        assert_eq!(stage.tags("checkout")["taskset-guardian:release"], "checkout:88");
+        end(&releasing);
+        let ended = eventually("it ends", async || releasing.ended()).await;
+        assert_eq!(ended.code(), Some(2), "{}", releasing.said());
+        assert!(releasing.said().contains("the worker may not have read it"), "{}", releasing.said());
+        assert!(stage.tags("checkout").is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hold_is_written_with_its_reason_and_its_end() {
     let stage = Stage::new().await;
     let held = stage.verb("hold prod checkout --for 30m --reason migration#7").await;
