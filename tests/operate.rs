@@ -9,13 +9,13 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskset_guardian::model::{Incident, Role, ServiceKey};
+use taskset_guardian::model::{AlarmValue, Incident, Role, ServiceKey};
 use taskset_guardian::ports::Clock as _;
 use taskset_guardian::runtime::SystemClock;
 use taskset_guardian::sandbox::api::{ApiError, Backend as _, Call, Reply};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
 use taskset_guardian::sandbox::world::{
-    Act, Crash, Delivery, EventRuleSetup, ServiceSetup, Setup, Timing, Version, World,
+    Act, AlarmMetric, AlarmSetup, Crash, Delivery, EventRuleSetup, ServiceSetup, Setup, Timing, Version, World,
 };
 
 use process::{Process, eventually, free_address, guardian};
@@ -54,6 +54,16 @@ impl Stage {
         };
         let setup = Setup {
             services: vec![service("checkout", "EXTERNAL"), service("rolling", "ECS")],
+            alarms: vec![AlarmSetup {
+                name: "checkout-blue-5xx".to_owned(),
+                service: ServiceKey::new("prod", "checkout"),
+                watches: Some(Role::Blue),
+                metric: AlarmMetric::Target5xx,
+                period: 60,
+                evaluation_periods: 1,
+                threshold: 1.0,
+                initial: AlarmValue::Ok,
+            }],
             versions: BTreeMap::from([("checkout:88".to_owned(), bad)]),
             timing: Timing { deregistration: Duration::from_secs(1), ..Timing::default() },
             delivery: Delivery {
