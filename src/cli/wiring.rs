@@ -55,7 +55,7 @@ pub(super) fn rules_in(directory: PathBuf) -> RuleLoader {
 
 /// The same rules for ever.
 pub(super) fn rules_of(files: Vec<RuleFile>) -> RuleLoader {
-    blocking_loader(move || compiled(&files, "none was handed over"))
+    blocking_loader(move || compiled(&files, "no rule file was handed over"))
 }
 
 /// Without a file nothing would be protected, and what is under way would be dropped. Nobody wants that of a running worker: a
@@ -74,7 +74,7 @@ mod tests {
     #[tokio::test]
     async fn no_rule_files_are_bad_rules_wherever_they_come_from() {
         let handed_over = rules_of(Vec::new())().await;
-        assert_eq!(handed_over, Err("none was handed over".to_owned()));
+        assert_eq!(handed_over, Err("no rule file was handed over".to_owned()));
         let absent = rules_in(PathBuf::from("no/such/folder"))().await;
         assert!(absent.is_err_and(|error| error.starts_with("no/such/folder: ")));
     }
