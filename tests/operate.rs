@@ -5,17 +5,17 @@
 mod process;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskset_guardian::model::{Incident, Role, ServiceKey};
+use taskset_guardian::model::{AlarmValue, Incident, Role, ServiceKey};
 use taskset_guardian::ports::Clock as _;
 use taskset_guardian::runtime::SystemClock;
 use taskset_guardian::sandbox::api::{ApiError, Backend as _, Call, Reply};
 use taskset_guardian::sandbox::wire::{Sandbox, WireSettings};
 use taskset_guardian::sandbox::world::{
-    Act, Crash, Delivery, EventRuleSetup, ServiceSetup, Setup, Timing, Version, World,
+    Act, AlarmMetric, AlarmSetup, Crash, Delivery, EventRuleSetup, ServiceSetup, Setup, Timing, Version, World,
 };
 
 use process::{Process, eventually, free_address, guardian};
@@ -54,6 +54,16 @@ impl Stage {
         };
         let setup = Setup {
             services: vec![service("checkout", "EXTERNAL"), service("rolling", "ECS")],
+            alarms: vec![AlarmSetup {
+                name: "checkout-blue-5xx".to_owned(),
+                service: ServiceKey::new("prod", "checkout"),
+                watches: Some(Role::Blue),
+                metric: AlarmMetric::Target5xx,
+                period: 60,
+                evaluation_periods: 1,
+                threshold: 1.0,
+                initial: AlarmValue::Ok,
+            }],
             versions: BTreeMap::from([("checkout:88".to_owned(), bad)]),
             timing: Timing { deregistration: Duration::from_secs(1), ..Timing::default() },
             delivery: Delivery {
@@ -296,6 +306,101 @@ async fn check_finds_patterns_that_match_nothing_when_aws_can_be_asked() {
         assert!(asked.out.contains(&said) && asked.out.contains(&place), "{said} {place} {asked:?}");
     }
     assert!(asked.out.contains("did you mean prod/checkout?") && asked.err.contains("3 errors"), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_may_not_be_listed_is_named_and_the_rest_is_looked_at() {
+    let stage = Stage::new().await;
+    let rules = stage.directory.path().join("rules/web.toml");
+    let protects = |entries: &[(&str, &str)]| {
+        let entry = |(cluster, service): &(&str, &str)| {
+            format!("[[protect]]\ncluster = \"{cluster}\"\nservice = \"{service}\"\n")
+        };
+        std::fs::write(&rules, format!("name = \"web\"\n{}", entries.iter().map(entry).collect::<String>())).unwrap();
+    };
+    // The clusters are listed in the order of their names: this one comes before prod, and is denied alone.
+    let refused = ApiError::client("AccessDeniedException", "not allowed");
+    let deny = || stage.sandbox.with(|world| world.fail_next("ListServices", &refused, 1));
+    let said = "services of the cluster alpha can't be found: ecs:ListServices failed (denied";
+
+    protects(&[("alpha", "web-*"), ("prod", "check*"), ("prod", "pay-*")]);
+    deny();
+    let asked = stage.verb("check rules --aws").await;
+    assert!(asked.code == 1 && asked.err.contains(said), "{asked:?}");
+    assert!(asked.out.contains("prod/pay-* matches no service") && !asked.out.contains("alpha"), "{asked:?}");
+
+    protects(&[("alpha", "web-*"), ("prod", "check*")]);
+    deny();
+    let asked = stage.verb("check rules --aws").await;
+    let unknown = "whether a service matches alpha/web-* is not known";
+    assert!(asked.code == 2 && asked.err.contains(unknown), "neither right nor wrong: {asked:?}");
+
+    deny();
+    let examined = stage.verb("doctor").await;
+    assert!(examined.code == 0 && examined.err.contains(said), "{examined:?}");
+    assert!(examined.out.contains("prod/checkout could be rolled back now"), "{examined:?}");
+
+    let down = ApiError { status: 500, ..ApiError::client("ServerException", "down") };
+    stage.sandbox.with(|world| world.fail_next("ListServices", &down, 9));
+    assert_eq!(stage.verb("doctor").await.code, 2, "it may be different next time");
+}
+
+/// Answers every question with the status of a replica that stands by, and with one old incident.
+fn standby(address: &str) {
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    let old = r#"{"id":"rollback-7","service":{"cluster":"prod","service":"checkout"},"green":"ecs-svc/7","blue":"ecs-svc/6",
+        "task_definition":"checkout:7","outcome":"rolled_back","reason":null,"first_sign_at":"2026-01-02T03:04:05Z",
+        "detected_at":"2026-01-02T03:04:05Z","traffic_safe_at":null,"deleted_at":null,"evidence":[],"timeline":[]}"#;
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut asked = [0; 1024];
+            let read = stream.read(&mut asked).unwrap();
+            let body = match String::from_utf8_lossy(&asked[..read]).split(' ').nth(1).unwrap() {
+                "/status" => {
+                    r#"{"worker":{"role":"standby","ready":false,"not_ready":["leader: standby"]},"services":[]}"#
+                }
+                "/incidents/rollback-7" => old,
+                _ => &format!("[{old}]"),
+            };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_stands_by_is_not_taken_for_one_that_knows() {
+    let stage = Stage::new().await;
+    standby(&stage.address);
+    let asked = [
+        "explain prod/checkout",
+        "verdict prod/checkout --task-set ecs-svc/8",
+        "quarantined prod/checkout --task-definition checkout:7",
+    ];
+    for verb in asked {
+        let told = stage.verb(verb).await;
+        assert!(told.code == 2 && told.out.is_empty() && told.err.contains("this replica stands by"), "{told:?}");
+    }
+    let told = stage.verb("explain rollback-7").await;
+    assert!(told.code == 0 && told.out.contains("rollback-7"), "what is over is in the table: {told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_is_interrupted_leaves_no_tag_behind() {
+    let stage = Stage::new().await;
+    for end in [Process::interrupt, Process::terminate] {
+        let mut command = guardian(stage.directory.path(), &stage.sandbox.endpoint());
+        command.args(["release", "prod/checkout", "--version", "checkout:88", "--wait", "10m"]);
+        let mut releasing = Process::start("release", command, stage.directory.path());
+        eventually("it says what it waits for", async || releasing.said().contains("waiting 10m").then_some(())).await;
+        assert_eq!(stage.tags("checkout")["taskset-guardian:release"], "checkout:88");
+        end(&releasing);
+        let ended = eventually("it ends", async || releasing.ended()).await;
+        assert_eq!(ended.code(), Some(2), "{}", releasing.said());
+        assert!(releasing.said().contains("the worker may not have read it"), "{}", releasing.said());
+        assert!(stage.tags("checkout").is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

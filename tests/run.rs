@@ -280,6 +280,44 @@ async fn bad_rules_end_a_worker_that_begins_and_leave_the_last_good_ones_to_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rule_files_that_are_gone_for_a_moment_take_no_protection_with_them() {
+    let stage = Stage::new(Setup::default()).await;
+    let (rules, aside) = (stage.directory.path().join("rules"), stage.directory.path().join("aside"));
+    let empty = || {
+        std::fs::rename(&rules, &aside).unwrap();
+        std::fs::create_dir(&rules).unwrap();
+    };
+    let refill = || {
+        std::fs::remove_dir(&rules).unwrap();
+        std::fs::rename(&aside, &rules).unwrap();
+    };
+    empty();
+    let mut worker = stage.worker(&[]);
+    let ended = eventually("it ends", async || worker.ended()).await;
+    assert_eq!(ended.code(), Some(1));
+    assert!(worker.said().contains("no *.toml in rules"), "{}", worker.said());
+    refill();
+
+    let worker = stage.worker(&[]);
+    let loaded = |number: f64| {
+        let stage = &stage;
+        let name = "taskset_guardian_rules_last_reload_successful";
+        async move || stage.metric(name).filter(|found| (found - number).abs() < 0.1).map(|_| ())
+    };
+    let ready = async || get(&stage.address, "/readyz").filter(|(code, _)| *code == 200);
+    let protects = || get(&stage.address, "/status").unwrap().1.contains("\"rules\":[\"all\"]");
+    eventually("it is ready", ready).await;
+    empty();
+    eventually("that it is empty is noticed", loaded(0.0)).await;
+    assert!(protects() && worker.said().contains("the last good rules stay in force"), "{}", worker.said());
+    std::fs::remove_dir(&rules).unwrap();
+    eventually("that it is gone too", async || worker.said().contains("rules: No such file").then_some(())).await;
+    assert!(protects() && ready().await.is_some(), "{}", worker.said());
+    std::fs::rename(&aside, &rules).unwrap();
+    eventually("the good one is back", loaded(1.0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn asked_to_end_it_waits_for_calls_in_flight_and_asked_again_it_ends_at_once() {
     let slow = WireSettings { latency: Duration::from_mins(1), ..WireSettings::default() };
     let stage = Stage::behind(Setup::default(), slow).await;

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 
-use crate::model::{AlarmName, ErrorClass, ServiceKey, humane, once_in, percent, tags};
+use super::account::say;
+use crate::model::{AlarmName, CallError, ErrorClass, ServiceKey, humane, once_in, percent, tags};
 use crate::ports::Fleet;
 use crate::rules::{
     AfterPromotion, BlueCapacity, Diagnostics, OnReturn, Protect, Rule, RuleSet, compile, match_nothing,
@@ -19,19 +21,28 @@ use crate::runtime::rule_files::read_rule_files;
 const FINE: u8 = 0;
 /// At least one is wrong, or there is none.
 const WRONG: u8 = 1;
-/// The files can't be read.
-const UNREADABLE: u8 = 2;
+/// The files can't be read, or AWS not be asked about all that they protect.
+const UNKNOWN: u8 = 2;
 
 /// Columns of a diagnostic: enough for a rule file's lines, and readable in the log of a build.
 const COLUMNS: usize = 100;
 
 /// Checks the rule files of a directory (or one file) and says the result to `out`. Returns the exit code: 0 fine, 1 an
-/// error in a rule, 2 unreadable.
+/// error in a rule, 2 not known.
 ///
 /// # Errors
 /// When the result can't be written.
 pub fn check(dir: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     check_against(dir, json, |_| Ok(None), out, err)
+}
+
+/// What AWS has for the rules.
+#[derive(Debug, Default)]
+pub(super) struct Existing {
+    /// Services that a `[[protect]]` fits.
+    services: BTreeSet<ServiceKey>,
+    /// Clusters into which whoever asks may not look.
+    closed: BTreeSet<Arc<str>>,
 }
 
 /// The same, and that every pattern fits one of the services which `existing` finds for rules without errors.
@@ -41,7 +52,7 @@ pub fn check(dir: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -
 pub(super) fn check_against(
     dir: &Path,
     json: bool,
-    existing: impl FnOnce(&RuleSet) -> anyhow::Result<Option<BTreeSet<ServiceKey>>>,
+    existing: impl FnOnce(&RuleSet) -> anyhow::Result<Option<Existing>>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> anyhow::Result<u8> {
@@ -64,21 +75,55 @@ pub(super) fn check_against(
 }
 
 /// Every service of the account and Region that a `[[protect]]` fits.
-pub(super) async fn existing(fleet: &dyn Fleet, rules: &RuleSet) -> anyhow::Result<BTreeSet<ServiceKey>> {
-    let listing = list(fleet, rules, &BTreeSet::new()).await;
-    if let Some(error) = listing.errors.into_iter().find(|error| error.class != ErrorClass::NotFound) {
+pub(super) async fn existing(fleet: &dyn Fleet, rules: &RuleSet) -> anyhow::Result<Existing> {
+    let listing = list(fleet, rules, &[], &BTreeSet::new()).await;
+    if let Some(error) = listing.clusters_unknown {
         return Err(error.into());
     }
+    let mut existing = Existing::default();
+    for (cluster, error) in listing.unlisted {
+        existing.missed(&cluster, error)?;
+    }
     // Names without globs are not listed but taken for true.
-    let mut found = BTreeSet::new();
     for key in listing.found {
         match fleet.describe(&key.cluster, std::slice::from_ref(&key.service)).await {
-            Ok(readings) => found.extend(readings.into_keys()),
-            Err(error) if error.class == ErrorClass::NotFound => {}
-            Err(error) => return Err(error.into()),
+            Ok(readings) => existing.services.extend(readings.into_keys()),
+            Err(error) => existing.missed(&key.cluster, error)?,
         }
     }
-    Ok(found)
+    Ok(existing)
+}
+
+impl Existing {
+    /// Who may not look into a cluster still learns of the others.
+    fn missed(&mut self, cluster: &Arc<str>, error: CallError) -> Result<(), CallError> {
+        match error.class {
+            ErrorClass::NotFound => Ok(()),
+            ErrorClass::Denied => {
+                if self.closed.insert(Arc::clone(cluster)) {
+                    say(format_args!("services of the cluster {cluster} can't be found: {error}"));
+                }
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// What neither fits a service nor is sure to fit none, since it may fit one of a cluster that is closed.
+    fn undecided(&self, rules: &RuleSet) -> Option<String> {
+        let entries = rules.rules.iter().flat_map(|rule| &rule.protect);
+        let open = entries.filter(|entry| self.may_fit(entry) && !self.services.iter().any(|key| entry.matches(key)));
+        let names: Vec<_> = open.map(|Protect { cluster, service }| format!("{cluster}/{service}")).collect();
+        let closed: Vec<_> = self.closed.iter().map(|cluster| &**cluster).collect();
+        let cause = format!("no access to the services of {}", closed.join(", "));
+        let cure = "allow ecs:ListServices and ecs:DescribeServices there";
+        let what = names.join(", ");
+        (!names.is_empty()).then(|| format!("whether a service matches {what} is not known: {cause}; {cure}"))
+    }
+
+    fn may_fit(&self, entry: &Protect) -> bool {
+        self.closed.iter().any(|cluster| entry.reaches(cluster))
+    }
 }
 
 /// The JSON document.
@@ -92,11 +137,11 @@ enum Examined {
 
 fn examine(
     dir: &Path,
-    existing: impl FnOnce(&RuleSet) -> anyhow::Result<Option<BTreeSet<ServiceKey>>>,
+    existing: impl FnOnce(&RuleSet) -> anyhow::Result<Option<Existing>>,
 ) -> anyhow::Result<(Examined, u8)> {
     let files = match read_rule_files(dir) {
         Ok(files) => files,
-        Err(error) => return Ok((Examined::Impossible { error: error.to_string() }, UNREADABLE)),
+        Err(error) => return Ok((Examined::Impossible { error: error.to_string() }, UNKNOWN)),
     };
     if files.is_empty() {
         // A guardian that protects nothing is a mistake in a path, most likely.
@@ -106,11 +151,14 @@ fn examine(
         Ok(rules) => rules,
         Err(diagnostics) => return Ok((Examined::Wrong { diagnostics }, WRONG)),
     };
-    let idle = existing(&rules)?.map(|services| match_nothing(&files, &services)).unwrap_or_default();
-    Ok(if idle.is_empty() {
-        (Examined::Fine { rules }, FINE)
-    } else {
+    let Some(existing) = existing(&rules)? else { return Ok((Examined::Fine { rules }, FINE)) };
+    let idle = match_nothing(&files, &existing.services, |entry| existing.may_fit(entry));
+    Ok(if !idle.is_empty() {
         (Examined::Wrong { diagnostics: Diagnostics(idle) }, WRONG)
+    } else if let Some(error) = existing.undecided(&rules) {
+        (Examined::Impossible { error }, UNKNOWN)
+    } else {
+        (Examined::Fine { rules }, FINE)
     })
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::account::ServiceArg;
-use super::server::ServerArg;
+use super::server::{ServerArg, acts};
 use super::text::{BAD, BOLD, CARE, DIM, GOOD, columns, printable, wrapped};
 use super::{Output, write_json};
 use crate::model::{
@@ -34,7 +34,7 @@ pub struct ExplainArgs {
     server: ServerArg,
 }
 
-/// Exit code 0: told; 1: there is nothing to tell.
+/// Exit code 0: told; 1: there is nothing to tell; 2: this worker can't tell.
 pub(super) async fn explain(args: &ExplainArgs, output: Output) -> anyhow::Result<ExitCode> {
     let out = &mut anstream::stdout().lock();
     if let [id] = args.what.as_slice()
@@ -48,6 +48,10 @@ pub(super) async fn explain(args: &ExplainArgs, output: Output) -> anyhow::Resul
     let key = ServiceArg::of(&args.what).key()?;
     let status = args.server.status().await?;
     let live = live(&status, &key);
+    if live.is_none() {
+        // It reads what is over in the table, and would tell that as if nothing went on.
+        acts(&status)?;
+    }
     // What goes on outranks what is over.
     let of_live = live.and_then(|deployment| deployment["incident"].as_str());
     let incident = match (of_live, live.filter(|deployment| is_open(deployment))) {

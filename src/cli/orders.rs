@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::account::{ServiceArg, connect, observe, rule_for, rules_in, say};
 use super::text::printable;
@@ -82,7 +83,8 @@ pub struct ReleaseArgs {
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
 
-    /// How long the worker gets to see it before the tag is removed again: two sweeps and a moment
+    /// How long the worker gets to see it before the tag is removed again: two of the worker's sweeps (run --sweep) and a
+    /// moment, at least. With less it may never see it
     #[arg(long, value_name = "DURATION", default_value = "70s", value_parser = duration, requires = "version")]
     wait: Duration,
 }
@@ -237,12 +239,30 @@ pub(super) async fn release(args: &ReleaseArgs, output: Output) -> anyhow::Resul
         bail!("{version:?} is no version: write FAMILY:REVISION, as in checkout:88, or all");
     }
     let said = [(tags::RELEASE, Some(version.clone()))];
-    let story = format!("{version} may come back to {service}; the worker reads it within {}", humane(args.wait));
+    let story = format!("{version} may come back to {service}; the worker reads it at its next sweep");
+    // Listened to before the tag is there. A pipeline is ended by SIGTERM.
+    let listen = |kind| signal(kind).context("listen to signals");
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let code = order(&aws, &service, &said, output, &story).await?;
+    let wait = humane(args.wait);
+    say(format_args!(
+        "waiting {wait} for the worker to read it; then, or at once when interrupted, the tag is removed"
+    ));
+    let interrupted = tokio::select! {
+        () = tokio::time::sleep(args.wait) => false,
+        _ = interrupt.recv() => true,
+        _ = terminate.recv() => true,
+    };
     // Left in place, it would lift the quarantine of every later rollback as well.
-    tokio::time::sleep(args.wait).await;
-    aws.tagging().untag(&service, &[tags::RELEASE]).await?;
-    say(format_args!("the tag {} is removed again", tags::RELEASE));
+    let tag = tags::RELEASE;
+    let removed = aws.tagging().untag(&service, &[tag]).await;
+    removed.with_context(|| {
+        format!("the tag {tag} is still on {service}: remove it, or the quarantine of every later rollback is lifted")
+    })?;
+    say(format_args!("the tag {tag} is removed again"));
+    if interrupted {
+        bail!("interrupted: the worker may not have read it");
+    }
     Ok(code)
 }
 

@@ -41,6 +41,16 @@ impl ServerArg {
         self.ask("status").await?.context("the worker has no /status")
     }
 
+    /// The `/status` of a worker that acts.
+    ///
+    /// # Errors
+    /// When there is none, or it stands by.
+    pub(super) async fn acting(&self) -> anyhow::Result<Value> {
+        let status = self.status().await?;
+        acts(&status)?;
+        Ok(status)
+    }
+
     /// The newest incidents, of one service or of all, the newest first.
     ///
     /// # Errors
@@ -68,6 +78,16 @@ impl ServerArg {
         let answer = asked.map_err(|_| anyhow::anyhow!("no answer within {} s", PATIENCE.as_secs())).flatten();
         answer.with_context(|| format!("ask the worker at {url}; --server names another one"))
     }
+}
+
+/// Fails where another replica acts: what is not in the status of one that stands by may go on all the same.
+///
+/// # Errors
+/// When it stands by.
+pub(super) fn acts(status: &Value) -> anyhow::Result<()> {
+    let acts = status["worker"]["role"] != "standby";
+    ensure!(acts, "this replica stands by and does not see what goes on; ask the one that acts (--server)");
+    Ok(())
 }
 
 /// One service in a status.

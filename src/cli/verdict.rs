@@ -94,7 +94,7 @@ pub(super) async fn verdict(args: &VerdictArgs, output: Output) -> anyhow::Resul
     let began = Instant::now();
     let mut told = String::new();
     loop {
-        let found = match args.server.status().await {
+        let found = match args.server.acting().await {
             Ok(status) if service(&status, &key).is_none() => Err(format!("{key} is not protected")),
             Ok(status) => read(&status, &key, &args.task_set).ok_or_else(|| {
                 format!("{} is not the newest deployment of {key} that the worker has seen", args.task_set)
@@ -139,7 +139,7 @@ fn show(verdict: &Verdict, output: Output) -> anyhow::Result<()> {
 /// Exit code 0: it is not in quarantine; 1: it is.
 pub(super) async fn quarantined(args: &QuarantinedArgs, output: Output) -> anyhow::Result<ExitCode> {
     let key = args.service.key()?;
-    let status = args.server.status().await?;
+    let status = args.server.acting().await?;
     let Some(service) = service(&status, &key) else { bail!("{key} is not protected: the worker knows nothing of it") };
     let version = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
     let wanted = version(&args.task_definition);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::aws::Aws;
 use crate::ports::{Actuator, Clock, Journal};
-use crate::rules::{self, RuleFile};
+use crate::rules::{self, RuleFile, RuleSet};
 use crate::runtime::{Observer, Ports, RuleLoader, blocking_loader, decoder, rule_files};
 
 /// What differs between the verbs.
@@ -49,11 +49,33 @@ pub(super) fn ports(aws: &Aws, wiring: Wiring) -> Ports {
 pub(super) fn rules_in(directory: PathBuf) -> RuleLoader {
     blocking_loader(move || {
         let files = rule_files::read_rule_files(&directory).map_err(|error| error.to_string())?;
-        rules::compile(&files).map_err(|diagnostics| diagnostics.to_string())
+        compiled(&files, &format!("no *.toml in {}", directory.display()))
     })
 }
 
 /// The same rules for ever.
 pub(super) fn rules_of(files: Vec<RuleFile>) -> RuleLoader {
-    blocking_loader(move || rules::compile(&files).map_err(|diagnostics| diagnostics.to_string()))
+    blocking_loader(move || compiled(&files, "no rule file was handed over"))
+}
+
+/// Without a file nothing would be protected, and what is under way would be dropped. Nobody wants that of a running worker: a
+/// volume is not mounted, or the files are just being replaced.
+fn compiled(files: &[RuleFile], if_none: &str) -> Result<RuleSet, String> {
+    if files.is_empty() {
+        return Err(if_none.to_owned());
+    }
+    rules::compile(files).map_err(|diagnostics| diagnostics.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_rule_files_are_bad_rules_wherever_they_come_from() {
+        let handed_over = rules_of(Vec::new())().await;
+        assert_eq!(handed_over, Err("no rule file was handed over".to_owned()));
+        let absent = rules_in(PathBuf::from("no/such/folder"))().await;
+        assert!(absent.is_err_and(|error| error.starts_with("no/such/folder: ")));
+    }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::layout::{self, CHECKPOINT, Commit, ENTRIES, Head, INCIDENTS, Row};
 use crate::model::{CallError, Incident};
@@ -34,8 +35,8 @@ pub struct TableJournal {
     /// Of the lease as it was last acquired; 0 before.
     epoch: AtomicU64,
     state: Mutex<State>,
-    /// Kept in memory: only the holder of the lease writes incidents, and whoever looks at the status page asks for them every
-    /// two seconds.
+    /// Kept in memory while this replica holds the lease, since only the holder writes incidents, and whoever looks at the
+    /// status page asks for them every two seconds.
     recent: std::sync::Mutex<Recent>,
 }
 
@@ -45,6 +46,10 @@ const RECENT: usize = 200;
 /// The newest incidents, newest first.
 #[derive(Default)]
 struct Recent {
+    /// Until when nobody else may have the lease, so that nobody else writes any; `None` when somebody may.
+    alone_until: Option<Instant>,
+    /// The tenure in which the journal was read, by its epoch: before that a predecessor may still have written. 0 before.
+    epoch: u64,
     incidents: Vec<Incident>,
     /// Those of earlier tenures were read.
     filled: bool,
@@ -75,8 +80,14 @@ impl Recent {
         self.incidents.truncate(RECENT);
     }
 
+    /// The tenure, while this replica alone writes incidents.
+    fn tenure(&self) -> Option<u64> {
+        let alone = self.alone_until.is_some_and(|until| Instant::now() < until);
+        (alone && self.epoch > 0).then_some(self.epoch)
+    }
+
     fn answer(&self, limit: usize) -> Option<Vec<Incident>> {
-        let known = self.filled && (!self.has_more || limit <= self.incidents.len());
+        let known = self.tenure().is_some() && self.filled && (!self.has_more || limit <= self.incidents.len());
         known.then(|| self.incidents.iter().take(limit).cloned().collect())
     }
 }
@@ -121,6 +132,7 @@ impl TableJournal {
     }
 
     fn deposed(&self, what: &str) -> JournalError {
+        *self.recent() = Recent::default();
         JournalError::Deposed { context: format!("{what} {}", self.place) }
     }
 
@@ -237,8 +249,11 @@ impl Journal for TableJournal {
         const WHAT: &str = "read";
         let mut state = self.state.lock().await;
         *state = State::default();
-        *self.recent() = Recent::default();
         let head = self.claim(WHAT).await?;
+        {
+            let mut recent = self.recent();
+            *recent = Recent { alone_until: recent.alone_until, epoch: head.epoch, ..Recent::default() };
+        }
         let mut recovered = Recovered::default();
 
         let mut missing = head.next - head.first;
@@ -317,9 +332,13 @@ impl Journal for TableJournal {
 
     async fn incidents(&self, limit: usize) -> Result<Vec<Incident>, JournalError> {
         const WHAT: &str = "read incidents of";
-        if let Some(incidents) = self.recent().answer(limit) {
-            return Ok(incidents);
-        }
+        let tenure = {
+            let recent = self.recent();
+            if let Some(incidents) = recent.answer(limit) {
+                return Ok(incidents);
+            }
+            recent.tenure()
+        };
         let mut incidents = Vec::new();
         for (id, rows) in layout::by_name(self.rows(WHAT, INCIDENTS).await?) {
             // The table lets rows expire one by one; what is left of an incident then is none.
@@ -330,7 +349,11 @@ impl Journal for TableJournal {
         }
         newest_first(&mut incidents);
         let asked = incidents.iter().take(limit).cloned().collect();
-        self.recent().fill(incidents);
+        let mut recent = self.recent();
+        // What was read before a takeover may lack what the predecessor wrote.
+        if tenure.is_some() && tenure == recent.tenure() {
+            recent.fill(incidents);
+        }
         Ok(asked)
     }
 }
@@ -354,9 +377,11 @@ impl Lease for TableJournal {
         let tenure = Tenure { holder: self.holder.clone(), epoch, beat: 0, length, released: false };
         let expected = watched.map_or(Expected::Absent, |tenure| Expected::Fields(layout::tenure_fields(tenure)));
         let change = Change::PutIf(layout::lease_key(), layout::tenure_fields(&tenure), expected);
+        let asked = Instant::now();
         let done = self.table.change(&[change]).await.map_err(self.unanswered(WHAT))?;
         if done {
             self.epoch.store(epoch, Ordering::Release);
+            *self.recent() = Recent { alone_until: asked.checked_add(length), ..Recent::default() };
         }
         Ok(done.then_some(tenure))
     }
@@ -364,7 +389,15 @@ impl Lease for TableJournal {
     async fn renew(&self, tenure: &Tenure) -> Result<bool, JournalError> {
         let expected = layout::of_epoch(tenure.epoch);
         let change = Change::PutIf(layout::lease_key(), layout::tenure_fields(tenure), expected);
-        self.table.change(&[change]).await.map_err(self.unanswered("renew the lease of"))
+        if tenure.released {
+            // Before it is sent: without an answer it may be applied all the same.
+            self.recent().alone_until = None;
+        }
+        let asked = Instant::now();
+        let done = self.table.change(&[change]).await.map_err(self.unanswered("renew the lease of"))?;
+        let held = done && !tenure.released;
+        self.recent().alone_until = if held { asked.checked_add(tenure.length) } else { None };
+        Ok(done)
     }
 
     async fn release(&self, tenure: &Tenure) -> Result<(), JournalError> {

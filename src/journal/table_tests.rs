@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::fakes::{Fault, MemoryTable};
 use super::{RedbJournal, TableJournal};
-use crate::model::{Incident, IncidentId, IncidentOutcome, ServiceKey, TaskSetId, Timestamp};
-use crate::ports::{Entries, Journal, JournalError, Lease, Recovered, Tenure};
+use crate::model::{CallError, Incident, IncidentId, IncidentOutcome, ServiceKey, TaskSetId, Timestamp};
+use crate::ports::{Change, Entries, Fields, Journal, JournalError, Lease, Recovered, RowKey, Table, Tenure};
 
 const LENGTH: Duration = Duration::from_secs(10);
 
@@ -423,4 +423,94 @@ async fn whoever_watches_the_page_does_not_read_the_table_again_and_again() {
     assert_eq!(journal.incidents(200).await.unwrap().len(), 200);
     assert_eq!(*table.lists.lock().unwrap(), read);
     assert_eq!(journal.incidents(1000).await.unwrap().len(), 252);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_hold_the_lease_tells_the_news_of_the_one_that_does() {
+    let table = Arc::<MemoryTable>::default();
+    let standby = replica(&table, "second").await;
+    let first = replica(&table, "first").await;
+    take_over(&first).await;
+    let mut number = 0;
+    let mut news = async |writer: &TableJournal, readers: &[&TableJournal]| {
+        number += 1;
+        let written = incident("one", number, IncidentOutcome::Open);
+        writer.append(bytes(&["a"]).into(), std::slice::from_ref(&written)).await.unwrap();
+        for reader in readers {
+            assert_eq!(reader.incidents(9).await.unwrap(), std::slice::from_ref(&written), "{number}");
+        }
+    };
+    news(&first, &[&first, &standby]).await;
+    news(&first, &[&first, &standby]).await;
+
+    // It could not renew, and nobody has told it anything since.
+    tokio::time::advance(LENGTH).await;
+    let (tenure, _) = take_over(&standby).await;
+    news(&standby, &[&first, &standby]).await;
+    news(&standby, &[&first, &standby]).await;
+    // Renewed, memory is as good as before.
+    assert!(standby.renew(&tenure).await.unwrap());
+    tokio::time::advance(LENGTH / 2).await;
+    let read = *table.lists.lock().unwrap();
+    standby.incidents(9).await.unwrap();
+    assert_eq!(*table.lists.lock().unwrap(), read);
+
+    // Given back before its end.
+    standby.release(&tenure).await.unwrap();
+    take_over(&first).await;
+    news(&first, &[&first, &standby]).await;
+    news(&first, &[&first, &standby]).await;
+
+    // Taken away before its end.
+    take_over(&standby).await;
+    assert!(matches!(first.append(bytes(&["b"]).into(), &[]).await, Err(JournalError::Deposed { .. })));
+    news(&standby, &[&first, &standby]).await;
+    news(&standby, &[&first, &standby]).await;
+}
+
+/// A table whose lists of incidents are answered late, with what was there when they were asked for.
+struct Late {
+    table: Arc<MemoryTable>,
+    answer: tokio::sync::Notify,
+}
+
+#[async_trait::async_trait]
+impl Table for Late {
+    async fn get(&self, key: &RowKey) -> Result<Option<Fields>, CallError> {
+        self.table.get(key).await
+    }
+
+    async fn list(&self, partition: &str) -> Result<Vec<(RowKey, Fields)>, CallError> {
+        let found = self.table.list(partition).await;
+        if partition == "incidents" {
+            self.answer.notified().await;
+        }
+        found
+    }
+
+    async fn change(&self, changes: &[Change]) -> Result<bool, CallError> {
+        self.table.change(changes).await
+    }
+}
+
+#[tokio::test]
+async fn what_a_standby_has_read_before_its_takeover_is_not_kept() {
+    let table = Arc::<MemoryTable>::default();
+    let first = holder(&table, "first").await;
+    let late = Arc::new(Late { table: table.clone(), answer: tokio::sync::Notify::new() });
+    let standby = TableJournal::open(late.clone(), "table guardian", "second").await.unwrap();
+    let asked = standby.incidents(9);
+    tokio::pin!(asked);
+    tokio::select! {
+        biased;
+        _ = &mut asked => panic!("it is answered late"),
+        () = std::future::ready(()) => {}
+    }
+    let last = incident("last", 1, IncidentOutcome::Open);
+    first.append(bytes(&["a"]).into(), std::slice::from_ref(&last)).await.unwrap();
+    take_over(&standby).await;
+    late.answer.notify_one();
+    assert_eq!(asked.await.unwrap(), [], "as it was when it was asked for");
+    late.answer.notify_one();
+    assert_eq!(standby.incidents(9).await.unwrap(), [last]);
 }

@@ -54,11 +54,17 @@ pub fn compile(files: &[RuleFile]) -> Result<RuleSet, Diagnostics> {
     Ok(RuleSet { rules })
 }
 
-/// An error for every `[[protect]]` that none of the services which exist fits. Of files that compile.
-pub fn match_nothing(files: &[RuleFile], services: &BTreeSet<ServiceKey>) -> Vec<Diagnostic> {
+/// An error for every `[[protect]]` that none of the services which exist fits, unless it `may_fit` one that nobody could
+/// see. Of files that compile.
+pub fn match_nothing(
+    files: &[RuleFile],
+    services: &BTreeSet<ServiceKey>,
+    may_fit: impl Fn(&Protect) -> bool,
+) -> Vec<Diagnostic> {
     let drafts = files.iter().map(|file| drafted(file, &mut Vec::new()));
     let entries = drafts.flat_map(|draft| draft.protect);
-    let idle = entries.filter(|(protect, _)| !services.iter().any(|service| protect.matches(service)));
+    let fits = |protect: &Protect| services.iter().any(|service| protect.matches(service));
+    let idle = entries.filter(|(protect, _)| !fits(protect) && !may_fit(protect));
     let error = |(Protect { cluster, service }, place): (Protect, Place)| {
         let said = format!("{cluster}/{service} matches no service of this account and Region");
         let written = format!("{cluster}/{service}");

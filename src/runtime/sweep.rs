@@ -65,8 +65,10 @@ impl Gauge {
 pub struct Listing {
     /// Those that exist, as far as could be listed.
     pub found: BTreeSet<ServiceKey>,
-    /// What could not be listed.
-    pub errors: Vec<CallError>,
+    /// Clusters whose services could not be listed.
+    pub unlisted: BTreeMap<Arc<str>, CallError>,
+    /// Why there may be clusters that nobody has looked at.
+    pub clusters_unknown: Option<CallError>,
 }
 
 impl Sweep {
@@ -75,24 +77,26 @@ impl Sweep {
         loop {
             let rules = Arc::clone(&self.in_force.borrow_and_update());
             let begun = self.clock.elapsed();
-            let (mut listing, registered) = tokio::select! {
+            let (listing, registered) = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
                 found = async {
-                    tokio::join!(list(&*self.fleet, &rules, &self.known), self.registrations.registered())
+                    let listed = list(&*self.fleet, &rules, &self.only, &self.known);
+                    tokio::join!(listed, self.registrations.registered())
                 } => found,
             };
-            let mut registered = self.registered(registered, &mut listing.errors);
-            listing.found.retain(|key| self.is_ours(key));
-            registered.retain(|key, _| self.is_ours(key));
-            self.known.clone_from(&listing.found);
-            if self.control.send(Input::Swept(listing.found).into()).await.is_err()
+            let Listing { found, unlisted, clusters_unknown } = listing;
+            let mut errors: Vec<_> = clusters_unknown.into_iter().chain(unlisted.into_values()).collect();
+            let mut registered = self.registered(registered, &mut errors);
+            registered.retain(|key, _| is_ours(&self.only, key));
+            self.known.clone_from(&found);
+            if self.control.send(Input::Swept(found).into()).await.is_err()
                 || self.control.send(Input::Registered(registered).into()).await.is_err()
             {
                 return;
             }
             self.metrics.sweep(self.clock.elapsed().saturating_sub(begun));
-            self.say(&listing.errors);
+            self.say(&errors);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
@@ -101,10 +105,6 @@ impl Sweep {
                 ((), ()) = async { tokio::join!(self.clock.sleep(self.every), self.gauge.read()) } => {}
             }
         }
-    }
-
-    fn is_ours(&self, key: &ServiceKey) -> bool {
-        self.only.is_empty() || self.only.iter().any(|ours| ours.matches(key))
     }
 
     /// What the tags say. Who protects by rule files alone need not allow the search: that is said once and is no fault.
@@ -140,8 +140,14 @@ impl Sweep {
     }
 }
 
-/// The services that the rules' globs match. `known` are those of before: they stay where a listing fails.
-pub async fn list(fleet: &dyn Fleet, rules: &RuleSet, known: &BTreeSet<ServiceKey>) -> Listing {
+/// Without any `only`, all are.
+fn is_ours(only: &[Protect], key: &ServiceKey) -> bool {
+    only.is_empty() || only.iter().any(|ours| ours.matches(key))
+}
+
+/// The services that the rules' globs match, and one of `only`, if there are any of these: clusters of others are not
+/// listed, which need not be allowed either. `known` are those of before: they stay where a listing fails.
+pub async fn list(fleet: &dyn Fleet, rules: &RuleSet, only: &[Protect], known: &BTreeSet<ServiceKey>) -> Listing {
     let mut listing = Listing::default();
     let entries: Vec<&Protect> = rules.rules.iter().flat_map(|rule| &rule.protect).collect();
     let mut clusters: BTreeSet<Arc<str>> = BTreeSet::new();
@@ -163,10 +169,11 @@ pub async fn list(fleet: &dyn Fleet, rules: &RuleSet, known: &BTreeSet<ServiceKe
             Err(error) => {
                 // The clusters that were known are listed still; only new ones are missed.
                 clusters.extend(known.iter().map(|key| Arc::clone(&key.cluster)).filter(|name| wanted(name)));
-                listing.errors.push(error);
+                listing.clusters_unknown = Some(error);
             }
         }
     }
+    clusters.retain(|cluster| only.is_empty() || only.iter().any(|ours| ours.reaches(cluster)));
     let protects = |key: &ServiceKey| entries.iter().any(|entry| entry.matches(key));
     for cluster in clusters {
         match fleet.services(&cluster).await {
@@ -177,10 +184,11 @@ pub async fn list(fleet: &dyn Fleet, rules: &RuleSet, known: &BTreeSet<ServiceKe
             Err(error) => {
                 let kept = known.iter().filter(|key| key.cluster == cluster && protects(key));
                 listing.found.extend(kept.cloned());
-                listing.errors.push(error);
+                listing.unlisted.insert(cluster, error);
             }
         }
     }
+    listing.found.retain(|key| is_ours(only, key));
     listing
 }
 

@@ -219,7 +219,7 @@ fn the_bad_files_show_every_code_but_too_large() {
 fn a_pattern_that_no_service_fits_is_shown_where_it_stands() {
     let files = [protecting("web", &["prod/checkout", "prod/chekout", "prd/*"])];
     let services = ["checkout", "other"].map(|name| ServiceKey::new("prod", name)).into();
-    insta::assert_snapshot!(Diagnostics(match_nothing(&files, &services)).to_string(), @"
+    insta::assert_snapshot!(Diagnostics(match_nothing(&files, &services, |_| false)).to_string(), @"
     web.toml:5:1: R011: prod/chekout matches no service of this account and Region; did you mean prod/checkout?
     web.toml:8:1: R011: prd/* matches no service of this account and Region; correct the names, or look whether account and Region (AWS_REGION) are those that are meant
     ");
@@ -227,7 +227,10 @@ fn a_pattern_that_no_service_fits_is_shown_where_it_stands() {
         .map(|name| ServiceKey::new("prod", name))
         .into_iter()
         .chain([ServiceKey::new("prd", "a")]);
-    assert_eq!(match_nothing(&files, &all.collect()), []);
+    assert_eq!(match_nothing(&files, &all.collect(), |_| false), []);
+    let closed = |entry: &Protect| entry.reaches("prod");
+    let sure = Diagnostics(match_nothing(&files, &[].into(), closed)).to_string();
+    assert!(sure.contains("prd/* matches") && !sure.contains("prod/"), "nobody could see what is in prod: {sure}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::aws::{Delivery, EventRule, QueueReading};
 use crate::engine::{Check, CheckVerdict};
-use crate::model::{CallError, ErrorClass, Observation, Timestamp, humane};
+use crate::model::{AlarmReading, Arn, CallError, ErrorClass, Observation, Timestamp, humane};
 use crate::rules::{Rule, fits_glob};
 
 /// An outage of a weekend must lose nothing.
@@ -43,7 +43,8 @@ impl Way {
             Err(error) => return vec![unread(error)],
         };
         let mut checks = vec![depth(queue)];
-        for (events, event) in [("task events", task_stopped(seen)), ("alarm events", alarm_turned_red(rule, seen))] {
+        let alarm = alarm_turned_red(rule, seen).map(|event| ("alarm events", event));
+        for (events, event) in [("task events", task_stopped(seen))].into_iter().chain(alarm) {
             checks.push(match self.first_match(rules, &event).await {
                 Ok(found) => arrival(events, found, queue),
                 Err(error) => unread(&error),
@@ -192,7 +193,9 @@ fn envelope(seen: &Observation, source: &str, detail_type: &str, detail: &Value)
 /// What ECS would send when a task of this service stops.
 fn task_stopped(seen: &Observation) -> Value {
     let (key, scope) = (&seen.ask.service, &seen.service.scope);
-    let cluster = format!("arn:aws:ecs:{}:{}:cluster/{}", scope.region, scope.account, key.cluster);
+    let arns = seen.service.task_sets.iter().filter_map(|set| Arn::parse(set.arn.as_str()));
+    let partition = arns.map(|arn| arn.partition).next().unwrap_or("aws");
+    let cluster = format!("arn:{partition}:ecs:{}:{}:cluster/{}", scope.region, scope.account, key.cluster);
     let detail = json!({
         "clusterArn": cluster, "group": format!("service:{}", key.service), "startedBy": "ecs-svc/1",
         "lastStatus": "STOPPED", "desiredStatus": "STOPPED", "stopCode": "EssentialContainerExited",
@@ -201,15 +204,19 @@ fn task_stopped(seen: &Observation) -> Value {
     envelope(seen, "aws.ecs", "ECS Task State Change", &detail)
 }
 
-/// What CloudWatch would send when an alarm that the rule names turns red.
-fn alarm_turned_red(rule: &Rule, seen: &Observation) -> Value {
-    let known = || seen.alarms.iter().flatten().map(|alarm| &alarm.name).next();
-    let name = rule.errors.alarms.first().or_else(known).map_or("any", |name| name.as_str());
+/// What CloudWatch would send when an alarm that speaks for or against this service turns red: one that the rule names, or
+/// one of its target groups. `None` without any: the events of others need not come.
+fn alarm_turned_red(rule: &Rule, seen: &Observation) -> Option<Value> {
+    let groups =
+        || seen.service.task_sets.iter().filter(|set| set.is_living()).filter_map(|set| set.target_group.as_ref());
+    let watches = |alarm: &&AlarmReading| groups().any(|group| alarm.target_groups.contains(group.dimension()));
+    let bound = || seen.alarms.iter().flatten().find(watches).map(|alarm| &alarm.name);
+    let name = rule.errors.alarms.first().or_else(bound)?;
     let detail = json!({
         "alarmName": name, "state": { "value": "ALARM" }, "previousState": { "value": "OK" },
         "configuration": { "metrics": [] },
     });
-    envelope(seen, "aws.cloudwatch", "CloudWatch Alarm State Change", &detail)
+    Some(envelope(seen, "aws.cloudwatch", "CloudWatch Alarm State Change", &detail))
 }
 
 /// What the worker says of itself and of the service, in its `/status`.
@@ -253,7 +260,86 @@ fn freshness(last: Option<Timestamp>, now: Timestamp) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::model::{
+        AlarmName, AlarmValue, Ask, Controller, Scope, ServiceKey, ServiceReading, ServiceStatus, Stability,
+        TargetGroupArn, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, Traffic,
+    };
+
+    /// A service with one task set, and alarms by name and target group.
+    fn seen(partition: &str, alarms: &[(&str, Option<&str>)]) -> Observation {
+        let at = Timestamp::from_millis(0);
+        let blue = TaskSet {
+            id: TaskSetId::new("ecs-svc/1"),
+            arn: TaskSetArn::new(format!("arn:{partition}:ecs:us-gov-west-1:1:task-set/prod/web/ecs-svc/1")),
+            status: TaskSetStatus::Primary,
+            created_at: at,
+            stability: Stability::Steady,
+            running: 1,
+            pending: 0,
+            computed_desired: 1,
+            target_group: Some(TargetGroupArn::new("arn:aws:elasticloadbalancing:r:1:targetgroup/blue/0a")),
+            task_definition: "web:1".into(),
+            external_id: None,
+            tags: BTreeMap::new(),
+        };
+        let alarm = |(name, group): &(&str, Option<&str>)| AlarmReading {
+            name: AlarmName::new(name),
+            value: AlarmValue::Ok,
+            since: at,
+            reason: "".into(),
+            doubt: None,
+            target_groups: group.iter().map(|group| Arc::from(*group)).collect(),
+        };
+        Observation {
+            ask: Ask::examination(ServiceKey::new("prod", "web")),
+            read_at: at,
+            service: ServiceReading {
+                scope: Scope { account: "1".into(), region: "us-gov-west-1".into() },
+                status: ServiceStatus::Active,
+                controller: Controller::External,
+                desired_count: 1,
+                task_sets: vec![blue],
+                tags: BTreeMap::new(),
+            },
+            task_sets_again: None,
+            traffic: Traffic::NoLoadBalancer,
+            targets: BTreeMap::new(),
+            tasks: Vec::new(),
+            alarms: Some(alarms.iter().map(alarm).collect()),
+            samples: None,
+        }
+    }
+
+    #[test]
+    fn the_events_that_are_tried_are_those_of_the_services_partition() {
+        let cluster = |seen: &Observation| task_stopped(seen)["detail"]["clusterArn"].clone();
+        for partition in ["aws", "aws-us-gov", "aws-cn"] {
+            let named = format!("arn:{partition}:ecs:us-gov-west-1:1:cluster/prod");
+            assert_eq!(cluster(&seen(partition, &[])), named);
+        }
+        let mut bare = seen("aws-cn", &[]);
+        bare.service.task_sets.clear();
+        assert_eq!(cluster(&bare), "arn:aws:ecs:us-gov-west-1:1:cluster/prod");
+    }
+
+    #[test]
+    fn only_an_alarm_that_speaks_of_the_service_is_expected_to_be_heard() {
+        let mut rule = Rule::observing("web");
+        let tried = |rule: &Rule, alarms: &[_]| {
+            alarm_turned_red(rule, &seen("aws", alarms)).map(|event| event["detail"]["alarmName"].clone())
+        };
+        let others = [("bill", None), ("cart", Some("targetgroup/cart/0c"))];
+        assert_eq!(tried(&rule, &[]), None);
+        assert_eq!(tried(&rule, &others), None);
+        let bound = [others[0], others[1], ("web-5xx", Some("targetgroup/blue/0a"))];
+        assert_eq!(tried(&rule, &bound), Some("web-5xx".into()));
+        rule.errors.alarms = vec![AlarmName::new("web-logs")];
+        assert_eq!(tried(&rule, &bound), Some("web-logs".into()));
+    }
 
     const RULE: &str = "arn:aws:events:eu-west-1:1:rule/guardian";
 

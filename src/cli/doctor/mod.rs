@@ -25,7 +25,7 @@ use crate::engine::{Check, CheckVerdict, Rehearsal, examine, rehearse, rehearse_
 use crate::model::{self, CallError, ErrorClass, Observation, ServiceKey, humane};
 use crate::ports::{Clock as _, Registrations as _};
 use crate::rules::{Rule, RuleSet};
-use crate::runtime::{SystemClock, list};
+use crate::runtime::{Listing, SystemClock, list};
 
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
@@ -101,11 +101,16 @@ pub(super) fn doctor(args: &DoctorArgs, output: Output) -> anyhow::Result<ExitCo
 }
 
 async fn protected(aws: &Aws, rules: &RuleSet) -> Result<BTreeSet<ServiceKey>, CallError> {
-    let listing = list(&aws.fleet(), rules, &BTreeSet::new()).await;
-    if let Some(error) = listing.errors.into_iter().next() {
+    let Listing { mut found, unlisted, clusters_unknown } = list(&aws.fleet(), rules, &[], &BTreeSet::new()).await;
+    if let Some(error) = clusters_unknown {
         return Err(error);
     }
-    let mut found = listing.found;
+    for (cluster, error) in unlisted {
+        if error.class != ErrorClass::Denied {
+            return Err(error);
+        }
+        account::say(format_args!("services of the cluster {cluster} can't be found: {error}"));
+    }
     match aws.tagging().registered().await {
         Ok(registered) => found.extend(registered.into_keys()),
         Err(error) if error.class == ErrorClass::Denied => {

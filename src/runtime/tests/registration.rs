@@ -96,3 +96,19 @@ async fn a_shard_leaves_the_services_of_others_alone_whether_a_file_or_a_tag_pro
     assert!(locked(&running.inputs).contains(&Input::Registered(tagged(&["chat"]))));
     running.end().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_does_not_ask_about_clusters_of_others_which_it_may_not_see() {
+    let world = Arc::new(World::default());
+    *locked(&world.rules) = Ok(rules(&[("*", "c*"), ("theirs", "*"), ("theirs", "literal")]));
+    locked(&world.fleet).insert("prod".into(), Some(vec!["cart".into(), "checkout".into()]));
+    locked(&world.fleet).insert("theirs".into(), None);
+    world.deliver(&[]);
+    let only = vec![Protect { cluster: "prod".into(), service: "*".into() }];
+    let running = begin_as_shard(&world, world.ports(), only, |_, _| Step::default());
+    running.after(seconds(1)).await;
+    assert_eq!(running.swept(), [keys(&[("prod", "cart"), ("prod", "checkout")])]);
+    assert_eq!(running.handle.health().missing(), []);
+    assert_eq!(world.logged(&["list services of"]), ["list services of prod"]);
+    running.end().await.unwrap();
+}
