@@ -87,6 +87,35 @@ fn a_tag_search_that_lags_takes_nothing_away_in_the_middle_of_a_rollback() {
 }
 
 #[test]
+fn what_another_worker_guards_is_let_go_tag_or_not_and_says_so() {
+    let mut it = unregistered(Aws::blue_and_green(), &["web"]);
+    tag(&mut it, tags::RULE, "web");
+    it.feed(Input::Registered([(key(), "web".into())].into()));
+    breach(&mut it);
+    it.run(secs(10));
+    it.feed(Input::LetGo([key()].into()));
+    assert!(it.engine.service(&key(), it.now).is_none());
+    let (last, reason) = said(&it).pop().unwrap();
+    assert_eq!((last, reason.as_str()), ("Rollback Held", "another worker guards it"));
+    assert!(!it.announced.last().unwrap().dry_run, "users are on blue already");
+}
+
+#[test]
+fn a_service_that_is_deleted_with_its_tag_is_not_read_for_ever() {
+    let mut it = unregistered(Aws::blue_and_green(), &["web"]);
+    tag(&mut it, tags::RULE, "web");
+    it.feed(Input::Registered([(key(), "web".into())].into()));
+    it.run(secs(5));
+    it.aws.unreadable = Some(CallError { class: ErrorClass::NotFound, ..failed(None) });
+    it.run(3 * SWEEP);
+    it.feed(Input::Swept([].into()));
+    assert!(it.engine.service(&key(), it.now).is_some(), "what is remembered of it is kept for a while");
+    it.run(20 * SWEEP);
+    it.feed(Input::Swept([].into()));
+    assert!(it.engine.service(&key(), it.now).is_none());
+}
+
+#[test]
 fn a_tag_wins_over_a_file() {
     let mut it = Driver::idle(Aws::blue_and_green(), false);
     let lenient = Rule { protect: Vec::new(), mode: Mode::Observe, ..(*named("lenient")).clone() };

@@ -400,17 +400,71 @@ fn a_person_may_roll_back_what_has_taken_over() {
 }
 
 #[test]
-fn a_person_may_have_done_what_was_only_told() {
+fn an_order_about_what_was_decided_before_is_not_followed_and_not_dropped_in_silence() {
     let observing = Rule { mode: Mode::Observe, ..rule() };
     let mut it = breached(Aws::blue_and_green(), observing);
     it.run(secs(60));
-    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("breached", 0));
+    assert!(view(&it).ready);
     it.feed(Input::Rules(RuleSet { rules: vec![Arc::new(rule())] }));
-    it.run(secs(60));
-    assert_eq!(it.aws.writes.len(), 0, "arming a rule acts on nothing that is over");
     it.aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
     it.run(secs(120));
-    assert_eq!((it.phase().as_str(), it.aws.deletes().len()), ("rolled_back", 1));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("breached", 0));
+    let why = view(&it).not_ready_because.unwrap();
+    assert!(why.contains("decided once, as rollback-") && why.contains("observe"), "{why}");
+}
+
+#[test]
+fn an_order_on_what_took_over_long_ago_is_not_followed_and_says_so() {
+    let mut aws = promoted();
+    aws.set(GREEN).created_at = start().minus(Duration::from_hours(48));
+    aws.set(BLUE).created_at = start().minus(Duration::from_hours(72));
+    aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
+    let mut it = Driver::new(aws, rule());
+    it.run(secs(120));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("none", 0), "the tag may be days old");
+    assert!(view(&it).not_ready_because.unwrap().contains("took over long ago"));
+}
+
+#[test]
+fn an_order_that_is_taken_back_before_anything_was_done_ends_the_rollback() {
+    let mut page = rule();
+    page.rollback.after_promotion = AfterPromotion::Page;
+    let mut it = Driver::new(promoted(), page);
+    it.run(secs(1));
+    it.aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
+    it.run(secs(60));
+    assert_eq!(it.phase(), "escalated");
+    it.aws.service.tags.clear();
+    it.run(secs(60));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("superseded", 0));
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated", "Rollback Held"]);
+}
+
+#[test]
+fn a_replica_that_does_not_know_the_service_yet_ends_no_rollback_in_half_a_second() {
+    let mut it = breached(Aws::blue_and_green(), rule());
+    it.run(secs(10));
+    it.aws.unreadable = Some(CallError { class: ErrorClass::NotFound, ..failed(None) });
+    it.run(secs(13));
+    it.aws.unreadable = None;
+    it.run(secs(120));
+    assert_eq!(it.phase(), "rolled_back");
+}
+
+#[test]
+fn a_green_that_is_shown_again_is_looked_at_anew_before_it_is_called_unsteady() {
+    let mut aws = Aws::blue_and_green();
+    aws.set(GREEN).stability = Stability::Stabilizing;
+    let mut it = Driver::new(aws, rule());
+    it.run(secs(1));
+    let green = it.aws.set(GREEN).clone();
+    it.aws.remove(GREEN);
+    it.run(SWEEP);
+    // It came up, and nobody saw that.
+    it.now = it.now.plus(secs(1000));
+    it.aws.service.task_sets.push(green);
+    it.run(secs(1));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("watching", 0));
 }
 
 #[test]

@@ -243,7 +243,14 @@ pub(super) async fn release(args: &ReleaseArgs, output: Output) -> anyhow::Resul
     // Listened to before the tag is there. A pipeline is ended by SIGTERM.
     let listen = |kind| signal(kind).context("listen to signals");
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    let code = order(&aws, &service, &said, output, &story).await?;
+    let code = match order(&aws, &service, &said, output, &story).await {
+        Ok(code) => code,
+        Err(error) => {
+            // It may be there, and nobody was told.
+            drop(aws.tagging().untag(&service, &[tags::RELEASE]).await);
+            return Err(error);
+        }
+    };
     let wait = humane(args.wait);
     say(format_args!(
         "waiting {wait} for the worker to read it; then, or at once when interrupted, the tag is removed"

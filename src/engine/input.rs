@@ -35,6 +35,8 @@ pub enum Input {
     /// The sweep found these services by their tag, with the name of the rule in it. Which of them are still registered is
     /// for each one's own reading to say: an index of tags lags.
     Registered(#[serde(with = "super::pairs")] BTreeMap<ServiceKey, Arc<str>>),
+    /// Another worker guards these from now on.
+    LetGo(BTreeSet<ServiceKey>),
     /// The answer to [`Effect::Observe`]. `NotFound` means that the service does not exist.
     Observed(ServiceKey, Result<Box<Observation>, CallError>),
     /// How a write or an announcement ended, unknown outcomes included.

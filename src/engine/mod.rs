@@ -89,6 +89,7 @@ impl Engine {
             Input::Signal(signal) => signals::take(services, &self.index, signal, &mut out),
             Input::Swept(found) => swept(services, rules, found, &mut out),
             Input::Registered(found) => registered(services, rules, found, &mut out),
+            Input::LetGo(keys) => let_go(services, keys, "another worker guards it", &mut out),
             Input::Observed(key, result) => {
                 if let Some(partition) = services.get_mut(key) {
                     observed::take(key, partition, rules, result, &mut out);
@@ -204,14 +205,7 @@ fn swept(services: &mut Services, rules: &RuleSet, found: &BTreeSet<ServiceKey>,
     let all = services.all().into_iter();
     let unlisted = all.filter(|(key, partition)| !found.contains(*key) && partition.kept.tagged.is_none());
     let gone: Vec<_> = unlisted.map(|(key, _)| key.clone()).collect();
-    for key in gone {
-        if let Some(mut partition) = services.remove(&key) {
-            rollback::let_go(&key, &mut partition, "the service is not protected any more", out);
-            out.brakes.forget(&key);
-            out.touch(&key);
-            out.step.changed = true;
-        }
-    }
+    let_go(services, &gone, "the service is not protected any more", out);
     // Where nothing breaches any more nobody else looks.
     hold::settle_brake(out);
     for key in found {
@@ -219,6 +213,17 @@ fn swept(services: &mut Services, rules: &RuleSet, found: &BTreeSet<ServiceKey>,
             && let Some(rule) = rules.rule_for(key)
         {
             begin(services, key, Kept::new(rule.clone()), out);
+        }
+    }
+}
+
+fn let_go<'a>(services: &mut Services, keys: impl IntoIterator<Item = &'a ServiceKey>, why: &str, out: &mut Out<'_>) {
+    for key in keys {
+        if let Some(mut partition) = services.remove(key) {
+            rollback::let_go(key, &mut partition, why, out);
+            out.brakes.forget(key);
+            out.touch(key);
+            out.step.changed = true;
         }
     }
 }

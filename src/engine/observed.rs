@@ -7,19 +7,21 @@ use super::hands::Hands;
 use super::mutants::{Mutant, without};
 use super::out::Out;
 use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy, Weather};
-use super::progress::Rollback;
 use super::roles::{Roles, roles};
 use super::sampled::Sampled;
 use super::signals::BOUND_ALARMS;
 use super::{Finding, Note, after, control, doctor, hold, orders, plan, quarantine, rollback, witness};
 use crate::model::{
-    CallError, Contract, Controller, ErrorClass, IncidentOutcome, Observation, Phase, ServiceKey, ServiceStatus, Stability, StopClass,
+    CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability, StopClass,
     TargetGroupArn, TaskReading, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
 };
 use crate::rules::{Mode, RuleSet};
 
 /// Reads in a row that must say that a service does not exist. One may come from a replica that lags.
 const MISSING_READS: u8 = 2;
+
+/// And so many that with it goes all that is remembered of it.
+const FORGOTTEN_READS: u8 = 20;
 
 /// No deployment takes longer, and no bake can be set longer.
 const LONGEST_DEPLOYMENT: Duration = Duration::from_hours(24);
@@ -262,32 +264,31 @@ fn overtaken(
     }
 }
 
-/// Goes on with a deployment that has ended, where no rollback was begun: because green lives, and the reads that did not show it
-/// were behind; or because a person wants it rolled back after it had taken over, or after that was only told.
+/// Goes on with a deployment that has ended, where nothing was decided: because green lives, and the reads that did not show it
+/// were behind; or because a person wants it rolled back after it has taken over.
 fn resume(key: &ServiceKey, kept: &mut Kept, roles: Roles<'_>, seen: &Observation, out: &mut Out<'_>) {
-    let acts = rollback::held(kept.rule.mode, out).is_none();
-    let Some(deployment) = kept.deployment.as_mut().filter(|d| d.green == roles.green.id) else { return };
-    let is_ordered = orders::wants_rolled_back(seen, &deployment.green);
-    let told = |rollback: &Rollback| rollback.closed && rollback.incident.outcome == IncidentOutcome::Held;
-    let why = match &deployment.rollback {
-        None if deployment.phase == Phase::Superseded => "green lives: the read that did not show it was behind",
-        None if deployment.phase == Phase::Graduated && is_ordered => "a person wants it rolled back",
-        Some(rollback) if told(rollback) && !rollback.is_by_person() && is_ordered && acts => {
-            "a person wants done what was only told"
-        }
+    let ended = kept.deployment.as_mut().filter(|d| d.green == roles.green.id && d.rollback.is_none());
+    let Some(deployment) = ended else { return };
+    let why = match deployment.phase {
+        Phase::Superseded => "green lives: the read that did not show it was behind",
+        Phase::Graduated if orders::wants_rolled_back(seen, &deployment.green) => "a person wants it rolled back",
         _ => return,
     };
-    deployment.rollback = None;
+    hold::release(key, deployment, why, out);
     deployment.blue = roles.blue.id.clone();
     deployment.blue_group.clone_from(&roles.blue.target_group);
+    deployment.alarms_searched = false;
+    // Nobody has looked meanwhile.
     deployment.promoted_at = None;
+    deployment.unsteady_since = None;
+    deployment.unhealthy = None;
     rollback::enter(key, deployment, Phase::Watching, why, out);
 }
 
-/// Whether this is a deployment to judge. What a person wants rolled back is one in any case.
+/// Whether this is a deployment to judge.
 fn is_candidate(kept: &Kept, roles: Roles<'_>, seen: &Observation) -> bool {
-    let settled = took_over_long_ago(kept, roles, seen) || is_baseline(kept, roles);
-    !settled || orders::wants_rolled_back(seen, &roles.green.id)
+    let wanted = orders::wants_rolled_back(seen, &roles.green.id);
+    !took_over_long_ago(kept, roles, seen) && (wanted || !is_baseline(kept, roles))
 }
 
 /// The newest is what the last deployment would have gone back to: its green is gone, and an older task set still lives. What
@@ -301,7 +302,8 @@ fn is_baseline(kept: &Kept, Roles { green, .. }: Roles<'_>) -> bool {
 /// not what its deployer would go back to any more. Found when a service is protected that was never cleaned up.
 fn took_over_long_ago(kept: &Kept, roles: Roles<'_>, seen: &Observation) -> bool {
     let Roles { green, blue } = roles;
-    let unknown = kept.deployment.as_ref().is_none_or(|deployment| deployment.green != green.id);
+    let known = |deployment: &&Deployment| deployment.green == green.id && deployment.phase != Phase::Superseded;
+    let unknown = !kept.deployment.as_ref().is_some_and(|deployment| known(&deployment));
     let alone = takes_all(blue.target_group.as_ref(), green.target_group.as_ref(), seen);
     let old = seen.read_at.since(green.created_at) > LONGEST_DEPLOYMENT;
     unknown && green.status == TaskSetStatus::Primary && alone && old
@@ -398,7 +400,7 @@ fn show(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &m
         }
         soft.split = split;
     }
-    let not_ready = soft.unregistered.clone().or_else(|| not_ready(kept, seen));
+    let not_ready = soft.unregistered.clone().or_else(|| not_ready(kept, seen)).or_else(|| orders::refused(kept, seen));
     if not_ready != soft.not_ready
         && let Some(why) = &not_ready
     {
@@ -428,17 +430,18 @@ fn take_unread(key: &ServiceKey, partition: &mut Partition, error: &CallError, o
         {
             rollback::supersede(key, deployment, "the service does not exist any more", out);
         }
-        if kept.missing >= MISSING_READS {
-            // With the service its tag is gone: the next sweep lets it go, unless it is still found.
+        if kept.missing >= FORGOTTEN_READS {
+            // With the service its tag is gone: the next sweep lets it go.
             kept.tagged = None;
         }
     } else {
         rollback::unread(key, kept, error, out);
     }
-    let wait = if kept.open_rollback().is_some() {
-        rollback::backoff(soft.failed_reads).min(out.settings.sweep)
-    } else {
-        out.settings.sweep
+    let wait = match kept.open_rollback() {
+        // The next answer is to come from a replica that has caught up.
+        Some(_) if error.class == ErrorClass::NotFound => plan::SETTLE,
+        Some(_) => rollback::backoff(soft.failed_reads),
+        None => out.settings.sweep,
     };
-    soft.want(out.now.plus(wait));
+    soft.want(out.now.plus(wait.min(out.settings.sweep)));
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::out::Out;
 use super::partition::{Kept, Partition};
+use super::roles::roles;
 use super::{hold, rollback};
-use crate::model::{Contract, Evidence, Gate, Observation, ServiceKey, TaskSetId, tags};
+use crate::model::{Contract, Evidence, Gate, Incident, IncidentOutcome, Observation, ServiceKey, TaskSetId, tags};
 use crate::rules::{Rule, RuleSet};
 
 /// Until the next look when ECS does not know green yet.
@@ -57,6 +58,24 @@ pub(super) fn contract(partition: &mut Partition, seen: &Observation, out: &Out<
 /// Whether a person's tag wants this task set rolled back.
 pub(super) fn wants_rolled_back(seen: &Observation, task_set: &TaskSetId) -> bool {
     tags::rollback(&seen.service.tags).is_some_and(|(wanted, _)| wanted == *task_set)
+}
+
+/// Why a person's order is not followed, where it is not: of a task set there is one decision, and what has taken over long ago
+/// is nobody's green.
+pub(super) fn refused(kept: &Kept, seen: &Observation) -> Option<String> {
+    let green = roles(&seen.service.task_sets, &kept.decided)?.green.id.clone();
+    if !wants_rolled_back(seen, &green) {
+        return None;
+    }
+    let plan = "taskset-guardian plan shows the calls of a rollback";
+    let rollback = match kept.deployment.as_ref().filter(|deployment| deployment.green == green) {
+        None => return Some(format!("a person wants {green} rolled back, which took over long ago: {plan}")),
+        Some(deployment) => deployment.rollback.as_ref()?,
+    };
+    let Incident { id, outcome, reason, .. } = &rollback.incident;
+    let why = reason.as_deref().unwrap_or("it has ended");
+    let undone = rollback.closed && *outcome != IncidentOutcome::RolledBack;
+    undone.then(|| format!("a person wants {green} rolled back, which was decided once, as {id} ({why}): {plan}"))
 }
 
 /// A person wants green rolled back: no gate has to agree, no brake holds it. What the plan checks, it checks all the same.

@@ -24,9 +24,6 @@ const OBSERVATION_LIFE: Duration = Duration::from_secs(16);
 /// How long what AWS has accepted may read as before: ECS and ELB answer reads from replicas that lag by seconds.
 pub(super) const SETTLE: Duration = Duration::from_secs(5);
 
-/// For how long somebody who undoes one rule after the other is undoing them once.
-const ONE_ACT: Duration = Duration::from_secs(30);
-
 /// How long blue may lack capacity by itself before a person is called: one task's replacement takes about this long.
 const BLUE_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -377,7 +374,8 @@ impl View<'_> {
         }
         let purpose = if self.rollback.is_reopened() { Purpose::Reassert } else { Purpose::Shift };
         let writes = shift.into_iter().map(|write| (Purpose::of(&write, purpose), write)).collect();
-        let foreign = "somebody else keeps writing the rules: set to blue twice, they send traffic to green again";
+        let foreign =
+            "somebody else keeps writing the rules: given back to blue once already, they send traffic to green again";
         self.assert(Step::VerifyTraffic, writes, foreign, "waiting for all rules to read as written")
     }
 
@@ -389,10 +387,8 @@ impl View<'_> {
         }
         let times = |purpose: &Purpose| self.rollback.accepted.get(purpose).map_or(0, |accepted| accepted.times);
         let fresh = |purpose: &Purpose| self.rollback.accepted(purpose).is_some_and(|at| self.now.since(at) < SETTLE);
-        // Who applies a plan writes rule after rule: what is undone just after the re-assert belongs to it, later is another time.
-        let is_over = self.rollback.reasserted_at().is_some_and(|at| self.now.since(at) >= ONE_ACT);
-        let again = |purpose: &Purpose| purpose.shifts() && times(purpose) > 0 && is_over && self.rollback.failures == 0;
-        let is_spent = |purpose: &Purpose| (times(purpose) >= purpose.limit() || again(purpose)) && !fresh(purpose);
+        let too_late = |purpose: &Purpose| self.rollback.is_undone_too_late(purpose, self.now);
+        let is_spent = |purpose: &Purpose| (times(purpose) >= purpose.limit() || too_late(purpose)) && !fresh(purpose);
         let spent: Vec<_> = writes.iter().filter(|(purpose, _)| is_spent(purpose)).collect();
         if let Some((purpose, _)) = spent.first() {
             return Goal::Stuck(Stuck { step, why: format!("{foreign} ({purpose})"), frozen: true });

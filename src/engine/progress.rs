@@ -21,6 +21,9 @@ const MOMENTS: usize = 200;
 /// How often a write may be accepted: the first, and one re-assert against somebody who undid it.
 const ASSERTS: u32 = 2;
 
+/// For how long somebody who undoes one rule after the other is undoing them once.
+const ONE_ACT: Duration = Duration::from_secs(30);
+
 /// One decided rollback.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Rollback {
@@ -44,6 +47,9 @@ pub(super) struct Rollback {
     /// Writes that AWS may have accepted: their answers were lost.
     #[serde(with = "super::pairs")]
     pub(super) unsure: BTreeMap<Purpose, Sent>,
+    /// Rules that are given back to blue again, or were.
+    #[serde(default)]
+    pub(super) undone: BTreeSet<TrafficRuleId>,
     /// Where green's group stood in sticky rules that it was taken out of.
     #[serde(with = "super::pairs")]
     pub(super) seats: Seats,
@@ -166,7 +172,15 @@ impl Purpose {
 
     /// It takes traffic from green.
     pub(super) const fn shifts(&self) -> bool {
-        matches!(self, Self::Shift(_) | Self::Reassert(_))
+        self.shifted().is_some()
+    }
+
+    /// The rule in which it does.
+    pub(super) const fn shifted(&self) -> Option<&TrafficRuleId> {
+        match self {
+            Self::Shift(rule) | Self::Reassert(rule) => Some(rule),
+            Self::Introduce(_) | Self::Scale | Self::Promote | Self::Delete | Self::Pair(_) => None,
+        }
     }
 
     /// How often it may be accepted.
@@ -237,6 +251,7 @@ impl Rollback {
             promotes,
             blue_was_primary: false,
             unsure: BTreeMap::new(),
+            undone: BTreeSet::new(),
             seats: Seats::new(),
             escalation: None,
             in_flight: BTreeMap::new(),
@@ -320,9 +335,25 @@ impl Rollback {
     }
 
     /// When the first rule was.
-    pub(super) fn reasserted_at(&self) -> Option<Timestamp> {
-        let shifts = self.accepted.iter().filter(|(purpose, _)| purpose.shifts() && !without(Mutant::ReassertForgotten));
-        shifts.filter(|(purpose, accepted)| accepted.times >= purpose.limit()).map(|(_, accepted)| accepted.at).min()
+    fn reasserted_at(&self) -> Option<Timestamp> {
+        if without(Mutant::ReassertForgotten) {
+            return None;
+        }
+        let spent = |(purpose, accepted): &(&Purpose, &Accepted)| purpose.shifts() && accepted.times >= purpose.limit();
+        self.accepted.iter().filter(spent).map(|(_, accepted)| accepted.at).min()
+    }
+
+    /// This would set a rule back long after the one re-assert. Who applies a plan writes rule after rule: what was undone just
+    /// after it belongs to it.
+    pub(super) fn is_undone_too_late(&self, purpose: &Purpose, now: Timestamp) -> bool {
+        let Some(rule) = purpose.shifted().filter(|rule| self.was_shifted(rule)) else { return false };
+        let is_over = self.reasserted_at().is_some_and(|at| now.since(at) >= ONE_ACT);
+        is_over && !self.undone.contains(rule)
+    }
+
+    /// A rule was given to blue before.
+    pub(super) fn was_shifted(&self, rule: &TrafficRuleId) -> bool {
+        self.accepted.keys().any(|purpose| purpose.shifted() == Some(rule))
     }
 
     /// It was done, and is not any more.
@@ -353,6 +384,11 @@ impl Rollback {
     /// A person's hold stops it. A person's rollback it does not stop, but what comes after is nobody's order.
     pub(super) fn heeds_holds(&self) -> bool {
         !self.is_by_person() || self.is_reopened()
+    }
+
+    /// Nothing was changed, nor may have been.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.accepted.is_empty() && self.unsure.is_empty() && self.in_flight.is_empty()
     }
 
     /// A person wanted it, and no gate.

@@ -84,6 +84,18 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
     let Kept { rule, deployment, windows, hands, .. } = kept;
     let Some(deployment) = deployment.as_mut() else { return };
     let Some(mut rollback) = deployment.rollback.take_if(|rollback| !rollback.closed) else { return };
+    // A read that lags behind the order itself is older than the call for a person.
+    if rollback.is_by_person()
+        && rollback.escalation.is_some()
+        && rollback.is_untouched()
+        && !orders::wants_rolled_back(seen, &deployment.green)
+    {
+        let why = "the person's order was taken back, and nothing was changed";
+        enter(key, deployment, Phase::Superseded, why, out);
+        close(key, deployment, &mut rollback, IncidentOutcome::Superseded, why, out);
+        deployment.rollback = Some(rollback);
+        return;
+    }
     if let Some(why) = held(rule.mode, out) {
         // One that was done before has said by this what there is to say.
         rollback.after.said = rollback.is_reopened();
@@ -280,6 +292,9 @@ fn send(
         {
             rollback.seats.insert(rule.clone(), seat);
         }
+        if let Some(rule) = purpose.shifted().filter(|rule| rollback.was_shifted(rule)) {
+            rollback.undone.insert(rule.clone());
+        }
         let what = purpose.to_string();
         rollback.log(out.now, &*what);
         out.note(Note::Sent { service: key.clone(), what });
@@ -442,7 +457,7 @@ fn close(
     out: &mut Out<'_>,
 ) {
     // Who leaves traffic half shifted has changed something, whatever stops it.
-    let untouched = rollback.accepted.is_empty() && rollback.unsure.is_empty() && rollback.in_flight.is_empty();
+    let untouched = rollback.is_untouched();
     rollback.closed = true;
     rollback.in_flight.clear();
     rollback.incident.outcome = outcome;

@@ -113,6 +113,7 @@ mod tests {
         };
         for input in [
             Input::Swept(BTreeSet::from([service.clone()])),
+            Input::LetGo(BTreeSet::from([service.clone()])),
             Input::Observed(service.clone(), Ok(Box::new(observation))),
             Input::Observed(service, Err(error.clone())),
             Input::Done(EffectId(3), Outcome::Failed(error)),

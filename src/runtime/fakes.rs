@@ -50,17 +50,21 @@ impl PausedClock {
     pub(crate) fn set_by_ms(&self, by_ms: i64) {
         self.ahead_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
+
+    /// As it would read if nobody had set it.
+    fn unset(&self) -> Timestamp {
+        Timestamp::from_millis(1_772_445_880_000).plus(self.began.elapsed())
+    }
 }
 
 #[async_trait]
 impl Clock for PausedClock {
     fn now(&self) -> Timestamp {
-        let began = Timestamp::from_millis(1_772_445_880_000 + self.ahead_ms.load(Ordering::Relaxed));
-        began.plus(self.began.elapsed())
+        self.unset().moved(self.ahead_ms.load(Ordering::Relaxed))
     }
 
     fn at_once(&self) -> (Timestamp, Duration) {
-        (self.now(), self.began.elapsed())
+        (self.now(), self.unset().since(Timestamp::EPOCH))
     }
 
     async fn sleep(&self, duration: Duration) {
@@ -126,6 +130,8 @@ pub(crate) struct World {
     /// Services that have the tag.
     pub(crate) tagged: Mutex<Result<BTreeMap<ServiceKey, Arc<str>>, CallError>>,
     pub(crate) rules: Mutex<Result<RuleSet, String>>,
+    /// What the machine knows out of the journal.
+    pub(crate) known: Mutex<Vec<ServiceView>>,
 }
 
 impl Default for World {
@@ -148,6 +154,7 @@ impl Default for World {
             clusters_fail: AtomicBool::new(false),
             tagged: Mutex::new(Ok(BTreeMap::new())),
             rules: Mutex::new(Ok(RuleSet::default())),
+            known: Mutex::default(),
         }
     }
 }

@@ -74,6 +74,13 @@ pub struct Listing {
 impl Sweep {
     /// At once, then at every interval and whenever the rules change; until shutdown, or until the loop is gone.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        // The journal may be from before another worker got its part of the fleet.
+        let known = std::mem::take(&mut self.known).into_iter();
+        let (ours, others) = known.partition::<BTreeSet<_>, _>(|key| is_ours(&self.only, key));
+        self.known = ours;
+        if !others.is_empty() && self.control.send(Input::LetGo(others).into()).await.is_err() {
+            return;
+        }
         loop {
             let rules = Arc::clone(&self.in_force.borrow_and_update());
             let begun = self.clock.elapsed();

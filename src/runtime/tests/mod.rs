@@ -73,7 +73,7 @@ fn begin_as_shard(
             script(now, input)
         }),
         deadline: Arc::clone(&deadline),
-        services: Vec::new(),
+        services: locked(&world.known).clone(),
     };
     let (handle, shutdown) = (worker.handle(), CancellationToken::new());
     let task = tokio::spawn(worker.run_machine(once(machine), shutdown.clone()));

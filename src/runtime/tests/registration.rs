@@ -1,6 +1,7 @@
 //! Which services are protected: rules, globs and tags.
 
 use super::*;
+use crate::engine::Engine;
 
 #[tokio::test(start_paused = true)]
 async fn a_bad_rule_file_keeps_the_last_good_rules_and_is_fatal_only_at_start() {
@@ -110,5 +111,23 @@ async fn a_shard_does_not_ask_about_clusters_of_others_which_it_may_not_see() {
     assert_eq!(running.swept(), [keys(&[("prod", "cart"), ("prod", "checkout")])]);
     assert_eq!(running.handle.health().missing(), []);
     assert_eq!(world.logged(&["list services of"]), ["list services of prod"]);
+    running.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_journal_knows_of_others_is_let_go_before_anything_else() {
+    let world = Arc::new(World::default());
+    let mut engine = Engine::new(engine::Settings { dry_run: false, sweep: seconds(30), fleet_brake: 3 });
+    let both = ["cart", "web"].map(|name| ServiceKey::new("prod", name));
+    let tagged: BTreeMap<_, Arc<str>> = both.iter().map(|key| (key.clone(), Arc::from("strict"))).collect();
+    let _ = engine.step(far(), &Input::Registered(tagged));
+    *locked(&world.known) = both.iter().filter_map(|key| engine.service(key, far())).collect();
+    world.deliver(&[]);
+    let only = vec![Protect { cluster: "prod".into(), service: "c*".into() }];
+    let running = begin_as_shard(&world, world.ports(), only, |_, _| Step::default());
+    running.after(seconds(1)).await;
+    assert!(
+        matches!(&locked(&running.inputs)[..], [Input::Restarted, Input::Rules(_), Input::LetGo(gone), ..] if *gone == keys(&[("prod", "web")]))
+    );
     running.end().await.unwrap();
 }
