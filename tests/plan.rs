@@ -399,6 +399,11 @@ fn a_person_may_roll_back_what_has_taken_over() {
     assert_eq!((it.phase().as_str(), it.aws.deletes().len()), ("rolled_back", 1));
 }
 
+fn refused(it: &Driver) -> Vec<String> {
+    let why = |note: &Note| if let Note::Refused { why, .. } = note { Some(why.clone()) } else { None };
+    it.notes.iter().filter_map(|(_, note)| why(note)).collect()
+}
+
 #[test]
 fn an_order_about_what_was_decided_before_is_not_followed_and_not_dropped_in_silence() {
     let observing = Rule { mode: Mode::Observe, ..rule() };
@@ -409,8 +414,8 @@ fn an_order_about_what_was_decided_before_is_not_followed_and_not_dropped_in_sil
     it.aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
     it.run(secs(120));
     assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("breached", 0));
-    let why = view(&it).not_ready_because.unwrap();
-    assert!(why.contains("decided once, as rollback-") && why.contains("observe"), "{why}");
+    let [why] = &refused(&it)[..] else { panic!("it is said once: {:?}", refused(&it)) };
+    assert!(why.contains("decided on before, as rollback-") && why.contains("observe"), "{why}");
 }
 
 #[test]
@@ -422,22 +427,8 @@ fn an_order_on_what_took_over_long_ago_is_not_followed_and_says_so() {
     let mut it = Driver::new(aws, rule());
     it.run(secs(120));
     assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("none", 0), "the tag may be days old");
-    assert!(view(&it).not_ready_because.unwrap().contains("took over long ago"));
-}
-
-#[test]
-fn an_order_that_is_taken_back_before_anything_was_done_ends_the_rollback() {
-    let mut page = rule();
-    page.rollback.after_promotion = AfterPromotion::Page;
-    let mut it = Driver::new(promoted(), page);
-    it.run(secs(1));
-    it.aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
-    it.run(secs(60));
-    assert_eq!(it.phase(), "escalated");
-    it.aws.service.tags.clear();
-    it.run(secs(60));
-    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("superseded", 0));
-    assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated", "Rollback Held"]);
+    assert_eq!(refused(&it).len(), 1);
+    assert!(refused(&it)[0].contains("not the green of a deployment"));
 }
 
 #[test]
@@ -479,6 +470,34 @@ fn people_who_keep_a_promoted_green_and_delete_blue_have_decided() {
     assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("superseded", 0));
     let calls = it.said().iter().filter(|said| **said == "Rollback Escalated").count();
     assert_eq!(calls, 1, "{:?}", it.said());
+}
+
+#[test]
+fn users_who_are_left_on_a_blue_that_is_gone_are_no_decision() {
+    let mut it = Driver::new(promoted(), rule());
+    it.aws.outcomes = [Outcome::Failed(failed(Some("AccessDeniedException")))].into();
+    breach(&mut it);
+    assert_eq!(it.aws.weights(), shares(&[("blue", 100), ("green", 0)]));
+    it.aws.outcomes = std::iter::repeat_n(Outcome::Failed(failed(Some("AccessDeniedException"))), 100).collect();
+    it.aws.remove(BLUE);
+    it.run(secs(60));
+    assert_eq!(it.phase(), "escalated");
+    let calls = it.said().iter().filter(|said| **said == "Rollback Escalated").count();
+    assert_eq!(calls, 2, "{:?}", it.said());
+}
+
+#[test]
+fn what_a_lost_answer_made_us_send_twice_is_no_dispute() {
+    let mut aws = Aws::blue_and_green();
+    aws.rules.push(weighted("second", &[("blue", 90), ("green", 10)]));
+    let mut it = Driver::new(aws, rule());
+    let lost = CallError { class: ErrorClass::Transient, ..failed(None) };
+    it.aws.outcomes = [Outcome::Failed(lost)].into();
+    breach(&mut it);
+    it.run(secs(50));
+    it.aws.rules[1] = weighted("second", &[("blue", 50), ("green", 50)]);
+    it.run(secs(200));
+    assert_eq!(it.phase(), "rolled_back");
 }
 
 #[test]

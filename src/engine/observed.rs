@@ -400,13 +400,20 @@ fn show(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &m
         }
         soft.split = split;
     }
-    let not_ready = soft.unregistered.clone().or_else(|| not_ready(kept, seen)).or_else(|| orders::refused(kept, seen));
+    let not_ready = soft.unregistered.clone().or_else(|| not_ready(kept, seen));
     if not_ready != soft.not_ready
         && let Some(why) = &not_ready
     {
         out.note(Note::NotReady { service: key.clone(), why: why.clone() });
     }
     soft.not_ready = not_ready;
+    let refused = orders::refused(kept, seen);
+    if refused != soft.refused
+        && let Some(why) = &refused
+    {
+        out.note(Note::Refused { service: key.clone(), why: why.clone() });
+    }
+    soft.refused = refused;
 }
 
 /// Why a rollback would not work now.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::out::Out;
 use super::partition::{Kept, Partition};
-use super::roles::roles;
+use super::progress::Rollback;
 use super::{hold, rollback};
 use crate::model::{Contract, Evidence, Gate, Incident, IncidentOutcome, Observation, ServiceKey, TaskSetId, tags};
 use crate::rules::{Rule, RuleSet};
@@ -60,22 +60,27 @@ pub(super) fn wants_rolled_back(seen: &Observation, task_set: &TaskSetId) -> boo
     tags::rollback(&seen.service.tags).is_some_and(|(wanted, _)| wanted == *task_set)
 }
 
-/// Why a person's order is not followed, where it is not: of a task set there is one decision, and what has taken over long ago
-/// is nobody's green.
+/// Why a person's order is not followed, where it is not: of a task set there is one decision, and what had taken over long
+/// before it was protected is nobody's green.
 pub(super) fn refused(kept: &Kept, seen: &Observation) -> Option<String> {
-    let green = roles(&seen.service.task_sets, &kept.decided)?.green.id.clone();
-    if !wants_rolled_back(seen, &green) {
+    let (wanted, _) = tags::rollback(&seen.service.tags)?;
+    let living = seen.service.task_sets.iter().any(|set| set.id == wanted && set.is_living());
+    let of_it = kept.deployment.as_ref().filter(|deployment| deployment.green == wanted);
+    let record = of_it.and_then(|deployment| deployment.rollback.as_ref());
+    let is_done = |rollback: &Rollback| !rollback.closed || rollback.incident.outcome == IncidentOutcome::RolledBack;
+    if !living || record.is_some_and(is_done) || of_it.is_some_and(|deployment| !deployment.ended() && record.is_none())
+    {
         return None;
     }
-    let plan = "taskset-guardian plan shows the calls of a rollback";
-    let rollback = match kept.deployment.as_ref().filter(|deployment| deployment.green == green) {
-        None => return Some(format!("a person wants {green} rolled back, which took over long ago: {plan}")),
-        Some(deployment) => deployment.rollback.as_ref()?,
+    let why = match record {
+        Some(Rollback { incident: Incident { id, reason: Some(reason), .. }, .. }) => {
+            format!("it was decided on before, as {id}: {reason}")
+        }
+        Some(_) => "it was decided on before".to_owned(),
+        None if kept.decided.contains(&wanted) => "it was decided on before".to_owned(),
+        None => "it is not the green of a deployment".to_owned(),
     };
-    let Incident { id, outcome, reason, .. } = &rollback.incident;
-    let why = reason.as_deref().unwrap_or("it has ended");
-    let undone = rollback.closed && *outcome != IncidentOutcome::RolledBack;
-    undone.then(|| format!("a person wants {green} rolled back, which was decided once, as {id} ({why}): {plan}"))
+    Some(format!("{wanted} is not rolled back, since {why}. Shift by hand, and remove the tag {}", tags::ROLLBACK))
 }
 
 /// A person wants green rolled back: no gate has to agree, no brake holds it. What the plan checks, it checks all the same.

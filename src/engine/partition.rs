@@ -134,6 +134,8 @@ pub(super) struct Soft {
     pub(super) not_ready: Option<String>,
     /// A person holds the service.
     pub(super) hold: Option<HoldOrder>,
+    /// Why a person's order is not followed.
+    pub(super) refused: Option<String>,
     /// What is wrong with the service's registration.
     pub(super) unregistered: Option<String>,
     /// This partition's entry in the engine's timetable.

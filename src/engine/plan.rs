@@ -13,7 +13,7 @@ use super::roles::roles;
 use super::traffic::{self, Cut, NotUnderstood, Pair};
 use crate::model::{
     Contract, Controller, Observation, ServiceKey, ServiceStatus, Stability, Step, TaskSet, TaskSetStatus, Timestamp,
-    Write, humane,
+    TrafficRule, Write, humane,
 };
 use crate::rules::{AfterPromotion, BlueCapacity, DeletePolicy, Rule};
 
@@ -284,7 +284,12 @@ impl View<'_> {
             let lives = green.is_some_and(TaskSet::is_living);
             blue.is_none() && primary.is_some_and(|primary| !lives || primary.id == self.deployment.green)
         };
-        if blue.is_some() || self.rollback.escalation.is_none() || !settled(&self.seen.service.task_sets) {
+        // That users are sent to nobody is no decision of anyone.
+        let gone = self.deployment.blue_group.as_ref();
+        let sent =
+            |group| self.seen.traffic.rules().iter().flat_map(TrafficRule::forwards).any(|one| one.share(group) > 0.0);
+        let is_open = blue.is_some() || gone.is_some_and(sent) || self.rollback.escalation.is_none();
+        if is_open || !settled(&self.seen.service.task_sets) {
             return None;
         }
         let Some(again) = &self.seen.task_sets_again else { return Some(Next::LookTwice) };

@@ -331,23 +331,24 @@ impl Rollback {
 
     /// A rule was set back once against somebody who had undone a shift, during the rollback or after it.
     pub(super) fn has_reasserted(&self) -> bool {
-        self.reasserted_at().is_some()
+        self.reasserted().next().is_some()
     }
 
-    /// When the first rule was.
-    fn reasserted_at(&self) -> Option<Timestamp> {
-        if without(Mutant::ReassertForgotten) {
-            return None;
-        }
-        let spent = |(purpose, accepted): &(&Purpose, &Accepted)| purpose.shifts() && accepted.times >= purpose.limit();
-        self.accepted.iter().filter(spent).map(|(_, accepted)| accepted.at).min()
+    /// The rules that were, each with when.
+    fn reasserted(&self) -> impl Iterator<Item = (&TrafficRuleId, Timestamp)> {
+        self.accepted.iter().filter_map(|(purpose, accepted)| {
+            let spent = accepted.times >= purpose.limit() && !without(Mutant::ReassertForgotten);
+            purpose.shifted().filter(|_| spent).map(|rule| (rule, accepted.at))
+        })
     }
 
     /// This would set a rule back long after the one re-assert. Who applies a plan writes rule after rule: what was undone just
     /// after it belongs to it.
     pub(super) fn is_undone_too_late(&self, purpose: &Purpose, now: Timestamp) -> bool {
         let Some(rule) = purpose.shifted().filter(|rule| self.was_shifted(rule)) else { return false };
-        let is_over = self.reasserted_at().is_some_and(|at| now.since(at) >= ONE_ACT);
+        // What a lost answer made us send twice is no dispute.
+        let disputed = self.reasserted().filter(|(rule, _)| self.undone.contains(*rule));
+        let is_over = disputed.map(|(_, at)| at).min().is_some_and(|at| now.since(at) >= ONE_ACT);
         is_over && !self.undone.contains(rule)
     }
 

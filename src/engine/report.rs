@@ -151,6 +151,13 @@ pub enum Note {
         /// In plain words.
         why: String,
     },
+    /// A person's order is not followed. Said once while it stands.
+    Refused {
+        /// Where.
+        service: ServiceKey,
+        /// In plain words.
+        why: String,
+    },
     /// Somebody did something about a deployment whose rollback was decided and only told.
     Witnessed {
         /// Where.
@@ -196,6 +203,7 @@ impl Note {
             | Self::Graduated { service, .. }
             | Self::Unread { service, .. }
             | Self::NotReady { service, .. }
+            | Self::Refused { service, .. }
             | Self::Witnessed { service, .. }
             | Self::Announced { service, .. } => Some(service),
             Self::Brake { .. } => None,

@@ -84,18 +84,6 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
     let Kept { rule, deployment, windows, hands, .. } = kept;
     let Some(deployment) = deployment.as_mut() else { return };
     let Some(mut rollback) = deployment.rollback.take_if(|rollback| !rollback.closed) else { return };
-    // A read that lags behind the order itself is older than the call for a person.
-    if rollback.is_by_person()
-        && rollback.escalation.is_some()
-        && rollback.is_untouched()
-        && !orders::wants_rolled_back(seen, &deployment.green)
-    {
-        let why = "the person's order was taken back, and nothing was changed";
-        enter(key, deployment, Phase::Superseded, why, out);
-        close(key, deployment, &mut rollback, IncidentOutcome::Superseded, why, out);
-        deployment.rollback = Some(rollback);
-        return;
-    }
     if let Some(why) = held(rule.mode, out) {
         // One that was done before has said by this what there is to say.
         rollback.after.said = rollback.is_reopened();

@@ -62,6 +62,7 @@ pub fn narrate(note: &Note) -> Option<(Level, String)> {
             (Level::INFO, format!("{service}: {green} graduated and is the new baseline: {why}"))
         }
         Note::Unread { service, error } => (Level::WARN, format!("{service} could not be read: {error}")),
+        Note::Refused { service, why } => (Level::WARN, format!("{service}: a person's order is not followed: {why}")),
         Note::NotReady { service, why } => (Level::WARN, format!("{service} can't be protected as it is: {why}")),
         Note::Witnessed { service, what } => {
             (Level::INFO, format!("{service} was not rolled back, and since then: {what}"))
@@ -162,6 +163,7 @@ mod tests {
             },
             Note::Graduated { service: service.clone(), green, why: "bake is over".into() },
             Note::NotReady { service: service.clone(), why: "controller is ECS".into() },
+            Note::Refused { service: service.clone(), why: "it was decided on before".into() },
             Note::Witnessed { service, what: "green was made PRIMARY".into() },
             Note::Announced {
                 service: ServiceKey::new("prod", "checkout"),

@@ -56,6 +56,7 @@ pub(super) fn from_guardian(note: &Note, about: &ServiceKey, at: Timestamp) -> O
         Note::Returned { outcome: Outcome::Failed(_) | Outcome::Expired, .. }
         | Note::Unread { .. }
         | Note::NotReady { .. }
+        | Note::Refused { .. }
         | Note::Witnessed { .. }
         | Note::Graduated { .. } => narrate(note)?.1,
         // The fleet's brake, and an announcement that did not get through, are told when they are warnings.

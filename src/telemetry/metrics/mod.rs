@@ -166,6 +166,7 @@ impl Metrics {
                 | Note::Graduated { .. }
                 | Note::Unread { .. }
                 | Note::NotReady { .. }
+                | Note::Refused { .. }
                 | Note::Witnessed { .. }
                 | Note::Announced { .. } => {}
             }
