@@ -7,7 +7,7 @@ use std::time::Duration;
 use taskset_guardian::engine::{DeploymentView, Input, Note};
 use taskset_guardian::model::{
     Action, Announcement, AnnouncementKind, Evidence, Gate, IncidentId, IncidentOutcome, Outcome, Phase, ServiceKey,
-    StopClass, TaskSetId, Timestamp, TrafficRuleId, classify, humane,
+    StopClass, TaskSetId, TaskSetStatus, Timestamp, TrafficRuleId, classify, humane,
 };
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
@@ -161,7 +161,18 @@ impl Simulation {
                     self.judged.open.remove(incident);
                     opened_or_closed = true;
                 }
-                Note::DeploymentBegan { .. } => self.judged.begun_at = self.now,
+                Note::DeploymentBegan { service, green, blue } => {
+                    self.judged.begun_at = self.now;
+                    let seen = self.last_seen.get(service).map(|(.., seen)| seen);
+                    let mut seen = seen.iter().flat_map(|seen| &seen.task_sets);
+                    let is_primary = seen.any(|set| set.id == *green && set.status == TaskSetStatus::Primary);
+                    if self.judged.graduated.contains(green) && is_primary && !self.judged.amnesia {
+                        self.broken("S7", format!("{green} has taken over, and is put on trial against {blue}"));
+                    }
+                }
+                Note::Graduated { green, .. } => {
+                    self.judged.graduated.insert(green.clone());
+                }
                 Note::Sent { service, what } => {
                     what.hash(&mut self.hasher);
                     if what.starts_with("UpdateServicePrimaryTaskSet") && !self.judged.promotes.contains(service) {
@@ -329,6 +340,14 @@ impl Simulation {
         let called = calls.any(|owed| (owed.times > 0 || owed.since >= since) && owed.incident == deployment.incident);
         if deployment.phase == Phase::Escalated && !called && !self.judged.amnesia {
             self.broken("L5", "escalated, and nobody was called".to_owned());
+        }
+        // A green that no rollback was begun of, and that lives as the newest beside another, is somebody's to watch.
+        let seen = self.last_seen.get(key).map(|(.., service)| service);
+        let living = || seen.iter().flat_map(|seen| &seen.task_sets).filter(|set| set.is_living());
+        let newest = living().max_by_key(|set| (set.created_at, set.id.clone()));
+        let is_green = newest.is_some_and(|newest| newest.id == deployment.green) && living().count() > 1;
+        if deployment.phase == Phase::Superseded && deployment.incident.is_none() && is_green {
+            self.broken("L2", format!("{} lives, and is not watched: {}", deployment.green, deployment.why));
         }
         let judged = matches!(deployment.phase, Phase::Watching);
         // A blue that fails as well may keep green from being blamed.

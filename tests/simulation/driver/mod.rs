@@ -204,6 +204,8 @@ pub(crate) struct Ended {
 pub(crate) struct Simulation {
     schedule: Schedule,
     rng: Rng,
+    /// Which replica answers a read: what is drawn from it changes nothing else.
+    replicas: Rng,
     world: World,
     began: Timestamp,
     now: Timestamp,
@@ -238,6 +240,8 @@ struct Judged {
     rests: Basis,
     /// Task sets on which a rollback was decided.
     decided: BTreeSet<TaskSetId>,
+    /// Those that took over.
+    graduated: BTreeSet<TaskSetId>,
     /// Of which service green was PRIMARY when the newest of them was.
     promotes: BTreeSet<ServiceKey>,
     /// Open rollbacks, by what was said of them.
@@ -288,6 +292,7 @@ impl Simulation {
             happened: 0,
             rests: Basis { read_at: began, ..Basis::default() },
             decided: BTreeSet::new(),
+            graduated: BTreeSet::new(),
             promotes: BTreeSet::new(),
             open: BTreeMap::new(),
             owed: BTreeMap::new(),
@@ -307,6 +312,7 @@ impl Simulation {
         };
         let mut it = Self {
             rng: Rng::with_seed(schedule.seed),
+            replicas: Rng::with_seed(schedule.seed ^ 0x0052_e911_ca5d),
             world,
             began,
             now: began,

@@ -66,6 +66,11 @@ impl Simulation {
                     seen.service.task_sets = old.task_sets;
                     shows = shows.min(showed);
                 }
+                if self.asks_one_that_lags() {
+                    let knows = self.now.minus(LAG);
+                    seen.service.task_sets.retain(|set| set.created_at <= knows);
+                    shows = shows.min(knows);
+                }
                 Box::new(seen)
             }),
         };
@@ -77,6 +82,12 @@ impl Simulation {
         let asked =
             Asked { id, shows, again: again.unwrap_or(shows), after: self.judged.happened, began: sent.elapsed };
         self.plan_own(who, latency, Own::Answer(key, answer, asked));
+    }
+
+    /// A replica that does not know yet what was created a moment ago, though another one has shown it.
+    fn asks_one_that_lags(&mut self) -> bool {
+        let rate = self.schedule.faults.stale_read;
+        rate > 0.0 && !self.calm() && self.replicas.f64() < rate / 2.0
     }
 
     pub(super) fn answered(
