@@ -192,6 +192,7 @@ mod tests {
         ERROR prod/checkout: i-1 needs a person: not allowed to delete
         INFO prod/checkout: ecs-svc/2 graduated and is the new baseline: bake is over
         WARN prod/checkout can't be protected as it is: controller is ECS
+        WARN prod/checkout: a person's order is not followed: it was decided on before
         INFO prod/checkout was not rolled back, and since then: green was made PRIMARY
         DEBUG Announcement "Rollback Started": done
         "#);
