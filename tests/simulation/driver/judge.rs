@@ -342,7 +342,9 @@ impl Simulation {
             self.broken("L5", "escalated, and nobody was called".to_owned());
         }
         // A green that no rollback was begun of, and that lives as the newest beside another, is somebody's to watch.
-        let seen = self.last_seen.get(key).map(|(.., service)| service);
+        // What was read long ago may be gone with its service.
+        let lately = self.now.minus(2 * self.schedule.sweep);
+        let seen = self.last_seen.get(key).filter(|(at, ..)| *at >= lately).map(|(.., service)| service);
         let living = || seen.iter().flat_map(|seen| &seen.task_sets).filter(|set| set.is_living());
         let newest = living().max_by_key(|set| (set.created_at, set.id.clone()));
         let is_green = newest.is_some_and(|newest| newest.id == deployment.green) && living().count() > 1;
