@@ -52,6 +52,14 @@ fn unregistered(aws: Aws, rules: &[&str]) -> Driver {
     it
 }
 
+/// The same, and its tag names one of them.
+fn registered() -> Driver {
+    let mut it = unregistered(Aws::blue_and_green(), &["web"]);
+    tag(&mut it, tags::RULE, "web");
+    it.feed(Input::Registered([(key(), "web".into())].into()));
+    it
+}
+
 fn status(it: &Driver) -> taskset_guardian::engine::ServiceView {
     it.engine.service(&key(), it.now).unwrap()
 }
@@ -76,9 +84,7 @@ fn a_tag_registers_a_service_and_its_removal_lets_it_go() {
 
 #[test]
 fn a_tag_search_that_lags_takes_nothing_away_in_the_middle_of_a_rollback() {
-    let mut it = unregistered(Aws::blue_and_green(), &["web"]);
-    tag(&mut it, tags::RULE, "web");
-    it.feed(Input::Registered([(key(), "web".into())].into()));
+    let mut it = registered();
     breach(&mut it);
     it.feed(Input::Registered([].into()));
     it.feed(Input::Swept([].into()));
@@ -88,9 +94,7 @@ fn a_tag_search_that_lags_takes_nothing_away_in_the_middle_of_a_rollback() {
 
 #[test]
 fn what_another_worker_guards_is_let_go_tag_or_not_and_says_so() {
-    let mut it = unregistered(Aws::blue_and_green(), &["web"]);
-    tag(&mut it, tags::RULE, "web");
-    it.feed(Input::Registered([(key(), "web".into())].into()));
+    let mut it = registered();
     breach(&mut it);
     it.run(secs(10));
     it.feed(Input::LetGo([key()].into()));
@@ -102,9 +106,7 @@ fn what_another_worker_guards_is_let_go_tag_or_not_and_says_so() {
 
 #[test]
 fn a_service_that_is_deleted_with_its_tag_is_not_read_for_ever() {
-    let mut it = unregistered(Aws::blue_and_green(), &["web"]);
-    tag(&mut it, tags::RULE, "web");
-    it.feed(Input::Registered([(key(), "web".into())].into()));
+    let mut it = registered();
     it.run(secs(5));
     it.aws.unreadable = Some(CallError { class: ErrorClass::NotFound, ..failed(None) });
     it.run(3 * SWEEP);

@@ -663,11 +663,17 @@ fn neighbour(n: u32) -> ServiceKey {
     ServiceKey::new("prod", format!("service-{n}"))
 }
 
+/// So many services beside the first one, by one rule.
+fn fleet(others: u32) -> Driver {
+    let mut it = Driver::idle(Aws::blue_and_green(), false);
+    it.neighbours = (0..others).map(|n| (neighbour(n), Aws::blue_and_green())).collect();
+    it.protect(Rule { protect: vec![Protect { cluster: "prod".into(), service: "*".into() }], ..rule() });
+    it
+}
+
 #[test]
 fn a_fourth_service_that_breaches_within_ten_minutes_engages_the_fleet_brake() {
-    let mut it = Driver::idle(Aws::blue_and_green(), false);
-    it.neighbours = (0..5).map(|n| (neighbour(n), Aws::blue_and_green())).collect();
-    it.protect(Rule { protect: vec![Protect { cluster: "prod".into(), service: "*".into() }], ..rule() });
+    let mut it = fleet(5);
     for n in 0..5 {
         for task in ["a", "b", "c"] {
             it.crash_of(&neighbour(n), GREEN, &format!("{n}{task}"));
@@ -697,9 +703,7 @@ fn a_fourth_service_that_breaches_within_ten_minutes_engages_the_fleet_brake() {
 
 #[test]
 fn a_fleet_that_is_well_again_releases_the_brake_without_another_breach() {
-    let mut it = Driver::idle(Aws::blue_and_green(), false);
-    it.neighbours = (0..4).map(|n| (neighbour(n), Aws::blue_and_green())).collect();
-    it.protect(Rule { protect: vec![Protect { cluster: "prod".into(), service: "*".into() }], ..rule() });
+    let mut it = fleet(4);
     for n in 0..4 {
         for task in ["a", "b", "c"] {
             it.crash_of(&neighbour(n), GREEN, &format!("{n}{task}"));

@@ -302,8 +302,8 @@ fn is_baseline(kept: &Kept, Roles { green, .. }: Roles<'_>) -> bool {
 /// not what its deployer would go back to any more. Found when a service is protected that was never cleaned up.
 fn took_over_long_ago(kept: &Kept, roles: Roles<'_>, seen: &Observation) -> bool {
     let Roles { green, blue } = roles;
-    let known = |deployment: &&Deployment| deployment.green == green.id && deployment.phase != Phase::Superseded;
-    let unknown = !kept.deployment.as_ref().is_some_and(|deployment| known(&deployment));
+    let unwatched = |deployment: &Deployment| deployment.green != green.id || deployment.phase == Phase::Superseded;
+    let unknown = kept.deployment.as_ref().is_none_or(unwatched);
     let alone = takes_all(blue.target_group.as_ref(), green.target_group.as_ref(), seen);
     let old = seen.read_at.since(green.created_at) > LONGEST_DEPLOYMENT;
     unknown && green.status == TaskSetStatus::Primary && alone && old

@@ -8,7 +8,7 @@ use super::out::Out;
 use super::partition::{Kept, Partition};
 use super::progress::Rollback;
 use super::{hold, rollback};
-use crate::model::{Contract, Evidence, Gate, Incident, IncidentOutcome, Observation, ServiceKey, TaskSetId, tags};
+use crate::model::{Contract, Evidence, Gate, IncidentOutcome, Observation, ServiceKey, TaskSetId, tags};
 use crate::rules::{Rule, RuleSet};
 
 /// Until the next look when ECS does not know green yet.
@@ -72,11 +72,9 @@ pub(super) fn refused(kept: &Kept, seen: &Observation) -> Option<String> {
     {
         return None;
     }
-    let why = match record {
-        Some(Rollback { incident: Incident { id, reason: Some(reason), .. }, .. }) => {
-            format!("it was decided on before, as {id}: {reason}")
-        }
-        Some(_) => "it was decided on before".to_owned(),
+    let reason = record.and_then(|Rollback { incident, .. }| Some((&incident.id, incident.reason.as_deref()?)));
+    let why = match reason {
+        Some((id, reason)) => format!("it was decided on before, as {id}: {reason}"),
         None if kept.decided.contains(&wanted) => "it was decided on before".to_owned(),
         None => "it is not the green of a deployment".to_owned(),
     };

@@ -10,7 +10,7 @@ use super::progress::{Escalation, Purpose, Rollback, Sent};
 use super::{Effect, Note, Stage, observed, orders, quarantine, snapshot, traffic, witness};
 use crate::model::{
     AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, Incident, IncidentOutcome, Observation, Outcome,
-    Phase, ServiceKey, Step, TaskSet, TaskSetId, TaskSetStatus, Timestamp, Verdict, Write, humane,
+    Phase, ServiceKey, Step, TaskSet, TaskSetStatus, Timestamp, Verdict, Write, humane,
 };
 use crate::rules::{Mode, Rule};
 
@@ -175,8 +175,8 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
 /// half done is finished. A person's order is as fresh as the read that shows it.
 fn doubted(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observation) -> Option<bool> {
     let rollback = kept.open_rollback().filter(|rollback| rollback.is_stale(now, kept.rule.watch.freshness))?;
-    let is_ordered = |green: &TaskSetId| orders::wants_rolled_back(seen, green);
-    if rollback.is_by_person() && kept.deployment.as_ref().is_some_and(|deployment| is_ordered(&deployment.green)) {
+    let is_ordered = |deployment: &Deployment| orders::wants_rolled_back(seen, &deployment.green);
+    if rollback.is_by_person() && kept.deployment.as_ref().is_some_and(is_ordered) {
         return Some(false);
     }
     let judgement = observed::judge(now, sweep, kept, seen);
