@@ -17,7 +17,7 @@ use crate::model::{
 };
 use crate::rules::{Mode, RuleSet};
 
-/// Reads in a row that must say that a service does not exist. One may come from a replica that lags.
+/// Reads in a row that must say that a service does not exist, [`plan::SETTLE`] apart. One may come from a replica that lags.
 const MISSING_READS: u8 = 2;
 
 /// And so many that with it goes all that is remembered of it.
@@ -58,7 +58,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     soft.observed_at = Some(out.now);
     soft.scope = Some(seen.service.scope.clone());
     soft.task_sets = seen.service.task_sets.iter().map(|set| set.id.clone()).collect();
-    kept.missing = 0;
+    (kept.missing, kept.missing_at) = (0, None);
     confirm_windows(out.now, kept, seen);
 
     quarantine::expire(kept, &seen.service.tags, out.now);
@@ -431,7 +431,10 @@ fn take_unread(key: &ServiceKey, partition: &mut Partition, error: &CallError, o
     soft.not_ready = Some(format!("it could not be read: {error}"));
     out.note(Note::Unread { service: key.clone(), error: error.clone() });
     if error.class == ErrorClass::NotFound {
-        kept.missing = kept.missing.saturating_add(1);
+        if kept.missing_at.is_none_or(|at| out.now.since(at) >= plan::SETTLE) {
+            kept.missing = kept.missing.saturating_add(1);
+            kept.missing_at = Some(out.now);
+        }
         if kept.missing >= MISSING_READS
             && let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended())
         {

@@ -52,6 +52,7 @@ impl Partition {
         // Whatever it was planned for, the read that follows plans it anew.
         soft.read_at = None;
         kept.past.since = kept.past.since.map(|at| at.moved(by_ms));
+        kept.missing_at = kept.missing_at.map(|at| at.moved(by_ms));
         if let Some(deployment) = kept.deployment.as_mut().filter(|deployment| !deployment.ended()) {
             let Deployment { promoted_at, unsteady_since, unhealthy, compared_by, weather, .. } = deployment;
             let unhealthy_since = unhealthy.as_mut().map(|unhealthy| &mut unhealthy.since);
@@ -82,8 +83,11 @@ pub(super) struct Kept {
     pub(super) decided: Vec<TaskSetId>,
     /// When rollbacks were decided and begun, newest last.
     pub(super) rollbacks: Vec<Timestamp>,
-    /// Reads in a row that said the service does not exist.
+    /// Reads in a row that said the service does not exist, each from a replica that had time to catch up after the one before;
     pub(super) missing: u8,
+    /// the last of them.
+    #[serde(default)]
+    pub(super) missing_at: Option<Timestamp>,
     /// Versions that were rolled back, oldest first.
     #[serde(default)]
     pub(super) quarantine: Vec<Quarantined>,
@@ -299,6 +303,7 @@ impl Kept {
             decided: Vec::new(),
             rollbacks: Vec::new(),
             missing: 0,
+            missing_at: None,
             quarantine: Vec::new(),
             hands: Hands::default(),
             past: Past::default(),

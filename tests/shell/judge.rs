@@ -9,6 +9,7 @@ use taskset_guardian::runtime::Part;
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
 use crate::line::QUEUE;
+use crate::schedule::Schedule;
 use crate::stage::{Stage, State};
 
 /// Between the beginning of a read and the end of the call that rests on it: life of a read, life of a write, and the
@@ -189,9 +190,17 @@ impl Stage {
         for key in self.schedule.keys() {
             match status.state.services.iter().find(|view| view.service == *key) {
                 Some(view) => self.judge_service(view),
+                None if self.may_be_let_go() => {}
                 None => self.broken("L2", format!("{key} is not known at the end")),
             }
         }
+    }
+
+    /// Whether it may be that no rule protects the services any more: as their glob went, or their tag.
+    fn may_be_let_go(&self) -> bool {
+        let Schedule { rules, reloads, .. } = &self.schedule;
+        let mut all = std::iter::once(rules).chain(reloads.iter().map(|(_, rules)| rules));
+        all.any(|rules| rules.rules.iter().all(|rule| rule.protect.is_empty()))
     }
 
     fn judge_service(&self, view: &ServiceView) {
@@ -217,7 +226,7 @@ impl Stage {
     /// Green has failed often enough, and its rollback is still to be decided.
     fn is_undecided(&self, deployment: &DeploymentView) -> bool {
         // A blue that fails as well may keep green from being blamed.
-        let bad = self.schedule.bad && self.schedule.setup.versions.len() == 1;
+        let bad = self.schedule.bad && !self.schedule.may_be_left && self.schedule.setup.versions.len() == 1;
         bad && deployment.phase == Phase::Watching && deployment.green_failures >= 6
     }
 

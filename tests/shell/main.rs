@@ -32,6 +32,8 @@ mod stage;
 mod store;
 #[path = "../simulation/driver/table.rs"]
 mod table;
+#[path = "../simulation/tales.rs"]
+mod tales;
 mod trouble;
 
 use std::collections::BTreeMap;

@@ -19,7 +19,7 @@ use crate::hands::{Eyes, Hands, hook};
 use crate::judge::Seen;
 use crate::line::{QUEUE, Wire};
 use crate::schedule::BRAKE;
-use crate::stage::Stage;
+use crate::stage::{BEGAN, Stage};
 use crate::store::{Kept, TableLine};
 
 /// Who ends by itself is started again.
@@ -154,12 +154,16 @@ impl Clock for Wall {
     }
 }
 
-/// The rule of the schedule, when its file can be read.
+/// The rules that are in force by now, when their files can be read.
 fn loader(life: &Arc<Life>) -> RuleLoader {
     let stage = Arc::clone(&life.stage);
     Arc::new(move || {
         let bad = stage.during(stage.trouble.bad_rules);
-        let loaded = if bad { Err("injected".to_owned()) } else { Ok(stage.schedule.rules.clone()) };
+        let loaded = if bad {
+            Err("injected".to_owned())
+        } else {
+            Ok(stage.schedule.rules_at(stage.now().since(BEGAN)).clone())
+        };
         Box::pin(std::future::ready(loaded))
     })
 }

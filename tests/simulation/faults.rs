@@ -63,6 +63,8 @@ pub(crate) struct Faults {
     pub(crate) outage: Span,
     /// A read of ECS shows what the one before showed.
     pub(crate) stale_read: f64,
+    /// A replica does not know the service at all, for a while: a read that begins such a while.
+    pub(crate) missing: f64,
     /// An event is lost,
     pub(crate) lost_event: f64,
     /// or its message is received again after it was handled.
@@ -151,6 +153,7 @@ impl Faults {
             reads_denied: span(rng, 6),
             outage,
             stale_read: rate(rng, 0.6),
+            missing: 0.0,
             lost_event: rate(rng, 1.0),
             repeated_event: rate(rng, 0.3),
             noise: if rng.bool() { rng.u32(0..30) } else { 0 },

@@ -13,6 +13,7 @@
 mod driver;
 mod faults;
 mod schedule;
+mod tales;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -17,6 +17,7 @@ use taskset_guardian::sandbox::world::{
 };
 
 use crate::faults::Faults;
+use crate::tales;
 
 pub(crate) const OLD: &str = "checkout:87";
 pub(crate) const NEW: &str = "checkout:88";
@@ -88,6 +89,8 @@ pub(crate) struct Schedule {
     pub(crate) seed: u64,
     pub(crate) setup: Setup,
     pub(crate) rules: RuleSet,
+    /// Rules that are loaded in the course of it, and when.
+    pub(crate) reloads: Vec<(Duration, RuleSet)>,
     pub(crate) faults: Faults,
     /// One that owns its journal, or two that share one.
     pub(crate) workers: usize,
@@ -97,8 +100,12 @@ pub(crate) struct Schedule {
     pub(crate) sweep: Duration,
     /// Faults and people stop here.
     pub(crate) calm_at: Duration,
+    /// Nothing is wrong with anybody after the calm, and it is looked at for so long.
+    pub(crate) rest: Duration,
     /// Green is bad, in a way that tasks show.
     pub(crate) bad: bool,
+    /// And it may be left as it is all the same.
+    pub(crate) may_be_left: bool,
     /// Nothing is wrong with green.
     pub(crate) sound: bool,
     /// The service that the schedule is about,
@@ -199,13 +206,38 @@ impl Schedule {
             faults.jumps.iter_mut().for_each(|(.., by_ms)| *by_ms *= FAR);
         }
         let rules = RuleSet { rules: vec![Arc::new(rule(&mut rng, &scale, drain, mode))] };
-        Self { seed, setup, rules, faults, workers, dry_run, sweep, calm_at, bad, sound, key, others }
+        let reloads = Vec::new();
+        let mut it = Self {
+            seed,
+            setup,
+            rules,
+            reloads,
+            faults,
+            workers,
+            dry_run,
+            sweep,
+            calm_at,
+            rest: Duration::ZERO,
+            bad,
+            may_be_left: false,
+            sound,
+            key,
+            others,
+        };
+        tales::tell(&mut apart, &mut it);
+        it
     }
 
     /// How long blue is heard, if at all, before a green that had come up is blamed.
     pub(crate) fn hearing(&self) -> Duration {
         let patience = self.rules.rules[0].compare.patience;
         if patience.is_zero() { patience } else { patience + SIGNS }
+    }
+
+    /// The rules in force so long after the beginning.
+    pub(crate) fn rules_at(&self, after: Duration) -> &RuleSet {
+        let loaded = self.reloads.iter().rfind(|(at, _)| *at <= after);
+        loaded.map_or(&self.rules, |(_, rules)| rules)
     }
 
     /// Every service.
@@ -248,7 +280,7 @@ fn reapplied(rng: &mut Rng) -> Vec<Reaction> {
     let reaction = |rng: &mut Rng| Reaction {
         to: (*rng.choice(&["DeleteTaskSet", "ModifyRule", "ModifyListener"]).unwrap()).to_owned(),
         after: secs(rng.u64(1..=20)),
-        act: Act::ApplyWeights { blue: rng.u32(0..=100), green: rng.u32(0..=100) },
+        act: Act::ApplyWeights { route: None, blue: rng.u32(0..=100), green: rng.u32(0..=100) },
         times: rng.u32(1..=4),
     };
     (0..rng.u8(1..=3)).map(|_| reaction(rng)).collect()

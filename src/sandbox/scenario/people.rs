@@ -84,7 +84,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 let again = |after| Reaction {
                     to: "DeleteTaskSet".to_owned(),
                     after: Duration::from_secs(after),
-                    act: Act::ApplyWeights { blue: 50, green: 50 },
+                    act: Act::ApplyWeights { route: None, blue: 50, green: 50 },
                     times: 1,
                 };
                 let mut setup = deployment(crashing(), early_canary());

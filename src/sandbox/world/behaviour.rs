@@ -1,5 +1,6 @@
 //! How versions behave, also after a while, and what people do: the deployer's script and its reactions.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::model::{Role, Timestamp};
@@ -23,6 +24,8 @@ pub struct Version {
     pub spot_interruption: Option<Duration>,
     /// It breaks after a while.
     pub breaks: Option<Breaks>,
+    /// Tags that whoever deploys it gives its task sets.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// Whether a version's tasks start.
@@ -96,8 +99,10 @@ pub enum Act {
         /// 0 to 999.
         green: u32,
     },
-    /// On every route, by infrastructure code that is applied: it does not look whether there is a green.
+    /// By infrastructure code that is applied: it does not look whether there is a green.
     ApplyWeights {
+        /// One of the service's routes, in their order; `None` for every one.
+        route: Option<usize>,
         /// Of the group that was blue's at first, 0 to 999.
         blue: u32,
         /// Of the other one, 0 to 999.
@@ -208,6 +213,7 @@ impl Default for Version {
             latency: Duration::from_millis(40),
             spot_interruption: None,
             breaks: None,
+            tags: BTreeMap::new(),
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Service {
     pub(super) groups: Vec<String>,
     /// When a caller last moved traffic between them.
     pub(super) last_shift: Option<Timestamp>,
+    /// When the guardian first set a rule back in this deployment that somebody had undone.
+    pub(super) asserted_at: Option<Timestamp>,
     pub(super) requests_per_second: u32,
     pub(super) tallies: Tallies,
     /// What befalls all of its tasks.
@@ -188,6 +190,7 @@ impl World {
             task_sets: vec![blue],
             groups,
             last_shift: None,
+            asserted_at: None,
             requests_per_second: setup.requests_per_second,
             tallies: Tallies::default(),
             outage: None,
@@ -328,6 +331,7 @@ impl World {
             service.task_sets.iter_mut().filter(|set| set.is_living()).for_each(|set| set.label = "blue");
         }
         let label = if living <= 1 { "green" } else { "third" };
+        service.asserted_at = None;
         service.task_sets.push(TaskSet::new(id.clone(), label, now, scale, version, group));
         self.balancer.begin_deployment(key);
         self.reconcile_soon(key, &id);
@@ -360,6 +364,7 @@ impl World {
         (service.active, service.desired, service.created_at) = (true, desired, now);
         service.tags.clear();
         service.last_shift = None;
+        service.asserted_at = None;
         let set = TaskSet::new(id.clone(), "blue", now, 100.0, version, group);
         service.task_sets.push(TaskSet { status: SetStatus::Primary, ..set });
         self.balancer.begin_deployment(key);

@@ -78,8 +78,8 @@ pub(super) struct Rule {
 pub(super) struct Dispute {
     /// The guardian has moved traffic off green in this deployment.
     pub(super) cleared: bool,
-    /// And somebody else has moved it back since.
-    pub(super) undone: bool,
+    /// When somebody else has moved it back since.
+    pub(super) undone: Option<Timestamp>,
     /// How often the guardian has moved it off again.
     pub(super) asserted: u32,
 }

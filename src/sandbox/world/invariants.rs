@@ -9,7 +9,7 @@ use super::ecs::{Service, SetStatus, TaskSet, at_least};
 use super::elb::{Dispute, Rule, forwards, hide_secret};
 use super::tasks::Task;
 use super::{World, names};
-use crate::model::{Action, ActionKind, ServiceKey, TargetGroupArn, Timestamp, humane};
+use crate::model::{Action, ActionKind, Contract, ServiceKey, TargetGroupArn, Timestamp, humane};
 
 /// A promise that a call broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,10 @@ const ROUNDING: f64 = 0.01;
 /// S11: the span in which services are counted.
 const BRAKED: Duration = Duration::from_mins(10);
 
+/// S10: rules that are undone so soon after the one re-assert belong to it, for whoever applies a plan writes one after the
+/// other. The guardian counts from when it knows that its call was applied, which is a little later.
+const ONE_ACT: Duration = Duration::from_secs(30 + 10);
+
 /// Share of a rule's traffic by group, for all groups that it names.
 type Shares = BTreeMap<TargetGroupArn, f64>;
 
@@ -53,7 +57,7 @@ fn routed(actions: &[Action]) -> Shares {
 impl Dispute {
     /// The guardian moves traffic off green.
     fn assert(self) -> Self {
-        Self { cleared: true, undone: false, asserted: self.asserted + u32::from(self.undone) }
+        Self { cleared: true, undone: None, asserted: self.asserted + u32::from(self.undone.is_some()) }
     }
 }
 
@@ -76,13 +80,19 @@ impl World {
         self.violations.push(Violation { at: self.now, invariant, what: what.into() });
     }
 
-    /// S11 and S12, before any change. `service` is the one that it is for.
+    /// S11 and S12, before any change: also that green's contract allows one. `service` is the one that it is for.
     pub(super) fn check_change(&mut self, service: Option<&ServiceKey>, operation: &str) {
         if self.setup.expect_no_writes {
             self.broken("S12", format!("{operation} although nothing may be changed"));
         }
-        // What a person wants no brake holds.
+        // What a person wants no brake holds, and no contract.
         let Some(service) = service.filter(|service| !self.asked.contains(*service)) else { return };
+        let green = self.services.get(service).and_then(Service::green);
+        if let Some(green) = green
+            && let contract @ (Contract::Page | Contract::Off) = self.contract(green)
+        {
+            self.broken("S12", format!("{operation}, and the contract of {} is {}", green.id, contract.as_str()));
+        }
         let horizon = self.now.minus(BRAKED);
         self.changes.retain(|(at, _)| *at >= horizon);
         let known = self.changes.iter().any(|(_, changed)| changed == service);
@@ -131,7 +141,15 @@ impl World {
         }
         let moved = routed(&rule.actions) != routed(new);
         let (key, mut dispute) = (rule.service.clone(), rule.dispute);
+        let mut asserted_at = service.and_then(|service| service.asserted_at);
         if self.green_gains(rule, new) == Some(false) {
+            if let Some(undone) = dispute.undone {
+                let first = *asserted_at.get_or_insert(self.now);
+                if undone.since(first) > ONE_ACT {
+                    let after = humane(undone.since(first));
+                    found.push(("S10", format!("{}: undone {after} after the re-assert, and set back", rule.arn)));
+                }
+            }
             dispute = dispute.assert();
             if dispute.asserted > 1 && dispute != rule.dispute {
                 found.push(("S10", format!("{}: taken from green again, {} times", rule.arn, dispute.asserted)));
@@ -143,8 +161,11 @@ impl World {
         for (invariant, what) in found {
             self.broken(invariant, what);
         }
-        if let Some(service) = key.filter(|_| moved).and_then(|key| self.services.get_mut(&key)) {
-            service.last_shift = Some(self.now);
+        if let Some(service) = key.and_then(|key| self.services.get_mut(&key)) {
+            service.asserted_at = asserted_at;
+            if moved {
+                service.last_shift = Some(self.now);
+            }
         }
     }
 
@@ -160,8 +181,8 @@ impl World {
     /// S10: somebody else writes a rule.
     pub(super) fn note_undone(&mut self, at: usize, new: &[Action]) {
         let gains = self.balancer.rules.get(at).and_then(|rule| self.green_gains(rule, new)) == Some(true);
-        if let Some(rule) = self.balancer.rules.get_mut(at) {
-            rule.dispute.undone |= gains && rule.dispute.cleared;
+        if let Some(rule) = self.balancer.rules.get_mut(at).filter(|rule| gains && rule.dispute.cleared) {
+            rule.dispute.undone.get_or_insert(self.now);
         }
     }
 
@@ -201,12 +222,15 @@ impl World {
         found
     }
 
-    /// S1, S2, S3 and S13, before a living task set is deleted.
+    /// S1, S2, S3, S12 and S13, before a living task set is deleted.
     pub(super) fn check_delete(&mut self, key: &ServiceKey, id: &str) {
         let Some(service) = self.services.get(key) else { return };
         let Some(set) = service.task_set(id) else { return };
         let others: Vec<_> = service.living().filter(|other| other.id != id).collect();
         let mut found = Vec::new();
+        if self.contract(set) == Contract::WeightsOnly {
+            found.push(("S12", format!("{id} is deleted, and its contract is {}", Contract::WeightsOnly.as_str())));
+        }
         if set.status == SetStatus::Primary {
             found.push(("S2", format!("{id} is the PRIMARY")));
         }
@@ -245,6 +269,11 @@ impl World {
         for (invariant, what) in found {
             self.broken(invariant, what);
         }
+    }
+
+    /// What the pipeline that made it allows.
+    fn contract(&self, set: &TaskSet) -> Contract {
+        Contract::of(&self.tags_of(set))
     }
 
     fn is_well(&self, set: &TaskSet) -> bool {

@@ -30,9 +30,10 @@ impl World {
                 }
                 self.say_of(key, &format!("somebody removes the tag {name}"));
             }
-            Act::ApplyWeights { blue, green } => {
-                self.weigh(key, Caller::InfrastructureCode, [*blue, *green]);
-                self.say_of(key, &format!("infrastructure code gives blue weight {blue} and green weight {green}"));
+            Act::ApplyWeights { route, blue, green } => {
+                self.weigh(key, Caller::InfrastructureCode, *route, [*blue, *green]);
+                let on = route.map_or_else(String::new, |route| format!(" on route {route}"));
+                self.say_of(key, &format!("infrastructure code gives blue weight {blue} and green weight {green}{on}"));
             }
             Act::DeleteService => self.delete_service(key),
             Act::CreateService { version } => self.recreate_service(key, version),
@@ -47,7 +48,7 @@ impl World {
         let id = |role: &Role| if *role == Role::Blue { blue.clone() } else { green.clone() };
         let said = match act {
             Act::SetWeights { blue, green } => {
-                self.weigh(key, Caller::Deployer, [*blue, *green]);
+                self.weigh(key, Caller::Deployer, None, [*blue, *green]);
                 format!("the deployer gives blue weight {blue} and green weight {green}")
             }
             Act::ForwardTo(role) => {
@@ -151,10 +152,10 @@ impl World {
         Some((living.next()?, living.next_back()?))
     }
 
-    /// On every route, restoring a group that somebody took out; everything else stays as it is.
-    fn weigh(&mut self, key: &ServiceKey, by: Caller, weights: [u32; 2]) {
+    /// On every route or on one, restoring a group that somebody took out; everything else stays as it is.
+    fn weigh(&mut self, key: &ServiceKey, by: Caller, route: Option<usize>, weights: [u32; 2]) {
         let wanted: Vec<_> = self.pair(key).into_iter().zip(weights).collect();
-        self.rewrite(key, by, |forward| {
+        self.rewrite(key, by, route, |forward| {
             for (group, weight) in &wanted {
                 match forward.groups.iter_mut().find(|known| known.target_group == *group) {
                     Some(known) => known.weight = Some(*weight),
@@ -169,7 +170,7 @@ impl World {
     /// As people do who write a bare `TargetGroupArn`.
     fn forward_to(&mut self, key: &ServiceKey, role: Role) {
         let Some(group) = self.pair(key).into_iter().nth(usize::from(role == Role::Green)) else { return };
-        self.rewrite(key, Caller::Deployer, |forward| {
+        self.rewrite(key, Caller::Deployer, None, |forward| {
             let alone = WeightedGroup { target_group: group.clone(), weight: Some(1) };
             *forward = Forward { groups: vec![alone], stickiness: None };
         });
@@ -180,11 +181,12 @@ impl World {
         pair.map(TargetGroupArn::new).collect()
     }
 
-    fn rewrite(&mut self, key: &ServiceKey, by: Caller, change: impl Fn(&mut Forward)) {
-        for at in 0..self.balancer.rules.len() {
-            let Some(rule) = self.balancer.rules.get(at).filter(|rule| rule.service.as_ref() == Some(key)) else {
-                continue;
-            };
+    fn rewrite(&mut self, key: &ServiceKey, by: Caller, route: Option<usize>, change: impl Fn(&mut Forward)) {
+        let rules = self.balancer.rules.iter().enumerate();
+        let ours: Vec<_> = rules.filter(|(_, rule)| rule.service.as_ref() == Some(key)).map(|(at, _)| at).collect();
+        let chosen = ours.into_iter().enumerate().filter(|(place, _)| route.is_none_or(|route| route == *place));
+        for (_, at) in chosen {
+            let Some(rule) = self.balancer.rules.get(at) else { continue };
             let (id, mut actions) = (rule.id(), rule.actions.clone());
             for action in &mut actions {
                 if let ActionKind::Forward(forward) = &mut action.kind {

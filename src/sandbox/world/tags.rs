@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::api::{ApiError, Reply};
-use super::ecs::Service;
+use super::ecs::{Service, TaskSet};
 use super::{World, names};
 
 /// AWS allows so many tags on a resource.
@@ -43,6 +43,11 @@ impl World {
         let found = self.services.values().filter(|service| service.active).filter(has);
         let arn = |service: &Service| names::service_arn(&service.key.cluster, &service.key.service);
         Reply::Resources(found.map(|service| (arn(service), service.tags.clone())).collect())
+    }
+
+    /// As the pipeline that made it gave them.
+    pub(super) fn tags_of(&self, set: &TaskSet) -> BTreeMap<String, String> {
+        self.setup.versions.get(&set.task_definition).map(|version| version.tags.clone()).unwrap_or_default()
     }
 
     fn tagged(&mut self, resource: &str) -> Result<&mut Service, ApiError> {

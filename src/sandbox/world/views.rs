@@ -171,7 +171,7 @@ impl World {
             task_definition: names::task_definition_arn(&set.task_definition),
             target_group: set.group.clone(),
             external_id: set.external_id.clone(),
-            tags: BTreeMap::new(),
+            tags: self.tags_of(set),
         }
     }
 }

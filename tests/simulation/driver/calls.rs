@@ -1,12 +1,14 @@
 //! Calls on their way to AWS and back, and what becomes of them there.
 
+use std::collections::BTreeMap;
 use std::hash::Hash as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use taskset_guardian::engine::Input;
 use taskset_guardian::model::{
-    Announcement, AnnouncementKind, CallError, EffectId, ErrorClass, Outcome, ServiceKey, Timestamp, TrafficRuleId,
-    Write,
+    Announcement, AnnouncementKind, CallError, EffectId, ErrorClass, Outcome, ServiceKey, Tags, Timestamp,
+    TrafficRuleId, Write, tags,
 };
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 use taskset_guardian::sandbox::direct;
@@ -37,8 +39,29 @@ impl Simulation {
 
     pub(super) fn sweep(&mut self, who: usize) {
         self.plan_own(who, self.schedule.sweep, Own::Sweep);
-        let keys = self.schedule.keys().cloned().collect();
+        let keys = self.schedule.keys().filter(|key| self.rules().rule_for(key).is_some()).cloned().collect();
         self.take(who, Input::Swept(keys).into());
+        let registered = self.registered();
+        if !registered.is_empty() {
+            self.take(who, Input::Registered(registered).into());
+        }
+    }
+
+    /// By the index of tags.
+    pub(super) fn registered(&mut self) -> BTreeMap<ServiceKey, Arc<str>> {
+        let call = Call::GetResources { key: tags::RULE.to_owned(), values: Vec::new() };
+        let Ok(Reply::Resources(found)) = self.world.call(call) else { return BTreeMap::new() };
+        let named = |(arn, said): (String, Tags)| Some((ServiceKey::of_arn(&arn)?, Arc::from(tags::rule(&said)?)));
+        found.into_iter().filter_map(named).collect()
+    }
+
+    /// Whoever acts, or stands by, has them at once.
+    pub(super) fn load(&mut self) {
+        self.tell("person", || "other rules are loaded".to_owned());
+        for who in 0..self.workers.len() {
+            let rules = self.rules().clone();
+            self.take(who, Input::Rules(rules).into());
+        }
     }
 
     pub(super) fn meddle(&mut self, key: &ServiceKey, act: &Act) {

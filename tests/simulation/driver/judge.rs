@@ -11,6 +11,8 @@ use taskset_guardian::model::{
 };
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
+use crate::schedule::Schedule;
+
 use super::{Basis, Broken, FEW, FINISH, LONGEST_BLINDNESS, Owed, Simulation};
 
 /// What one step said. It counts once it is durable.
@@ -45,6 +47,9 @@ impl Simulation {
                 }
                 Note::Sent { service, what } => {
                     let worker = &self.workers[who];
+                    if worker.observes {
+                        heard.broken.push(("S12", format!("{what}, though the rule in force only observes")));
+                    }
                     let view = worker.engine.service(service, at).and_then(|view| view.deployment);
                     let newest = worker.seen.get(service).and_then(|seen| seen.newest.clone());
                     let newer = |(view, (at, newest)): &(DeploymentView, (Timestamp, TaskSetId))| {
@@ -75,6 +80,13 @@ impl Simulation {
             _ => Vec::new(),
         };
         told.into_iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether ECS has the service.
+    fn exists(&mut self, service: &ServiceKey) -> bool {
+        let (cluster, services) = (service.cluster.to_string(), vec![service.service.to_string()]);
+        let found = self.world.call(Call::DescribeServices { cluster, services });
+        matches!(found, Ok(Reply::Services { services, .. }) if services.iter().any(|view| view.status == "ACTIVE"))
     }
 
     /// What is wrong with evidence of failed tasks, by what the world knows.
@@ -157,7 +169,10 @@ impl Simulation {
                     self.judged.open.insert(incident.clone(), (service.clone(), heard.at));
                     opened_or_closed = true;
                 }
-                Note::Closed { incident, outcome, .. } if *outcome != IncidentOutcome::Escalated => {
+                Note::Closed { service, incident, outcome, why } if *outcome != IncidentOutcome::Escalated => {
+                    if why.contains("does not exist") && !self.judged.recreated && self.exists(service) {
+                        self.broken("L1", format!("{incident} is dropped: {why}, and {service} does"));
+                    }
                     self.judged.open.remove(incident);
                     opened_or_closed = true;
                 }
@@ -298,6 +313,10 @@ impl Simulation {
             self.check_open(who);
         }
         self.judge_announcements();
+        let braked = self.workers[who].engine.status(self.now).fleet_brake;
+        if let Some(why) = braked.filter(|_| !self.schedule.rest.is_zero()) {
+            self.broken("S11", format!("nothing is wrong any more, and {why}"));
+        }
         for key in self.schedule.keys().cloned().collect::<Vec<_>>() {
             self.judge_service(who, &key);
         }
@@ -322,9 +341,16 @@ impl Simulation {
     }
 
     fn judge_service(&mut self, who: usize, key: &ServiceKey) {
+        let is_protected = self.rules().rule_for(key).is_some() || self.registered().contains_key(key);
         let Some(view) = self.workers[who].engine.service(key, self.now) else {
-            return self.broken("L2", format!("{key} is not known at the end"));
+            if is_protected {
+                self.broken("L2", format!("{key} is not known at the end"));
+            }
+            return;
         };
+        if !is_protected && self.exists(key) {
+            self.broken("S12", format!("no rule protects {key} any more, and it is guarded at the end"));
+        }
         let Some(deployment) = view.deployment else { return };
         if let Some(since) = deployment.open_since
             && deployment.phase != Phase::Escalated
@@ -348,12 +374,14 @@ impl Simulation {
         let living = || seen.iter().flat_map(|seen| &seen.task_sets).filter(|set| set.is_living());
         let newest = living().max_by_key(|set| (set.created_at, set.id.clone()));
         let is_green = newest.is_some_and(|newest| newest.id == deployment.green) && living().count() > 1;
-        if deployment.phase == Phase::Superseded && deployment.incident.is_none() && is_green {
+        let is_left = deployment.phase == Phase::Superseded && deployment.incident.is_none() && is_green;
+        if is_left && self.exists(key) {
             self.broken("L2", format!("{} lives, and is not watched: {}", deployment.green, deployment.why));
         }
         let judged = matches!(deployment.phase, Phase::Watching);
         // A blue that fails as well may keep green from being blamed.
-        let bad = self.schedule.bad && self.schedule.setup.versions.len() == 1;
+        let Schedule { bad, may_be_left, setup, .. } = &self.schedule;
+        let bad = *bad && !may_be_left && setup.versions.len() == 1;
         if bad && judged && deployment.green_failures >= 6 {
             self.broken(
                 "L2",

@@ -25,6 +25,7 @@ use taskset_guardian::model::{
     Action, Announcement, AnnouncementKind, Ask, CallError, EffectId, IncidentId, Observation, Outcome, Phase,
     ServiceKey, ServiceReading, TaskSetId, Timestamp, TrafficRuleId, Write,
 };
+use taskset_guardian::rules::RuleSet;
 use taskset_guardian::sandbox::world::{Act, World};
 use tokio::runtime::{Builder, Runtime};
 
@@ -70,6 +71,8 @@ enum Todo {
     Meddle(ServiceKey, Act),
     /// A wall clock jumps by so many milliseconds.
     Jump(usize, i64),
+    /// Rules are loaded.
+    Load,
     /// The faults stop: clocks are set right.
     Calm,
 }
@@ -206,6 +209,8 @@ pub(crate) struct Simulation {
     rng: Rng,
     /// Which replica answers a read: what is drawn from it changes nothing else.
     replicas: Rng,
+    /// When one last began not to know the service.
+    unknown_from: Timestamp,
     world: World,
     began: Timestamp,
     now: Timestamp,
@@ -267,6 +272,8 @@ struct Judged {
     /// Somebody set a rule back in a way that no read can have shown: we overwrote it unseen, or it reads as if our write
     /// had never arrived. Nobody knows of that dispute.
     unseen_dispute: bool,
+    /// A service was deleted and created anew.
+    recreated: bool,
     /// There is a third task set, or was: who is called green may be blue to it.
     has_third: bool,
     /// When the newest task set was created,
@@ -304,6 +311,7 @@ impl Simulation {
             amnesia: false,
             unheard: BTreeMap::new(),
             unseen_dispute: false,
+            recreated: false,
             has_third: false,
             created_at: began,
             begun_at: began,
@@ -313,6 +321,7 @@ impl Simulation {
         let mut it = Self {
             rng: Rng::with_seed(schedule.seed),
             replicas: Rng::with_seed(schedule.seed ^ 0x0052_e911_ca5d),
+            unknown_from: began.minus(4 * LAG),
             world,
             began,
             now: began,
@@ -337,6 +346,9 @@ impl Simulation {
         for (after, who, by_ms) in it.schedule.faults.jumps.clone() {
             it.plan(after, Todo::Jump(who, by_ms));
         }
+        for at in 0..it.schedule.reloads.len() {
+            it.plan(it.schedule.reloads[at].0, Todo::Load);
+        }
         it.plan(it.schedule.calm_at, Todo::Calm);
         it
     }
@@ -351,7 +363,8 @@ impl Simulation {
     pub(crate) fn run(mut self) -> (Ended, Vec<String>) {
         let drain = self.schedule.setup.drain;
         let hearing = self.schedule.hearing();
-        let end = self.began.plus(self.schedule.calm_at + hearing + FINISH + drain + Duration::from_mins(1));
+        let rest = self.schedule.rest;
+        let end = self.began.plus(self.schedule.calm_at + rest + hearing + FINISH + drain + Duration::from_mins(1));
         // By then the calm has been read; what is open has until the end.
         let read = self.began.plus(self.schedule.calm_at + self.schedule.sweep);
         while let Some(((at, _), todo)) = self.agenda.pop_first() {
@@ -389,7 +402,8 @@ impl Simulation {
         let Some(who) = self.leader() else { return false };
         let looked = self.workers[who].able_since.plus(3 * self.schedule.sweep) < self.now;
         let unwritten = self.workers[who].pending.is_some();
-        if !looked || unwritten || self.judged.owed.values().any(|owed| owed.times == 0) {
+        let rests = self.now < self.began.plus(self.schedule.calm_at + self.schedule.rest);
+        if rests || !looked || unwritten || self.judged.owed.values().any(|owed| owed.times == 0) {
             return false;
         }
         // Two sweeps after the calm a bad green is decided on. Who has called a person goes on trying, in the same way each
@@ -400,9 +414,14 @@ impl Simulation {
             Phase::Escalated => is_patient,
             _ => is_quiet && deployment.open_since.is_none(),
         };
+        let registered = self.registered();
+        let protects = |key| self.rules().rule_for(key).is_some() || registered.contains_key(key);
         let closed = |key| {
             let view = self.workers[who].engine.service(key, self.now);
-            view.is_some_and(|view| view.deployment.map_or(is_quiet, is_over))
+            match view {
+                Some(view) => protects(key) && view.deployment.map_or(is_quiet, is_over),
+                None => !protects(key),
+            }
         };
         if !is_quiet && self.world.is_awaiting_people() {
             return false;
@@ -441,6 +460,7 @@ impl Simulation {
                     self.tell_of(who, "fault", || format!("the wall clock jumps by {by_ms} ms"));
                 }
             }
+            Todo::Load => self.load(),
             Todo::Calm => {
                 self.tell("fault", || "the faults stop".to_owned());
                 let now = self.now;
@@ -486,6 +506,7 @@ impl Simulation {
             if moment.what.contains("the deployer creates") {
                 self.judged.created_at = moment.at;
             }
+            self.judged.recreated |= moment.what.contains("creates the service anew");
             self.judged.has_third |= moment.what.contains(THIRD_COMES);
             if is_disturbance(&moment.what, self.judged.has_third) {
                 self.judged.disturbed_at = self.judged.disturbed_at.max(moment.at);
@@ -503,6 +524,11 @@ impl Simulation {
         let Schedule { calm_at, sweep, bad, .. } = self.schedule;
         let judged = if bad { 3 * sweep + self.schedule.hearing() } else { sweep };
         self.began.plus(calm_at).max(self.judged.begun_at).plus(judged)
+    }
+
+    /// In force.
+    fn rules(&self) -> &RuleSet {
+        self.schedule.rules_at(self.now.since(self.began))
     }
 
     fn calm(&self) -> bool {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use taskset_guardian::engine::Input;
-use taskset_guardian::model::{Ask, CallError, Observation, Role, ServiceKey, TaskSet, TaskSetStatus, Urgency};
+use taskset_guardian::model::{
+    Ask, CallError, ErrorClass, Observation, Role, ServiceKey, TaskSet, TaskSetStatus, Urgency,
+};
 use taskset_guardian::sandbox::direct;
 use taskset_guardian::sandbox::world::Act;
 
@@ -57,6 +59,7 @@ impl Simulation {
         let mut shows = self.world.read_shows();
         let answer = match self.refusal(who, "observe", self.schedule.faults.reads_denied) {
             Some(error) => Err(error),
+            None if self.asks_one_that_does_not_know() => Err(self.fault(who, "observe", ErrorClass::NotFound)),
             None => direct::observe(&mut self.world, ask, sent.wall).map(|mut seen| {
                 let fresh = (self.now, shows, seen.service.clone());
                 let old = self.last_seen.insert(key.clone(), fresh).filter(|(at, ..)| self.now.since(*at) <= LAG);
@@ -88,6 +91,18 @@ impl Simulation {
     fn asks_one_that_lags(&mut self) -> bool {
         let rate = self.schedule.faults.stale_read;
         rate > 0.0 && !self.calm() && self.replicas.f64() < rate / 2.0
+    }
+
+    /// A replica that does not know the service, for less long than any lags.
+    fn asks_one_that_does_not_know(&mut self) -> bool {
+        let rate = self.schedule.faults.missing;
+        if rate <= 0.0 || self.calm() {
+            return false;
+        }
+        if self.now.since(self.unknown_from) > 2 * LAG && self.replicas.f64() < rate {
+            self.unknown_from = self.now;
+        }
+        self.now.since(self.unknown_from) < LAG - Duration::from_millis(500)
     }
 
     pub(super) fn answered(

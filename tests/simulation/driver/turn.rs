@@ -8,6 +8,7 @@ use std::time::Duration;
 use taskset_guardian::engine::{Effect, Input};
 use taskset_guardian::model::{Announcement, EffectId, Incident, Timestamp};
 use taskset_guardian::ports::{Journal as _, JournalError};
+use taskset_guardian::rules::Mode;
 use taskset_guardian::runtime::lease::MARGIN;
 use taskset_guardian::runtime::{doubt_age, entry};
 use taskset_guardian::sandbox::api::{Backend as _, Call};
@@ -78,6 +79,9 @@ impl Simulation {
                 if answer.is_ok() {
                     worker.seen.insert(key.clone(), shown);
                 }
+            }
+            if let Input::Rules(rules) = &input {
+                self.workers[who].observes = rules.rules.iter().all(|rule| rule.mode == Mode::Observe);
             }
             let at = self.workers[who].time(self.now);
             self.workers[who].latest = at;

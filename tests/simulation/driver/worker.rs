@@ -43,6 +43,8 @@ pub(super) struct Worker {
     pub(super) span: Option<Span<Duration>>,
     pub(super) watched: Option<Watched<Duration>>,
     pub(super) engine: Engine,
+    /// By the rules that the engine was given last.
+    pub(super) observes: bool,
     /// The newest time given to the engine.
     pub(super) latest: Timestamp,
     pub(super) inbox: VecDeque<Incoming>,
@@ -97,6 +99,7 @@ impl Worker {
             span: None,
             watched: None,
             engine: Engine::new(settings),
+            observes: false,
             latest: began,
             inbox: VecDeque::new(),
             pending: None,
@@ -213,7 +216,7 @@ impl Simulation {
         } else {
             self.check_open(who);
         }
-        let (now, rules) = (self.now, self.schedule.rules.clone());
+        let (now, rules) = (self.now, self.rules().clone());
         let worker = &mut self.workers[who];
         worker.inbox.extend([Input::Restarted, Input::Rules(rules)].map(Incoming::from));
         let (wall, latest) = (worker.clock.wall(now), worker.latest);

@@ -145,7 +145,7 @@ fn infrastructure_code_does_not_look_whether_there_is_a_green() {
     let share = |stage: &Stage| stage.world.traffic(&ServiceKey::new("prod", "checkout")).unwrap().configured.green;
     let mut stage = Stage::new(with_script(creating(Setup::default()), &script));
     assert!(share(stage.at(100)) <= 0.0);
-    script.push((110, Act::ApplyWeights { blue: 50, green: 50 }));
+    script.push((110, Act::ApplyWeights { route: None, blue: 50, green: 50 }));
     let mut stage = Stage::new(with_script(creating(Setup::default()), &script));
     assert!((share(stage.at(120)) - 0.5).abs() < 0.01);
 }
