@@ -39,7 +39,7 @@ pub struct Setup {
     pub throttled: Vec<Throttled>,
     /// `DescribeServices` answers what was so this long ago, as a replica that lags. To the second.
     pub lag: Duration,
-    /// S11: at most so many services may be changed within any ten minutes.
+    /// S11: at most so many services may be changed within some minutes.
     pub brake: Option<usize>,
     /// CloudTrail tells of changes, after least and most this long. Without it there is no trail.
     pub trail: Option<(Duration, Duration)>,

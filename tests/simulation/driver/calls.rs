@@ -126,7 +126,15 @@ impl Simulation {
         } else {
             outcome
         };
+        if !was_refused && outcome != Outcome::Applied {
+            self.lose_answers();
+        }
         self.plan_own(who, latency, Own::Done(id, outcome));
+    }
+
+    /// What was applied and not heard of by now is heard of late, or never.
+    pub(super) fn lose_answers(&mut self) {
+        self.judged.late_answers |= !self.judged.unheard.is_empty();
     }
 
     /// It reached AWS, which does what it says, or refuses.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use taskset_guardian::engine::{DeploymentView, Input, Note};
 use taskset_guardian::model::{
     Action, Announcement, AnnouncementKind, Evidence, Gate, IncidentId, IncidentOutcome, Outcome, Phase, ServiceKey,
-    StopClass, TaskSetId, TaskSetStatus, Timestamp, TrafficRuleId, classify, humane,
+    StopClass, TaskSetId, TaskSetStatus, Timestamp, TrafficRuleId, classify, humane, tags,
 };
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 
@@ -179,9 +179,11 @@ impl Simulation {
                 Note::DeploymentBegan { service, green, blue } => {
                     self.judged.begun_at = self.now;
                     let seen = self.last_seen.get(service).map(|(.., seen)| seen);
-                    let mut seen = seen.iter().flat_map(|seen| &seen.task_sets);
-                    let is_primary = seen.any(|set| set.id == *green && set.status == TaskSetStatus::Primary);
-                    if self.judged.graduated.contains(green) && is_primary && !self.judged.amnesia {
+                    let wanted =
+                        seen.and_then(|seen| tags::rollback(&seen.tags)).is_some_and(|(wanted, _)| wanted == *green);
+                    let mut sets = seen.iter().flat_map(|seen| &seen.task_sets);
+                    let is_primary = sets.any(|set| set.id == *green && set.status == TaskSetStatus::Primary);
+                    if self.judged.graduated.contains(green) && is_primary && !wanted && !self.judged.amnesia {
                         self.broken("S7", format!("{green} has taken over, and is put on trial against {blue}"));
                     }
                 }
@@ -293,7 +295,9 @@ impl Simulation {
                 self.broken_or_race(&promise, violation.what, true);
                 continue;
             }
-            let race = race || (violation.invariant == "S10" && judged.unseen_dispute);
+            // When the re-assert was made a worker knows that got its answer.
+            let is_late = judged.late_answers && violation.what.contains("after the re-assert");
+            let race = race || (violation.invariant == "S10" && (judged.unseen_dispute || is_late));
             self.broken_or_race(violation.invariant, violation.what, race);
         }
     }

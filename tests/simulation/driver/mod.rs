@@ -269,6 +269,8 @@ struct Judged {
     /// Writes to rules that were applied and whose answers were lost, with what the rules were before, until a read shows
     /// anything else.
     unheard: BTreeMap<TrafficRuleId, (EffectId, Vec<Action>)>,
+    /// The answer to a write to a rule came late, or never.
+    late_answers: bool,
     /// Somebody set a rule back in a way that no read can have shown: we overwrote it unseen, or it reads as if our write
     /// had never arrived. Nobody knows of that dispute.
     unseen_dispute: bool,
@@ -310,6 +312,7 @@ impl Simulation {
             deleted: BTreeMap::new(),
             amnesia: false,
             unheard: BTreeMap::new(),
+            late_answers: false,
             unseen_dispute: false,
             recreated: false,
             has_third: false,

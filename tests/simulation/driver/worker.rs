@@ -132,6 +132,7 @@ impl Worker {
 impl Simulation {
     /// What was not committed is lost, and with it what it said; its messages must not be deleted.
     fn forget_pending(&mut self, who: usize) {
+        self.lose_answers();
         let lost = self.workers[who].pending.take();
         self.judged.unsure |= lost.as_ref().is_some_and(|pending| pending.unsure);
         if lost.is_some_and(|pending| pending.acknowledged && !pending.entries.is_empty()) {
@@ -151,6 +152,7 @@ impl Simulation {
         let result = self.runtime.block_on(operation(&journal));
         self.table.set(Weather::Fair);
         if result.is_err() {
+            self.lose_answers();
             // A lost answer may have changed the record, for whoever watches it too.
             let now = self.now;
             self.workers.iter_mut().for_each(|worker| worker.able_since = worker.able_since.max(now));
@@ -270,6 +272,7 @@ impl Simulation {
 
     /// The process stands still.
     pub(super) fn pause(&mut self, who: usize) {
+        self.lose_answers();
         let paused = self.within(self.schedule.faults.paused);
         let worker = &mut self.workers[who];
         worker.paused_until = self.now.plus(paused);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::{BalancerKind, Crash, ListenerKind, Reaction, RouteSetup, ServiceSetup, Start, Version};
 use super::*;
-use crate::model::Role;
+use crate::model::{Contract, Role, tags};
 
 /// Blue and green both steady, 90 to 10, at the sixtieth second.
 fn canary() -> Stage {
@@ -261,6 +261,21 @@ fn s12_any_write_where_none_is_allowed() {
     assert_eq!(stage.broken(), [""; 0], "the deployer may");
     stage.weigh(100, 0).unwrap();
     assert_eq!(stage.broken(), ["S12"]);
+}
+
+#[test]
+fn s12_more_than_the_contract_of_green_allows() {
+    let with = |contract: Contract| {
+        let tags = BTreeMap::from([(tags::CONTRACT.to_owned(), contract.as_str().to_owned())]);
+        let mut stage = canary_of(green_is(Version { tags, ..Version::default() }));
+        let green = stage.green().id;
+        stage.weigh(100, 0).unwrap();
+        stage.at(80).delete(&green).unwrap();
+        stage.broken()
+    };
+    assert_eq!(with(Contract::Full), [""; 0]);
+    assert_eq!(with(Contract::WeightsOnly), ["S12"], "it is to be left for inspection");
+    assert_eq!(with(Contract::Page), ["S12", "S12"]);
 }
 
 #[test]
