@@ -450,7 +450,7 @@ fn nor_do_two_reads_that_an_event_brings_close_together() {
     it.run(secs(3));
     it.crash("d");
     it.run(secs(1));
-    assert_eq!(it.phase(), "rolling_back");
+    assert_eq!(it.phase(), "rolling_back (Drain)");
     it.aws.unreadable = None;
     it.run(secs(120));
     assert_eq!(it.phase(), "rolled_back");

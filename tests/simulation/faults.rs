@@ -63,7 +63,7 @@ pub(crate) struct Faults {
     pub(crate) outage: Span,
     /// A read of ECS shows what the one before showed.
     pub(crate) stale_read: f64,
-    /// A replica does not know the service at all, for a while: a read that begins such a while.
+    /// A replica does not know the service at all, for a while: that a read begins it.
     pub(crate) missing: f64,
     /// An event is lost,
     pub(crate) lost_event: f64,

@@ -32,7 +32,7 @@ pub(crate) fn tell(rng: &mut Rng, schedule: &mut Schedule) {
     if rng.u8(0..8) == 0 {
         amend(schedule, |rule| rule.watch.freshness = rule.watch.freshness.min(rule.stability.window));
     }
-    if !schedule.others.is_empty() && rng.bool() {
+    if !schedule.others.is_empty() && rng.u8(0..16) == 0 {
         fleet_recovers(schedule);
     }
     match rng.u8(0..24) {

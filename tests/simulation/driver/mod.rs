@@ -209,8 +209,8 @@ pub(crate) struct Simulation {
     rng: Rng,
     /// Which replica answers a read: what is drawn from it changes nothing else.
     replicas: Rng,
-    /// When one last began not to know the service.
-    unknown_from: Timestamp,
+    /// When one began not to know the service.
+    unknown_from: Option<Timestamp>,
     world: World,
     began: Timestamp,
     now: Timestamp,
@@ -324,7 +324,7 @@ impl Simulation {
         let mut it = Self {
             rng: Rng::with_seed(schedule.seed),
             replicas: Rng::with_seed(schedule.seed ^ 0x0052_e911_ca5d),
-            unknown_from: began.minus(4 * LAG),
+            unknown_from: None,
             world,
             began,
             now: began,

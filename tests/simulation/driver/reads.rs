@@ -93,16 +93,16 @@ impl Simulation {
         rate > 0.0 && !self.calm() && self.replicas.f64() < rate / 2.0
     }
 
-    /// A replica that does not know the service, for less long than any lags.
+    /// A replica that does not know the service: once, and for less long than any lags.
     fn asks_one_that_does_not_know(&mut self) -> bool {
         let rate = self.schedule.faults.missing;
         if rate <= 0.0 || self.calm() {
             return false;
         }
-        if self.now.since(self.unknown_from) > 2 * LAG && self.replicas.f64() < rate {
-            self.unknown_from = self.now;
+        if self.unknown_from.is_none() && self.replicas.f64() < rate {
+            self.unknown_from = Some(self.now);
         }
-        self.now.since(self.unknown_from) < LAG - Duration::from_millis(500)
+        self.unknown_from.is_some_and(|from| self.now.since(from) < LAG - Duration::from_millis(500))
     }
 
     pub(super) fn answered(
