@@ -100,7 +100,7 @@ fn observer(aws: &Aws) -> Observer {
     Observer::new(Arc::new(aws.fleet()), Arc::new(aws.load_balancers()), alarms.clone(), clock).with_metrics(alarms)
 }
 
-/// The rules of a directory. Absent, there are none; bad, that is said and the exit code is 1.
+/// The rules of a directory. Absent, there are none.
 pub(super) fn rules_in(directory: &Path) -> anyhow::Result<RuleSet> {
     if !directory.exists() {
         return Ok(RuleSet::default());

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::account::ServiceArg;
 use super::server::{ServerArg, acts};
 use super::text::{BAD, BOLD, CARE, DIM, GOOD, columns, printable, wrapped};
-use super::{Output, write_json};
+use super::{Output, text, write_json};
 use crate::model::{
     CallRecord, EndedTask, Incident, IncidentOutcome, Moment, Role, RuleSnapshot, ServiceKey, Snapshot, Timestamp,
     humane,
@@ -36,7 +36,7 @@ pub struct ExplainArgs {
 
 /// Exit code 0: told; 1: there is nothing to tell; 2: this worker can't tell.
 pub(super) async fn explain(args: &ExplainArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let out = &mut anstream::stdout().lock();
+    let out = &mut text::out();
     if let [id] = args.what.as_slice()
         && !id.contains('/')
     {

@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Output, server, write_json};
+use super::{Output, server, text, write_json};
 use crate::model::humane;
 
 /// ECS and Docker give a check a time-out of their own, ECS 5 s unless told otherwise; this one says what it waited for.
@@ -48,7 +48,7 @@ pub(super) async fn healthcheck(args: &HealthcheckArgs, output: Output) -> anyho
         }
         Err(error) => Answer { healthy: false, said: format!("{url}: {error:#}") },
     };
-    write(&answer, output, &mut anstream::stdout())?;
+    write(&answer, output, &mut text::out())?;
     Ok(if answer.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

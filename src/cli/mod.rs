@@ -148,7 +148,7 @@ pub fn main() -> ExitCode {
             Verb::Verdict(args) => orders::block_on(verdict::verdict(&args, cli.output)),
             Verb::Quarantined(args) => orders::block_on(verdict::quarantined(&args, cli.output)),
             Verb::Check { rules, aws } => {
-                let (json, out, err) = (cli.output == Output::Json, &mut anstream::stdout(), &mut anstream::stderr());
+                let (json, out, err) = (cli.output == Output::Json, &mut text::out(), &mut text::err());
                 let ask = |rules: &crate::rules::RuleSet| {
                     orders::block_on(async {
                         Ok(Some(check::existing(&account::connect().await?.fleet(), rules).await?))
@@ -162,21 +162,20 @@ pub fn main() -> ExitCode {
                 code.map(ExitCode::from)
             }
             Verb::Schema { what } => {
-                schema::schema(what, &mut anstream::stdout())?;
+                schema::schema(what, &mut text::out())?;
                 Ok(ExitCode::SUCCESS)
             }
             Verb::Healthcheck(args) => orders::block_on(healthcheck::healthcheck(&args, cli.output)),
             Verb::Completions { shell } => {
-                completions::completions(shell, &mut io::stdout())?;
+                completions::completions(shell, &mut text::out())?;
                 Ok(ExitCode::SUCCESS)
             }
         });
     result.unwrap_or_else(|error| {
-        let cut_off = |cause: &(dyn std::error::Error + 'static)| {
-            cause.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe)
-        };
-        if error.chain().any(cut_off) {
-            // The reader has seen enough, as `head` does: nothing went wrong.
+        // As it is: a connection to AWS may break like a pipe too.
+        let cut_off = error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe);
+        if cut_off {
+            // What only tells, and goes on telling, ends when its reader has seen enough: nothing went wrong.
             return ExitCode::SUCCESS;
         }
         // Nobody reads stderr any more: the exit code says it.

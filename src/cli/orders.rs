@@ -15,12 +15,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::account::{ServiceArg, connect, observe, rule_for, rules_in, say};
 use super::text::printable;
-use super::{Output, doctor, plan, write_json};
+use super::{Output, doctor, plan, text, write_json};
 use crate::aws::Aws;
 use crate::engine::{Rehearsal, rehearse};
 use crate::model::{Observation, ServiceKey, TaskSetId, TrafficRule, Write as Call, humane, tags};
 use crate::ports::{Clock as _, Tagger as _};
-use crate::rules::{Mode, Rule};
+use crate::rules::{Mode, Rule, RuleSet};
 use crate::runtime::SystemClock;
 
 /// A hold is for an hour or a night; what is to last longer is unregistered.
@@ -169,7 +169,7 @@ async fn order(
     if !removed.is_empty() {
         tagging.untag(service, &removed).await?;
     }
-    let out = &mut anstream::stdout().lock();
+    let out = &mut text::out();
     match output {
         Output::Text => writeln!(out, "{}", printable(story))?,
         Output::Json => write_json(&Ordered { service: service.to_string(), tags: said }, out)?,
@@ -200,7 +200,7 @@ pub(super) async fn register(args: &RegisterArgs, output: Output) -> anyhow::Res
     let aws = connect().await?;
     let by = rules.named(rule).cloned().unwrap_or_else(|| Arc::new(Rule::observing(rule)));
     let examined = doctor::Doctor::new(&aws, &rules).examine(&service, Some(by)).await;
-    doctor::write(&examined, &mut anstream::stderr())?;
+    doctor::write(&examined, &mut text::err())?;
     if !examined.ready && !force {
         say("error: not registered, because a rollback would not work now; --force registers it all the same");
         return Ok(ExitCode::from(1));
@@ -240,9 +240,10 @@ pub(super) async fn release(args: &ReleaseArgs, output: Output) -> anyhow::Resul
     }
     let said = [(tags::RELEASE, Some(version.clone()))];
     let story = format!("{version} may come back to {service}; the worker reads it at its next sweep");
-    // Listened to before the tag is there. A pipeline is ended by SIGTERM.
+    // Listened to before the tag is there. A pipeline is ended by SIGTERM, and a terminal that is closed by SIGHUP.
     let listen = |kind| signal(kind).context("listen to signals");
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let mut hang_up = listen(SignalKind::hangup())?;
     let code = match order(&aws, &service, &said, output, &story).await {
         Ok(code) => code,
         Err(error) => {
@@ -259,6 +260,7 @@ pub(super) async fn release(args: &ReleaseArgs, output: Output) -> anyhow::Resul
         () = tokio::time::sleep(args.wait) => false,
         _ = interrupt.recv() => true,
         _ = terminate.recv() => true,
+        _ = hang_up.recv() => true,
     };
     // Left in place, it would lift the quarantine of every later rollback as well.
     let tag = tags::RELEASE;
@@ -276,11 +278,14 @@ pub(super) async fn release(args: &ReleaseArgs, output: Output) -> anyhow::Resul
 /// A person pulls the cord.
 pub(super) async fn rollback(args: &RollbackArgs, output: Output) -> anyhow::Result<ExitCode> {
     let service = args.service.key()?;
-    let rules = rules_in(&args.rules)?;
+    let rules = rules_in(&args.rules).unwrap_or_else(|error| {
+        say(format_args!("{error:#}\nThe worker goes on with the rules that it has."));
+        RuleSet::default()
+    });
     let aws = connect().await?;
     let seen = observe(&aws, &service).await?;
     let by = rule_for(&rules, &service, &seen.service.tags);
-    if by.is_none() && args.rules.exists() {
+    if by.is_none() && !rules.rules.is_empty() {
         say(format_args!("error: nobody would act: no rule protects {service}; taskset-guardian register does that"));
         return Ok(ExitCode::from(1));
     }
@@ -317,7 +322,7 @@ pub(super) async fn rollback(args: &RollbackArgs, output: Output) -> anyhow::Res
     let said = [(tags::ROLLBACK, Some(green.to_string())), (tags::ROLLBACK_REASON, Some(value(&args.reason)))];
     let story = format!("the worker is asked to roll {green} back; it begins at its next sweep");
     if output == Output::Text {
-        plan::write(&rehearsal, &mut anstream::stderr())?;
+        plan::write(&rehearsal, &mut text::err())?;
     }
     let code = order(&aws, &service, &said, output, &story).await?;
     match args.wait {
@@ -330,7 +335,7 @@ pub(super) async fn rollback(args: &RollbackArgs, output: Output) -> anyhow::Res
 }
 
 fn show(rehearsal: &Rehearsal, output: Output) -> anyhow::Result<()> {
-    let out = &mut anstream::stdout().lock();
+    let out = &mut text::out();
     match output {
         Output::Text => plan::write(rehearsal, out)?,
         Output::Json => write_json(rehearsal, out)?,

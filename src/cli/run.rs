@@ -153,10 +153,16 @@ fn sweep(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// What was asked over HTTP before the worker's end is answered within this time after it, or not at all.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+
 /// Runs until a signal.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("begin the runtime")?;
-    match runtime.block_on(guard(args)) {
+    let guarded = runtime.block_on(guard(args));
+    // A file system that hangs keeps nobody either.
+    runtime.shutdown_timeout(ANSWERED_WITHIN);
+    match guarded {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if matches!(error.downcast_ref(), Some(WorkerError::Rules(_))) => {
             // Stderr may be closed; the exit code says it too.
@@ -191,8 +197,11 @@ async fn guard(args: &RunArgs) -> anyhow::Result<()> {
     );
     let result = worker.run(stop).await;
     done.cancel();
-    if let Ok(Err(error)) = serving.await {
-        tracing::warn!("The HTTP listener failed: {error}");
+    // Whoever has asked for half a page, or does not read it, keeps nobody.
+    match tokio::time::timeout(ANSWERED_WITHIN, serving).await {
+        Ok(Ok(Err(error))) => tracing::warn!("The HTTP listener failed: {error}"),
+        Ok(_) => {}
+        Err(_) => tracing::info!("Somebody is still connected to {}, and is left", args.listen),
     }
     if result.is_ok() {
         tracing::info!("Ended in order");

@@ -1,6 +1,7 @@
 //! Text for terminals: as wide as they are, and without what would command them.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
@@ -15,6 +16,32 @@ pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
 
 /// Used when the terminal does not say how wide it is.
 const COLUMNS: usize = 100;
+
+/// Standard output of verbs whose answer is their exit code, or what they do. When its reader has seen enough, as `head` does,
+/// the rest goes nowhere, and nothing else changes.
+pub(super) fn out() -> impl Write {
+    Spared(anstream::stdout())
+}
+
+/// The same, for what is told on the way.
+pub(super) fn err() -> impl Write {
+    Spared(anstream::stderr())
+}
+
+struct Spared<W>(W);
+
+impl<W: Write> Write for Spared<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
+    }
+}
 
 /// Columns of the terminal, or of the variable `COLUMNS`; between 40 and 140.
 pub(super) fn columns() -> usize {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::account::{ServiceArg, say};
 use super::server::{ServerArg, service};
-use super::text::printable;
+use super::text::{self, printable};
 use super::{Output, write_json};
 use crate::model::{ServiceKey, humane};
 
@@ -88,17 +88,32 @@ fn read(status: &Value, key: &ServiceKey, task_set: &str) -> Option<Verdict> {
     })
 }
 
+/// What had been seen as a deployment is none any more: there is one of another green.
+fn replaced(status: &Value, key: &ServiceKey, task_set: &str) -> Option<Verdict> {
+    let green = service(status, key)?["deployment"]["green"].as_str()?;
+    Some(Verdict {
+        service: key.to_string(),
+        task_set: task_set.to_owned(),
+        phase: "superseded".to_owned(),
+        why: format!("a newer task set ({green}) was created"),
+        incident: None,
+    })
+}
+
 /// Exit code 0: graduated; 1: it did not; 2: there is no verdict (yet).
 pub(super) async fn verdict(args: &VerdictArgs, output: Output) -> anyhow::Result<ExitCode> {
     let key = args.service.key()?;
     let began = Instant::now();
     let mut told = String::new();
+    let mut was_green = false;
     loop {
         let found = match args.server.acting().await {
             Ok(status) if service(&status, &key).is_none() => Err(format!("{key} is not protected")),
-            Ok(status) => read(&status, &key, &args.task_set).ok_or_else(|| {
-                format!("{} is not the newest deployment of {key} that the worker has seen", args.task_set)
-            }),
+            Ok(status) => read(&status, &key, &args.task_set)
+                .or_else(|| replaced(&status, &key, &args.task_set).filter(|_| was_green))
+                .ok_or_else(|| {
+                    format!("{} is not the newest deployment of {key} that the worker has seen", args.task_set)
+                }),
             // A worker may be replaced while a pipeline waits for it.
             Err(error) => Err(format!("{error:#}")),
         };
@@ -108,6 +123,7 @@ pub(super) async fn verdict(args: &VerdictArgs, output: Output) -> anyhow::Resul
             show(verdict, output)?;
             return Ok(ExitCode::from(code));
         }
+        was_green |= found.is_ok();
         let now = found.map_or_else(|why| why, |verdict| format!("{}: {}", verdict.phase, verdict.why));
         let Some(wait) = args.wait else { bail!("no verdict: {now}") };
         if began.elapsed() >= wait {
@@ -122,7 +138,7 @@ pub(super) async fn verdict(args: &VerdictArgs, output: Output) -> anyhow::Resul
 }
 
 fn show(verdict: &Verdict, output: Output) -> anyhow::Result<()> {
-    let out = &mut anstream::stdout().lock();
+    let out = &mut text::out();
     match output {
         Output::Text => {
             let Verdict { service, task_set, phase, why, incident } = verdict;
@@ -146,7 +162,7 @@ pub(super) async fn quarantined(args: &QuarantinedArgs, output: Output) -> anyho
     let known = service["quarantine"].as_array().into_iter().flatten();
     let found =
         known.into_iter().find(|one| one["task_definition"].as_str().is_some_and(|name| version(name) == wanted));
-    let out = &mut anstream::stdout().lock();
+    let out = &mut text::out();
     match (output, found) {
         (Output::Json, found) => {
             writeln!(out, "{}", serde_json::json!({ "quarantined": found.is_some(), "record": found }))?;
@@ -181,6 +197,7 @@ mod tests {
         assert_eq!(read(&status, &key, "ecs-svc/2").unwrap().code(), Some(1));
         assert_eq!(read(&status, &key, "ecs-svc/1"), None);
         assert_eq!(read(&status, &ServiceKey::new("prod", "api"), "ecs-svc/2"), None);
+        assert_eq!(replaced(&status, &key, "ecs-svc/1").unwrap().code(), Some(1));
     }
 
     #[test]

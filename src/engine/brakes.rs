@@ -15,7 +15,8 @@ const TOGETHER: Duration = Duration::from_mins(10);
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Brakes {
     /// When each was last found breaching. A service that is held is found so again at every read; one that is rolled
-    /// back is not judged any more, and stops counting by and by.
+    /// back is not judged any more, and stops counting by and by. So does one that nobody protects any more: what it
+    /// breached for may be what the others breach for.
     #[serde(with = "super::pairs")]
     breaching: BTreeMap<ServiceKey, Timestamp>,
     /// The brake is on.
@@ -42,11 +43,6 @@ impl Brakes {
     pub(super) fn begin_anew(&mut self, now: Timestamp) -> bool {
         self.breaching.values_mut().for_each(|at| *at = now);
         !self.breaching.is_empty()
-    }
-
-    /// Nobody protects it any more.
-    pub(super) fn forget(&mut self, service: &ServiceKey) {
-        self.breaching.remove(service);
     }
 
     /// Brings the brake up to date. Says when it turns, once.

@@ -164,6 +164,11 @@ impl Engine {
         serde_json::to_vec(&self.state).map_err(|error| error.to_string())
     }
 
+    /// The rules that it was given last; none before any were.
+    pub const fn rules(&self) -> &RuleSet {
+        &self.state.rules
+    }
+
     /// The state out of a checkpoint. [`Input::Restarted`] is to follow, after the entries since the checkpoint.
     ///
     /// # Errors
@@ -221,7 +226,6 @@ fn let_go<'a>(services: &mut Services, keys: impl IntoIterator<Item = &'a Servic
     for key in keys {
         if let Some(mut partition) = services.remove(key) {
             rollback::let_go(key, &mut partition, why, out);
-            out.brakes.forget(key);
             out.touch(key);
             out.step.changed = true;
         }

@@ -292,10 +292,11 @@ fn is_candidate(kept: &Kept, roles: Roles<'_>, seen: &Observation) -> bool {
 }
 
 /// The newest is what the last deployment would have gone back to: its green is gone, and an older task set still lives. What
-/// users were given back is not put on trial against that one.
-fn is_baseline(kept: &Kept, Roles { green, .. }: Roles<'_>) -> bool {
+/// users were given back is not put on trial against that one, unless a person has made that one PRIMARY. For a moment after
+/// a PRIMARY was deleted none is.
+fn is_baseline(kept: &Kept, Roles { green, blue }: Roles<'_>) -> bool {
     let was_blue = kept.deployment.as_ref().is_some_and(|deployment| deployment.blue == green.id);
-    was_blue && green.status == TaskSetStatus::Primary
+    was_blue && blue.status != TaskSetStatus::Primary
 }
 
 /// A green that is PRIMARY with all the traffic, and older than any deployment takes: nobody knows since when, and blue is

@@ -49,7 +49,7 @@ pub(super) fn decide(
     let is_primary = |set: &TaskSet| set.id == green && set.status == TaskSetStatus::Primary;
     let promotes = seen.service.task_sets.iter().any(is_primary);
     let mut rollback = Rollback::new(out.now, key, deployment, evidence.clone(), promotes);
-    rollback.incident.before = Some(snapshot::take(deployment, &kept.windows, seen));
+    rollback.incident.before = Some(snapshot::take(&kept.rule, deployment, &kept.windows, seen));
     let incident = rollback.incident.id.clone();
     let reason = evidence.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     out.note(Note::Decided { service: key.clone(), incident, held: held.is_some(), evidence });
@@ -147,7 +147,7 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                     stuck.why = hands.named(stuck.why, rollback.incident.detected_at);
                 }
                 if rollback.escalation.is_none() {
-                    rollback.incident.after = Some(snapshot::take(deployment, windows, seen));
+                    rollback.incident.after = Some(snapshot::take(rule, deployment, windows, seen));
                 }
                 escalate(key, deployment, &mut rollback, stuck, out);
                 soft.want(out.now.plus(SLOWLY));
@@ -158,7 +158,7 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                 close(key, deployment, &mut rollback, IncidentOutcome::Superseded, &why, out);
             }
             Next::Done(why) => {
-                rollback.incident.after = Some(snapshot::take(deployment, windows, seen));
+                rollback.incident.after = Some(snapshot::take(rule, deployment, windows, seen));
                 done(key, deployment, &mut rollback, &why, out);
             }
         }

@@ -6,19 +6,25 @@ use std::sync::Arc;
 
 use super::partition::Deployment;
 use crate::model::{EndedTask, Observation, Role, Snapshot, Standing, TaskArn, TaskRecord, TaskSetId, Window};
+use crate::rules::Rule;
 
 /// Ended tasks of one role that are kept.
 const ENDED: usize = 20;
 
 /// How the service stands in this observation, with what the windows know of the deployment's two task sets.
 pub(super) fn take(
+    rule: &Rule,
     deployment: &Deployment,
     windows: &BTreeMap<TaskSetId, Window>,
     seen: &Observation,
 ) -> Arc<Snapshot> {
     let roles = [(Role::Green, &deployment.green), (Role::Blue, &deployment.blue)];
     let ended = roles.into_iter().flat_map(|(role, id)| windows.get(id).into_iter().flat_map(move |w| ended(role, w)));
-    Arc::new(Snapshot::of(seen, roles, ended.collect()))
+    // A read that looks for alarms finds all of the account's.
+    let Deployment { bound_alarms, blue_alarms, .. } = deployment;
+    let speaks = |name| rule.errors.alarms.contains(name) || bound_alarms.contains(name) || blue_alarms.contains(name);
+    let alarms = seen.alarms.iter().flatten().filter(|alarm| speaks(&alarm.name)).cloned().collect();
+    Arc::new(Snapshot::of(seen, roles, alarms, ended.collect()))
 }
 
 /// Those that ECS has confirmed, the newest first.

@@ -19,3 +19,8 @@ mod table_tests;
 pub use look::{Kept, read_only};
 pub use redb::RedbJournal;
 pub use table::TableJournal;
+
+/// An incident out of its row. One of another version is not worth failing for: the rest is told without it.
+fn readable(id: &str, json: &[u8]) -> Option<crate::model::Incident> {
+    serde_json::from_slice(json).inspect_err(|error| tracing::warn!("Incident {id} can't be read: {error}")).ok()
+}

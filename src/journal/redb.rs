@@ -199,13 +199,7 @@ impl Journal for RedbJournal {
             }
             Ok(rows)
         });
-        let read = |(id, json): (String, Vec<u8>)| {
-            serde_json::from_slice(&json).map_err(|error| JournalError::Failed {
-                context: format!("read incident {id} of {}", self.place),
-                cause: error.to_string(),
-            })
-        };
-        rows.await?.into_iter().map(read).collect()
+        Ok(rows.await?.iter().filter_map(|(id, json)| super::readable(id, json)).collect())
     }
 }
 

@@ -343,9 +343,7 @@ impl Journal for TableJournal {
         for (id, rows) in layout::by_name(self.rows(WHAT, INCIDENTS).await?) {
             // The table lets rows expire one by one; what is left of an incident then is none.
             let Ok(json) = layout::whole(&rows) else { continue };
-            let incident: Incident =
-                serde_json::from_slice(&json).map_err(|error| self.failed(WHAT, format!("incident {id}: {error}")))?;
-            incidents.push(incident);
+            incidents.extend(super::readable(&id, &json));
         }
         newest_first(&mut incidents);
         let asked = incidents.iter().take(limit).cloned().collect();

@@ -22,7 +22,7 @@ pub struct Snapshot {
     pub task_sets: Vec<TaskSetSnapshot>,
     /// The rules that forward to their target groups; at most 50.
     pub rules: Vec<RuleSnapshot>,
-    /// The alarms that were asked for.
+    /// The alarms that count for green or for blue.
     pub alarms: Vec<AlarmReading>,
     /// Tasks of blue and green that ended in the window, the newest first; at most 20 of each.
     pub ended: Vec<EndedTask>,
@@ -77,8 +77,13 @@ impl Snapshot {
         containers.filter_map(|container| Some((&*container.name, container.image_digest.as_deref()?))).collect()
     }
 
-    /// What a read found. `roles` are blue and green; `ended` is what the windows know.
-    pub fn of(seen: &Observation, roles: [(Role, &TaskSetId); 2], ended: Vec<EndedTask>) -> Self {
+    /// What a read found. `roles` are blue and green; `alarms` are those of it that count; `ended` is what the windows know.
+    pub fn of(
+        seen: &Observation,
+        roles: [(Role, &TaskSetId); 2],
+        alarms: Vec<AlarmReading>,
+        ended: Vec<EndedTask>,
+    ) -> Self {
         let task_sets = seen.service.task_sets.iter().map(|set| TaskSetSnapshot {
             id: set.id.clone(),
             role: roles.iter().find(|(_, id)| **id == set.id).map(|(role, _)| *role),
@@ -93,7 +98,7 @@ impl Snapshot {
             at: seen.read_at,
             task_sets: task_sets.collect(),
             rules: seen.traffic.rules().iter().take(RULES).map(rule).collect(),
-            alarms: seen.alarms.clone().unwrap_or_default(),
+            alarms,
             ended,
         }
     }

@@ -79,6 +79,8 @@ pub(crate) struct Scripted {
     pub(crate) script: Script,
     pub(crate) deadline: Arc<Mutex<Option<Timestamp>>>,
     pub(crate) services: Vec<ServiceView>,
+    /// That the journal brought back.
+    pub(crate) rules: RuleSet,
 }
 
 impl Machine for Scripted {
@@ -100,6 +102,10 @@ impl Machine for Scripted {
 
     fn status(&self, now: Timestamp) -> StatusView {
         StatusView { at: now, dry_run: false, fleet_brake: None, rules: Vec::new(), services: self.services.clone() }
+    }
+
+    fn rules(&self) -> &RuleSet {
+        &self.rules
     }
 }
 

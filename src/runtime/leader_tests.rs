@@ -20,6 +20,7 @@ use crate::journal::TableJournal;
 use crate::journal::fakes::MemoryTable;
 use crate::model::{CallError, EffectId, ErrorClass, Outcome, Timestamp};
 use crate::ports::{Change, Fields, Journal, JournalError, Lease, RowKey, Table, Tenure};
+use crate::rules::RuleSet;
 use crate::telemetry::Metrics;
 
 fn seconds(n: u64) -> Duration {
@@ -197,6 +198,7 @@ async fn replica(table: &Arc<MemoryTable>, name: &str) -> Replica {
     let restore = move |_| {
         let seen = Arc::clone(&seen);
         Ok(Scripted {
+            rules: RuleSet::default(),
             script: Box::new(move |now, input| {
                 locked(&seen).push(input.clone());
                 step(now, input)

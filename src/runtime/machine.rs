@@ -3,6 +3,7 @@
 
 use crate::engine::{Engine, Input, ServiceView, StatusView, Step};
 use crate::model::{ServiceKey, Timestamp};
+use crate::rules::RuleSet;
 
 /// A deterministic state machine. [`Engine`] is the one.
 pub trait Machine: Send + Sync + 'static {
@@ -16,6 +17,8 @@ pub trait Machine: Send + Sync + 'static {
     fn service(&self, key: &ServiceKey, now: Timestamp) -> Option<ServiceView>;
     /// Everything.
     fn status(&self, now: Timestamp) -> StatusView;
+    /// The rules that it was given last; none before any were.
+    fn rules(&self) -> &RuleSet;
 }
 
 impl Machine for Engine {
@@ -37,5 +40,9 @@ impl Machine for Engine {
 
     fn status(&self, now: Timestamp) -> StatusView {
         Self::status(self, now)
+    }
+
+    fn rules(&self) -> &RuleSet {
+        Self::rules(self)
     }
 }

@@ -44,6 +44,9 @@ const CHECKPOINT_EVERY: usize = 2000;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A volume with space again is noticed within ten seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// So many who ask are answered before the next input.
+const QUESTIONS: usize = 16;
 /// At least this between two ticks, whatever deadline the engine names: a deadline that has passed must not spin.
 const TICK_PAUSE: Duration = Duration::from_millis(20);
 /// What was sent gets this long to answer at shutdown. With the long poll that may be in flight before, both fit into
@@ -75,6 +78,8 @@ pub(crate) struct Turn<M> {
     /// When it is lost, the loop ends where it stands: what it has not committed is the successor's.
     pub(crate) term: Term,
     pub(crate) behind: Behind,
+    /// No checkpoint is tried before this, by the clock that nobody sets.
+    pub(crate) checkpoint_from: Duration,
     pub(crate) encoder: Encoder,
     /// The newest time given to the machine. It goes back only when the clock is set, and then the machine is told.
     pub(crate) latest: Timestamp,
@@ -219,7 +224,9 @@ impl<M: Machine> Turn<M> {
         loop {
             self.health.turned(self.clock.elapsed());
             // Before the wait, which prefers inputs: a flood of them must not leave people without an answer.
-            while let Ok(question) = self.questions.try_recv() {
+            // Nor must many who ask be a flood themselves.
+            for _ in 0..QUESTIONS {
+                let Ok(question) = self.questions.try_recv() else { break };
                 answer(&self.machine, &*self.clock, question);
             }
             match self.wait(ticked).await {
@@ -235,16 +242,18 @@ impl<M: Machine> Turn<M> {
                 Woken::Drained => break,
                 Woken::Deposed => return Ok(()),
             }
-            if self.behind.is_long() {
+            if self.behind.is_long() && self.clock.elapsed() >= self.checkpoint_from {
                 // An entry that comes after a checkpoint that knows it would count twice.
                 self.flush().await?;
-                // Failing is no harm: the entries are there, and the next turn tries again.
-                self.checkpoint().await;
+                // Failing is no harm: the entries are there. Trying at every turn would be some.
+                if !self.checkpoint().await {
+                    self.checkpoint_from = self.clock.elapsed() + LONGEST_PAUSE;
+                }
             }
         }
         self.settle().await?;
         if !self.term.is_lost() {
-            self.checkpoint().await;
+            let _ = self.checkpoint().await;
         }
         Ok(())
     }
@@ -493,18 +502,26 @@ impl<M: Machine> Turn<M> {
         self.process(late, false).await
     }
 
-    async fn checkpoint(&mut self) {
+    /// Whether it was written. When it is not, the entries since the last one stay, and with them everything.
+    async fn checkpoint(&mut self) -> bool {
         let state = match self.machine.checkpoint() {
             Ok(state) => state,
-            // The entries since the last checkpoint stay, and with them everything.
-            Err(error) => return tracing::error!("The state can't be written down as a checkpoint: {error}"),
+            Err(error) => {
+                tracing::error!("The state can't be written down as a checkpoint: {error}");
+                return false;
+            }
         };
         let (journal, bytes) = (Arc::clone(&self.journal), state.len());
         match self.meanwhile(journal.checkpoint(state)).await.and_then(|done| done) {
             Ok(()) => self.behind = Behind::checkpoint(bytes),
             Err(error @ JournalError::Deposed { .. }) => self.step_down(&error),
-            Err(error) => self.complain(&error),
+            Err(error) => {
+                self.metrics.commit(None);
+                tracing::error!("The journal takes no checkpoint, and grows with each entry until it does: {error}");
+                return false;
+            }
         }
+        true
     }
 }
 
@@ -514,6 +531,8 @@ fn pause_after(ticked: Option<Duration>, elapsed: Duration) -> Duration {
 }
 
 fn answer<M: Machine>(machine: &M, clock: &dyn Clock, question: Question) {
-    // Who does not wait any more does not mind.
-    drop(question.send(machine.status(clock.now())));
+    if !question.is_closed() {
+        // Who does not wait any more does not mind.
+        drop(question.send(machine.status(clock.now())));
+    }
 }

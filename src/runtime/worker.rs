@@ -318,20 +318,24 @@ impl Worker {
         restore: impl Fn(Option<Vec<u8>>) -> Result<M, String>,
         shutdown: CancellationToken,
     ) -> Result<(), WorkerError> {
-        let mut rules = (self.ports.rules)().await.map_err(WorkerError::Rules)?;
+        let first = (self.ports.rules)().await.map_err(WorkerError::Rules)?;
         self.metrics.reload(true);
         let Some(lease) = &self.ports.lease else {
-            return self.act(&restore, rules, Term::endless(), &shutdown).await;
+            return self.act(&restore, |_| first, Term::endless(), &shutdown).await;
         };
         while let Some(held) = self.stand_by(lease, &shutdown).await {
-            match (self.ports.rules)().await {
-                Ok(loaded) => rules = loaded,
+            let loaded = (self.ports.rules)().await;
+            self.metrics.reload(loaded.is_ok());
+            // Whoever acted until now may have loaded others since this process began: the journal has them.
+            let rules = |machine: &M| match loaded {
+                Ok(loaded) => loaded,
                 Err(diagnostics) => {
-                    self.metrics.reload(false);
                     tracing::error!("The rule files are bad, the last good rules stay in force:\n{diagnostics}");
+                    let known = machine.rules();
+                    if known.rules.is_empty() { first.clone() } else { known.clone() }
                 }
-            }
-            let ended = self.act(&restore, rules.clone(), held.term.clone(), &shutdown).await;
+            };
+            let ended = self.act(&restore, rules, held.term.clone(), &shutdown).await;
             held.give_back().await;
             match ended {
                 Err(WorkerError::Journal(error @ JournalError::Deposed { .. })) => {
@@ -374,7 +378,7 @@ impl Worker {
     async fn act<M: Machine>(
         &self,
         restore: &impl Fn(Option<Vec<u8>>) -> Result<M, String>,
-        rules: RuleSet,
+        rules: impl FnOnce(&M) -> RuleSet,
         term: Term,
         shutdown: &CancellationToken,
     ) -> Result<(), WorkerError> {
@@ -387,6 +391,7 @@ impl Worker {
             recalled = recall(&*self.ports.journal, restore) => recalled?,
         };
         self.health.set(Part::Journal, Ok(()));
+        let rules = rules(&recalled.machine);
         self.start(recalled, rules, term, shutdown).await
     }
 
@@ -488,6 +493,7 @@ impl Worker {
             shutdown: stop.clone(),
             term: term.clone(),
             behind,
+            checkpoint_from: Duration::ZERO,
             encoder: Encoder::default(),
             latest,
             watch,

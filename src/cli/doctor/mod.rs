@@ -19,7 +19,7 @@ use self::delivery::Way;
 use super::account::{self, connect, rule_for, rules_in};
 use super::server::ServerArg;
 use super::text::printable;
-use super::{Output, plan, write_json};
+use super::{Output, plan, text, write_json};
 use crate::aws::{Aws, Writer};
 use crate::engine::{Check, CheckVerdict, Rehearsal, examine, rehearse, rehearse_next};
 use crate::model::{self, CallError, ErrorClass, Observation, ServiceKey, humane};
@@ -91,7 +91,7 @@ pub(super) fn doctor(args: &DoctorArgs, output: Output) -> anyhow::Result<ExitCo
         for service in &services {
             examined.push(doctor.examine(service, None).await);
         }
-        let out = &mut anstream::stdout().lock();
+        let out = &mut text::out();
         match output {
             Output::Text => examined.iter().try_for_each(|one| write(one, out))?,
             Output::Json => write_json(&examined, out)?,

@@ -80,6 +80,12 @@ pub(super) fn look(paths: Vec<PathBuf>, now: Timestamp, mut progress: impl FnMut
         if path.extension().is_some_and(|extension| extension == "gz") {
             bail!("{} is compressed. Unpack it first: gunzip {0}", path.display());
         }
+        if path.metadata().is_ok_and(|found| !found.is_file()) {
+            bail!(
+                "{} is no file: events are read three times, which a pipe can't be. Write them to a file first",
+                path.display()
+            );
+        }
         let mut lines = Lines::open(&path)?;
         let (mut first, mut last, mut disorder, mut events) = (None::<Timestamp>, Timestamp::EPOCH, Duration::ZERO, 0);
         while let Some(line) = lines.next(now)? {

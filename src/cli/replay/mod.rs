@@ -15,8 +15,8 @@ use anyhow::bail;
 use clap::Args;
 
 use self::files::{Found, Looked};
-use super::Output;
 use super::account::say;
+use super::{Output, text};
 use crate::model::{ServiceKey, Timestamp};
 use crate::ports::Clock as _;
 use crate::replay::{Line, Outcome, Replay, Setting, Survey, Tally, World, grid};
@@ -69,13 +69,13 @@ pub(super) fn replay(args: &ReplayArgs, output: Output) -> anyhow::Result<ExitCo
         (Some(state), _) => journal::replay(state, &rules)?,
         (None, Some(events)) if args.sweep_thresholds => {
             let compared = compare(events, &rules)?;
-            render::settings(&compared, output, &mut anstream::stdout().lock())?;
+            render::settings(&compared, output, &mut text::out())?;
             return Ok(ExitCode::SUCCESS);
         }
         (None, Some(events)) => deployments(events, &rules)?,
         (None, None) => bail!("give --events or --state"),
     };
-    render::deployments(&lines, output, &mut anstream::stdout().lock())?;
+    render::deployments(&lines, output, &mut text::out())?;
     let breached = lines.iter().any(|line| line.outcome == Outcome::Breached);
     Ok(ExitCode::from(u8::from(breached)))
 }

@@ -68,6 +68,7 @@ fn begin_as_shard(
     let seen = Arc::clone(&inputs);
     let deadline: Arc<Mutex<Option<Timestamp>>> = Arc::default();
     let machine = Scripted {
+        rules: RuleSet::default(),
         script: Box::new(move |now, input| {
             locked(&seen).push(input.clone());
             script(now, input)

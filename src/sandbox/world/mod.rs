@@ -225,6 +225,11 @@ impl World {
         self.say(if first { what.to_owned() } else { format!("{}: {what}", service.service) });
     }
 
+    /// Whether ECS has it, whatever a read that lags shows.
+    pub fn has_service(&self, service: &ServiceKey) -> bool {
+        self.services.get(service).is_some_and(|service| service.active)
+    }
+
     fn version(&self, task_definition: &str) -> Version {
         self.setup.versions.get(task_definition).cloned().unwrap_or_default()
     }

@@ -241,8 +241,10 @@ impl Metrics {
     pub fn leader(&self, leads: bool) {
         self.families.leader.set(i64::from(leads));
         if !leads {
-            // Whoever acts next says whether it holds.
+            // Whoever acts next says whether it holds, how deep the queue is and whether the files are good.
             self.families.brake_engaged.set(0);
+            self.queue_depth(None);
+            self.reload(true);
         }
     }
 

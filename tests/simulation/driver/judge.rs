@@ -82,13 +82,6 @@ impl Simulation {
         told.into_iter().map(|(id, _)| id.clone()).collect()
     }
 
-    /// Whether ECS has the service.
-    fn exists(&mut self, service: &ServiceKey) -> bool {
-        let (cluster, services) = (service.cluster.to_string(), vec![service.service.to_string()]);
-        let found = self.world.call(Call::DescribeServices { cluster, services });
-        matches!(found, Ok(Reply::Services { services, .. }) if services.iter().any(|view| view.status == "ACTIVE"))
-    }
-
     /// What is wrong with evidence of failed tasks, by what the world knows.
     fn doubt(&mut self, service: &ServiceKey, at: Timestamp, evidence: &Evidence) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
@@ -170,7 +163,7 @@ impl Simulation {
                     opened_or_closed = true;
                 }
                 Note::Closed { service, incident, outcome, why } if *outcome != IncidentOutcome::Escalated => {
-                    if why.contains("does not exist") && !self.judged.recreated && self.exists(service) {
+                    if why.contains("does not exist") && !self.judged.recreated && self.world.has_service(service) {
                         self.broken("L1", format!("{incident} is dropped: {why}, and {service} does"));
                     }
                     self.judged.open.remove(incident);
@@ -352,7 +345,7 @@ impl Simulation {
             }
             return;
         };
-        if !is_protected && self.exists(key) {
+        if !is_protected && self.world.has_service(key) {
             self.broken("S12", format!("no rule protects {key} any more, and it is guarded at the end"));
         }
         let Some(deployment) = view.deployment else { return };
@@ -379,7 +372,7 @@ impl Simulation {
         let newest = living().max_by_key(|set| (set.created_at, set.id.clone()));
         let is_green = newest.is_some_and(|newest| newest.id == deployment.green) && living().count() > 1;
         let is_left = deployment.phase == Phase::Superseded && deployment.incident.is_none() && is_green;
-        if is_left && self.exists(key) {
+        if is_left && self.world.has_service(key) {
             self.broken("L2", format!("{} lives, and is not watched: {}", deployment.green, deployment.why));
         }
         let judged = matches!(deployment.phase, Phase::Watching);
