@@ -489,6 +489,22 @@ fn a_region_that_does_not_answer_calls_a_person_within_five_minutes() {
 }
 
 #[test]
+fn nor_does_a_clock_that_is_set_hold_up_the_call_or_make_it_early() {
+    for by_ms in [-7_200_000, 7_200_000] {
+        let mut it = breached();
+        it.aws.unreadable = Some(failed(None));
+        it.run(secs(60));
+        it.now = it.now.moved(by_ms);
+        it.feed(Input::ClockSet { by_ms });
+        let called = |it: &Driver| it.said().contains(&"Rollback Escalated");
+        it.run(secs(60));
+        assert!(!called(&it), "two minutes after the decision, by {by_ms} ms");
+        it.run(secs(300));
+        assert!(called(&it), "by {by_ms} ms");
+    }
+}
+
+#[test]
 fn an_announcement_survives_a_bus_that_is_down_and_a_restart() {
     let mut it = watching();
     it.bus_is_down = true;

@@ -162,6 +162,52 @@ fn while_a_person_holds_it_a_breach_changes_nothing_and_afterwards_it_is_rolled_
 }
 
 #[test]
+fn a_green_whose_breach_is_held_does_not_graduate_meanwhile() {
+    let mut it = Driver::new(Aws::promoted(), rule());
+    hold(&mut it, secs(1700));
+    for n in 0..26 {
+        it.run(secs(60));
+        it.crash(&format!("task-{n}"));
+    }
+    assert_eq!(it.phase(), "breached", "the bake is over");
+    it.run(secs(240));
+    assert_eq!(it.phase(), "rolled_back");
+}
+
+#[test]
+fn a_hold_lasts_while_nobody_can_read_whether_its_reason_does() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    hold(&mut it, secs(3600));
+    it.run(secs(65));
+    let alarm = red("green-5xx", it.now, &["green"]);
+    it.aws.alarms.push(alarm.clone());
+    it.signal(Fact::Alarm(AlarmChange { alarm }));
+    assert_eq!(it.phase(), "breached");
+    it.aws.alarms_unread = true;
+    it.run(SWEEP);
+    it.aws.alarms_unread = false;
+    it.run(SWEEP);
+    assert_eq!((it.phase().as_str(), it.said()), ("breached", vec!["Rollback Held"]));
+    it.aws.alarms.clear();
+    it.run(SWEEP);
+    assert_eq!(it.phase(), "watching");
+}
+
+#[test]
+fn a_green_that_is_not_judged_shows_no_gates_of_the_one_before_it() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    breach(&mut it);
+    it.run(secs(120));
+    assert_eq!(it.phase(), "rolled_back");
+    let mut next = task_set("ecs-svc/3000000000000000000", it.now, TaskSetStatus::Active, "green");
+    next.tags.insert(tags::CONTRACT.to_owned(), Contract::Off.as_str().to_owned());
+    it.aws.service.task_sets.push(next);
+    it.run(secs(60));
+    let deployment = status(&it).deployment.unwrap();
+    assert_eq!((it.phase().as_str(), deployment.gates), ("watching", vec![]));
+}
+
+#[test]
 fn a_hold_in_the_middle_of_a_rollback_stops_it_and_a_person_hears_of_it() {
     let mut it = Driver::new(Aws::blue_and_green(), rule());
     breach(&mut it);

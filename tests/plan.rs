@@ -29,18 +29,9 @@ fn breached(aws: Aws, rule: Rule) -> Driver {
     it
 }
 
-/// The deployer has made green PRIMARY and given it all the traffic.
-fn promoted() -> Aws {
-    let mut aws = Aws::blue_and_green();
-    aws.set(BLUE).status = TaskSetStatus::Active;
-    aws.set(GREEN).status = TaskSetStatus::Primary;
-    aws.rules = vec![weighted("main", &[("blue", 0), ("green", 100)])];
-    aws
-}
-
-/// And has scaled blue to nothing.
+/// The deployer has promoted green and scaled blue to nothing.
 fn scaled_to_zero() -> Aws {
-    let mut aws = promoted();
+    let mut aws = Aws::promoted();
     blue_runs(&mut aws, 0);
     aws.set(BLUE).computed_desired = 0;
     aws
@@ -70,7 +61,7 @@ fn view(it: &Driver) -> taskset_guardian::engine::ServiceView {
 
 #[test]
 fn a_green_that_is_primary_already_loses_that_and_its_traffic_at_once() {
-    let mut it = breached(promoted(), rule());
+    let mut it = breached(Aws::promoted(), rule());
     assert_eq!(it.aws.calls(), [PROMOTE, MODIFY], "in the same instant");
     assert_eq!(it.aws.set(BLUE).status, TaskSetStatus::Primary);
     it.run(secs(65));
@@ -83,7 +74,7 @@ fn a_green_that_is_primary_already_loses_that_and_its_traffic_at_once() {
 fn a_rule_may_leave_a_promoted_green_to_people() {
     let mut page = rule();
     page.rollback.after_promotion = AfterPromotion::Page;
-    let mut it = breached(promoted(), page);
+    let mut it = breached(Aws::promoted(), page);
     it.run(secs(300));
     assert_eq!(it.aws.writes, []);
     assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated"]);
@@ -95,7 +86,7 @@ fn a_rule_may_leave_a_promoted_green_to_people() {
 
 #[test]
 fn a_refused_promotion_does_not_hold_the_traffic_back() {
-    let mut aws = promoted();
+    let mut aws = Aws::promoted();
     aws.outcomes = [Outcome::Failed(failed(Some("AccessDeniedException")))].into();
     let mut it = breached(aws, rule());
     assert_eq!(it.aws.calls(), [PROMOTE, MODIFY]);
@@ -108,7 +99,7 @@ fn a_refused_promotion_does_not_hold_the_traffic_back() {
 
 #[test]
 fn a_green_promoted_again_after_blue_was_is_somebody_elses_decision() {
-    let mut it = breached(promoted(), rule());
+    let mut it = breached(Aws::promoted(), rule());
     it.run(secs(20));
     it.aws.set(BLUE).status = TaskSetStatus::Active;
     it.aws.set(GREEN).status = TaskSetStatus::Primary;
@@ -223,7 +214,7 @@ fn a_rule_may_require_or_ignore_the_capacity_of_blue() {
         (BlueCapacity::Require, vec![], "escalated"),
         (BlueCapacity::Ignore, vec![PROMOTE, MODIFY, DELETE], "rolled_back"),
     ] {
-        let mut aws = promoted();
+        let mut aws = Aws::promoted();
         blue_runs(&mut aws, 1);
         aws.set(BLUE).computed_desired = 1;
         let mut chosen = rule();
@@ -333,7 +324,7 @@ fn shapes_that_are_not_understood_are_shown_before_any_deployment() {
 
 #[test]
 fn what_took_over_long_ago_is_nobodys_green() {
-    let mut aws = promoted();
+    let mut aws = Aws::promoted();
     aws.set(GREEN).created_at = start().minus(Duration::from_hours(48));
     aws.set(BLUE).created_at = start().minus(Duration::from_hours(72));
     let mut it = breached(aws, rule());
@@ -367,6 +358,21 @@ fn what_users_were_given_back_is_not_put_on_trial_against_the_version_before_it(
     breach(&mut it);
     it.run(secs(300));
     assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("superseded", 0));
+}
+
+#[test]
+fn nor_is_it_in_the_moment_in_which_nobody_is_primary() {
+    let mut it = graduated();
+    third(&mut it);
+    it.aws.set("ecs-svc/3000000000000000000").status = TaskSetStatus::Primary;
+    it.aws.set(GREEN).status = TaskSetStatus::Active;
+    it.run(secs(60));
+    it.aws.remove("ecs-svc/3000000000000000000");
+    it.run(SWEEP);
+    assert_eq!(it.phase(), "superseded");
+    it.aws.set(BLUE).status = TaskSetStatus::Primary;
+    it.run(SWEEP);
+    assert_eq!(it.phase(), "watching", "a person went back to the one before it");
 }
 
 #[test]
@@ -420,7 +426,7 @@ fn an_order_about_what_was_decided_before_is_not_followed_and_not_dropped_in_sil
 
 #[test]
 fn an_order_on_what_took_over_long_ago_is_not_followed_and_says_so() {
-    let mut aws = promoted();
+    let mut aws = Aws::promoted();
     aws.set(GREEN).created_at = start().minus(Duration::from_hours(48));
     aws.set(BLUE).created_at = start().minus(Duration::from_hours(72));
     aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
@@ -473,7 +479,7 @@ fn a_green_that_is_shown_again_is_looked_at_anew_before_it_is_called_unsteady() 
 fn people_who_keep_a_promoted_green_and_delete_blue_have_decided() {
     let mut page = rule();
     page.rollback.after_promotion = AfterPromotion::Page;
-    let mut it = breached(promoted(), page);
+    let mut it = breached(Aws::promoted(), page);
     it.run(secs(60));
     assert_eq!(it.phase(), "escalated");
     it.aws.remove(BLUE);
@@ -485,7 +491,7 @@ fn people_who_keep_a_promoted_green_and_delete_blue_have_decided() {
 
 #[test]
 fn users_who_are_left_on_a_blue_that_is_gone_are_no_decision() {
-    let mut it = Driver::new(promoted(), rule());
+    let mut it = Driver::new(Aws::promoted(), rule());
     it.aws.outcomes = [Outcome::Failed(failed(Some("AccessDeniedException")))].into();
     breach(&mut it);
     assert_eq!(it.aws.weights(), shares(&[("blue", 100), ("green", 0)]));
@@ -513,7 +519,7 @@ fn what_a_lost_answer_made_us_send_twice_is_no_dispute() {
 
 #[test]
 fn a_blue_that_vanishes_in_the_middle_of_a_rollback_calls_a_person_first() {
-    let mut it = Driver::new(promoted(), rule());
+    let mut it = Driver::new(Aws::promoted(), rule());
     it.aws.obeys = false;
     breach(&mut it);
     it.aws.remove(BLUE);
@@ -680,6 +686,19 @@ fn fleet(others: u32) -> Driver {
     it.neighbours = (0..others).map(|n| (neighbour(n), Aws::blue_and_green())).collect();
     it.protect(Rule { protect: vec![Protect { cluster: "prod".into(), service: "*".into() }], ..rule() });
     it
+}
+
+#[test]
+fn services_that_nobody_protects_any_more_count_for_the_fleet_brake() {
+    let mut it = fleet(4);
+    for n in 0..4 {
+        ["a", "b", "c"].iter().for_each(|task| it.crash_of(&neighbour(n), GREEN, &format!("{n}{task}")));
+        it.run(secs(10));
+    }
+    assert_eq!(it.phase_of(&neighbour(3)), "breached");
+    it.feed(Input::Swept([neighbour(3)].into()));
+    it.run(secs(60));
+    assert!(it.neighbours[&neighbour(3)].writes.is_empty(), "what the others breached for may be its reason too");
 }
 
 #[test]

@@ -12,8 +12,9 @@ use super::sampled::Sampled;
 use super::signals::BOUND_ALARMS;
 use super::{Finding, Note, after, control, doctor, hold, orders, plan, quarantine, rollback, witness};
 use crate::model::{
-    CallError, Contract, Controller, ErrorClass, Observation, Phase, ServiceKey, ServiceStatus, Stability, StopClass,
-    TargetGroupArn, TaskReading, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
+    CallError, Contract, Controller, ErrorClass, Evidence, Gate, Observation, Phase, ServiceKey, ServiceStatus,
+    Stability, StopClass, TargetGroupArn, TaskReading, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule,
+    Verdict, humane,
 };
 use crate::rules::{Mode, RuleSet};
 
@@ -62,7 +63,13 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     confirm_windows(out.now, kept, seen);
 
     quarantine::expire(kept, &seen.service.tags, out.now);
+    let green_before = kept.deployment.as_ref().map(|deployment| deployment.green.clone());
     track(key, kept, seen, out);
+    if kept.deployment.as_ref().map(|deployment| &deployment.green) != green_before.as_ref() {
+        // Of the deployment before.
+        soft.verdict = None;
+        soft.findings.clear();
+    }
     note_failures(out.now, kept, seen);
     quarantine::compare(kept, seen, out.now);
     if let Some(by) = kept.live().and_then(|deployment| deployment.compared_by) {
@@ -134,9 +141,20 @@ fn decide(
     } else if judgement.is_over() {
         hold::release(key, deployment, "nothing speaks against acting any more", out);
         rollback::decide(key, kept, evidence, seen, out);
-    } else {
+    } else if !is_unread(deployment, seen) {
         hold::release(key, deployment, "no gate is breached any more", out);
     }
+}
+
+/// CloudWatch did not answer about a gate that a hold is for: whether it is breached nobody knows.
+fn is_unread(deployment: &Deployment, seen: &Observation) -> bool {
+    let traffic_unread = deployment.sampled.as_ref().is_some_and(|sampled| sampled.samples.is_none());
+    let is_unread = |evidence: &Evidence| match evidence.gate {
+        Gate::Alarm(_) => seen.alarms.is_none(),
+        Gate::Http5xxRatio | Gate::LatencyP99 => traffic_unread,
+        _ => false,
+    };
+    deployment.hold.as_ref().is_some_and(|hold| hold.incident.evidence.iter().any(is_unread))
 }
 
 /// ECS's word on the tasks that were asked for, and on those it lists as stopped.
@@ -337,7 +355,8 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
     Some(judgement)
 }
 
-/// Green is PRIMARY with all the traffic for as long as the rule wants, and nothing is about to be decided.
+/// Green is PRIMARY with all the traffic for as long as the rule wants, and nothing is about to be decided: neither when blue has been
+/// heard nor when nothing holds it any more.
 fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, hears_blue: bool, out: &mut Out<'_>) {
     let Partition { kept, soft } = partition;
     let (bake, mode) = (kept.rule.watch.bake, kept.rule.mode);
@@ -351,7 +370,7 @@ fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, hea
     }
     let since = *deployment.promoted_at.get_or_insert(out.now);
     if out.now >= since.plus(bake) {
-        if hears_blue || limps(deployment, seen) {
+        if hears_blue || deployment.hold.is_some() || limps(deployment, seen) {
             return;
         }
         let why = format!("green has been PRIMARY with all the traffic for {}", humane(out.now.since(since)));

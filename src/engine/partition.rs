@@ -53,10 +53,13 @@ impl Partition {
         soft.read_at = None;
         kept.past.since = kept.past.since.map(|at| at.moved(by_ms));
         kept.missing_at = kept.missing_at.map(|at| at.moved(by_ms));
+        kept.rollbacks.iter_mut().for_each(|at| *at = at.moved(by_ms));
         if let Some(deployment) = kept.deployment.as_mut().filter(|deployment| !deployment.ended()) {
-            let Deployment { promoted_at, unsteady_since, unhealthy, compared_by, weather, .. } = deployment;
+            let Deployment { promoted_at, unsteady_since, unhealthy, compared_by, weather, sampled, .. } = deployment;
+            let sampled_at = sampled.as_mut().map(|sampled| &mut sampled.read_at);
             let unhealthy_since = unhealthy.as_mut().map(|unhealthy| &mut unhealthy.since);
-            let measured = [promoted_at.as_mut(), unsteady_since.as_mut(), unhealthy_since, compared_by.as_mut()];
+            let measured =
+                [promoted_at.as_mut(), unsteady_since.as_mut(), unhealthy_since, compared_by.as_mut(), sampled_at];
             let weather = weather.iter_mut().flat_map(|weather| [&mut weather.from, &mut weather.until]);
             measured.into_iter().flatten().chain(weather).for_each(|at| *at = at.moved(by_ms));
         }

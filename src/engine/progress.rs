@@ -66,6 +66,9 @@ pub(super) struct Rollback {
     pub(super) failures: u32,
     /// No write before this.
     pub(super) retry_at: Option<Timestamp>,
+    /// Since when it is to be done, by the time that has passed; of one that an older version wrote down, since when it is open.
+    #[serde(default)]
+    pub(super) late_from: Option<Timestamp>,
     /// What came after it was done.
     #[serde(default)]
     pub(super) after: After,
@@ -262,6 +265,7 @@ impl Rollback {
             blue_short_since: None,
             failures: 0,
             retry_at: None,
+            late_from: Some(now),
             after: After::default(),
             witnessed: None,
         }
@@ -364,6 +368,7 @@ impl Rollback {
         let first = !self.is_reopened();
         self.escalation.take_if(|escalation| first || !escalation.frozen);
         self.after.opened_at = Some(now);
+        self.late_from = Some(now);
         self.after.seen_since = None;
         self.closed = false;
         // Rules that lost their pair have it back, or are somebody else's by now.
@@ -402,13 +407,15 @@ impl Rollback {
         !self.is_reopened() && self.accepted.is_empty() && now.since(self.evidence_at) > freshness
     }
 
-    /// The clock was set. How old the evidence is, and for how long the rollback has been open, is told by the clock.
+    /// The clock was set. How old the evidence is, and since when the rollback is shown as open, is told by the clock.
     pub(super) fn clock_set(&mut self, by_ms: i64) {
         let Self { safe_since, strays_until, draining_since, blue_short_since, retry_at, accepted, after, .. } = self;
         let measured = [safe_since, strays_until, draining_since, blue_short_since, retry_at, &mut after.seen_since];
-        for at in measured.into_iter().flatten() {
+        for at in measured.into_iter().chain([&mut self.late_from]).flatten() {
             *at = at.moved(by_ms);
         }
+        let sent = self.in_flight.values_mut().chain(self.unsure.values_mut());
+        sent.filter_map(|sent| sent.at.as_mut()).for_each(|at| *at = at.moved(by_ms));
         for accepted in accepted.values_mut() {
             accepted.at = accepted.at.moved(by_ms);
         }

@@ -365,7 +365,7 @@ fn call_when_late(
     drain: Duration,
     out: &mut Out<'_>,
 ) {
-    let open = out.now.since(rollback.open_since());
+    let open = out.now.since(rollback.late_from.unwrap_or(rollback.open_since()));
     if !rollback.closed && rollback.escalation.is_none() && open > PATIENCE.saturating_add(drain) {
         let why = format!("not done {} after the decision; last: {}", humane(open), deployment.why);
         let stuck = Stuck { step: rollback.step(), why, frozen: false };

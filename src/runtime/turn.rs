@@ -289,7 +289,6 @@ impl<M: Machine> Turn<M> {
             biased;
             () = self.term.lost() => return Woken::Deposed,
             Some(incoming) = self.control.recv() => batch.push(incoming),
-            Some(question) = self.questions.recv() => return Woken::Asked(question),
             arrival = self.signals.recv() => match arrival {
                 Some(arrival) => batch.push(arrival.into()),
                 None => return Woken::Drained,
@@ -299,6 +298,8 @@ impl<M: Machine> Turn<M> {
                 let due = deadline.is_some_and(|at| at <= now) && pause_after(ticked, elapsed).is_zero();
                 return if due { Woken::Batch(vec![Input::Tick.into()]) } else { Woken::Idle };
             }
+            // Last: whoever only asks holds up nobody who acts.
+            Some(question) = self.questions.recv() => return Woken::Asked(question),
         }
         self.gather(&mut batch);
         if (FLOOD..BATCH).contains(&batch.len())

@@ -91,6 +91,8 @@ pub struct Aws {
     pub unhealthy: BTreeMap<TargetGroupArn, u32>,
     pub tasks: BTreeMap<TaskArn, TaskReading>,
     pub alarms: Vec<AlarmReading>,
+    /// CloudWatch does not tell of alarms.
+    pub alarms_unread: bool,
     /// What CloudWatch has counted; `None` when it can't be read.
     pub samples: Option<Samples>,
     /// When it was asked.
@@ -127,6 +129,7 @@ impl Aws {
             unhealthy: BTreeMap::new(),
             tasks: BTreeMap::new(),
             alarms: Vec::new(),
+            alarms_unread: false,
             samples: Some(Samples::new()),
             sampled: Vec::new(),
             asked: Vec::new(),
@@ -136,6 +139,15 @@ impl Aws {
             writes: Vec::new(),
             reads: 0,
         }
+    }
+
+    /// The deployer has made green PRIMARY and given it all the traffic.
+    pub fn promoted() -> Self {
+        let mut aws = Self::blue_and_green();
+        aws.set(BLUE).status = TaskSetStatus::Active;
+        aws.set(GREEN).status = TaskSetStatus::Primary;
+        aws.rules = vec![weighted("main", &[("blue", 0), ("green", 100)])];
+        aws
     }
 
     pub fn set(&mut self, id: &str) -> &mut TaskSet {
@@ -196,9 +208,9 @@ impl Aws {
                 })
                 .collect(),
             tasks: self.tasks.values().filter(wanted).cloned().collect(),
-            alarms: Some(
-                self.alarms.iter().filter(|a| ask.find_alarms || ask.alarms.contains(&a.name)).cloned().collect(),
-            ),
+            alarms: (!self.alarms_unread).then(|| {
+                self.alarms.iter().filter(|a| ask.find_alarms || ask.alarms.contains(&a.name)).cloned().collect()
+            }),
             samples: ask.samples.as_ref().and_then(|_| self.samples.clone()),
             ask,
         }))
