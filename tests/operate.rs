@@ -97,6 +97,15 @@ impl Stage {
         Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
     }
 
+    /// The code of one whose readers are gone before it says anything.
+    async fn verb_into_nothing(&self, line: &str) -> Option<i32> {
+        let mut command = guardian(self.directory.path(), &self.sandbox.endpoint());
+        command.args(line.split(' ')).env("TASKSET_GUARDIAN_SERVER", format!("http://{}", self.address));
+        let closed = || std::io::pipe().unwrap().1;
+        command.stdout(closed()).stderr(closed());
+        tokio::task::spawn_blocking(move || command.status().unwrap().code()).await.unwrap()
+    }
+
     fn tags(&self, service: &str) -> BTreeMap<String, String> {
         let ask = Call::DescribeServices { cluster: "prod".to_owned(), services: vec![service.to_owned()] };
         let Reply::Services { services, .. } = self.sandbox.with(|world| world.call(ask)).unwrap() else { panic!() };
@@ -272,6 +281,11 @@ async fn a_pipeline_learns_what_became_of_its_deployment() {
     let unknown = stage.verb("explain rollback-1").await;
     assert!(unknown.code == 2 && unknown.err.contains("knows of no incident"), "{unknown:?}");
 
+    let gone = stage.verb_into_nothing(&format!("verdict prod/checkout --task-set {green}")).await;
+    assert_eq!(gone, Some(1), "the code says it, whoever reads");
+    let gone = stage.verb_into_nothing("quarantined prod/checkout --task-definition checkout:88").await;
+    assert_eq!(gone, Some(1));
+
     let known = stage.verb("quarantined prod/checkout --task-definition checkout:88").await;
     assert!(known.code == 1 && known.out.contains("is in quarantine"), "{known:?}");
     assert_eq!(stage.verb("quarantined prod/checkout --task-definition checkout:87").await.code, 0);
@@ -285,6 +299,13 @@ async fn a_pipeline_learns_what_became_of_its_deployment() {
     stage.deploy("checkout:88");
     let afar = stage.verb("rollback prod/checkout --rules nowhere --reason slow").await;
     assert!(afar.code == 0 && afar.err.contains("is not in nowhere"), "who is in a hurry is not refused: {afar:?}");
+    let theirs = stage.directory.path().join("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    let afar = stage.verb("rollback prod/checkout --rules theirs --reason slow").await;
+    assert_eq!(afar.code, 0, "a folder of somebody else's rules has none: {afar:?}");
+    std::fs::write(theirs.join("web.toml"), "name = 7").unwrap();
+    let afar = stage.verb("rollback prod/checkout --rules theirs --reason slow").await;
+    assert!(afar.code == 0 && afar.err.contains("web.toml"), "nor do bad ones stop anybody: {afar:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -389,7 +410,7 @@ async fn a_replica_that_stands_by_is_not_taken_for_one_that_knows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_that_is_interrupted_leaves_no_tag_behind() {
     let stage = Stage::new().await;
-    for end in [Process::interrupt, Process::terminate] {
+    for end in [Process::interrupt, Process::terminate, Process::hang_up] {
         let mut command = guardian(stage.directory.path(), &stage.sandbox.endpoint());
         command.args(["release", "prod/checkout", "--version", "checkout:88", "--wait", "10m"]);
         let mut releasing = Process::start("release", command, stage.directory.path());

@@ -335,6 +335,21 @@ async fn asked_to_end_it_waits_for_calls_in_flight_and_asked_again_it_ends_at_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_half_a_page_does_not_keep_it_from_ending() {
+    use std::io::Write as _;
+    let stage = Stage::new(Setup::default()).await;
+    let mut worker = stage.worker(&[]);
+    let ready = async || get(&stage.address, "/readyz").filter(|(status, _)| *status == 200);
+    eventually("it is ready", ready).await;
+    let mut half = std::net::TcpStream::connect(&stage.address).unwrap();
+    half.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap();
+    worker.terminate();
+    let ended = eventually("it ends", async || worker.ended()).await;
+    assert_eq!(ended.code(), Some(0));
+    assert!(worker.said().contains("still connected"), "{}", worker.said());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_id_leads_through_all_the_lines_of_a_rollback() {
     let stage = Stage::new(crashing()).await;
     let worker = stage.worker(&[]);

@@ -123,6 +123,7 @@ pub(crate) struct World {
     /// Receipts whose delete fails, how often, and how.
     pub(crate) undeletable: Mutex<BTreeMap<Receipt, (u32, ErrorClass)>>,
     pub(crate) journal_fails: AtomicBool,
+    pub(crate) checkpoint_fails: AtomicBool,
     /// Calls of these names never answer.
     pub(crate) hangs: Mutex<BTreeSet<&'static str>>,
     pub(crate) recovered: Mutex<Recovered>,
@@ -150,6 +151,7 @@ impl Default for World {
             polls_ended: AtomicUsize::new(0),
             undeletable: Mutex::default(),
             journal_fails: AtomicBool::new(false),
+            checkpoint_fails: AtomicBool::new(false),
             hangs: Mutex::default(),
             recovered: Mutex::default(),
             reads_ahead: Mutex::default(),
@@ -319,6 +321,9 @@ impl Journal for World {
 
     async fn checkpoint(&self, state: Vec<u8>) -> Result<(), JournalError> {
         self.say("checkpoint");
+        if self.checkpoint_fails.load(Ordering::Relaxed) {
+            return Err(JournalError::Failed { context: "checkpoint".into(), cause: "as the test wants it".into() });
+        }
         *locked(&self.recovered) = Recovered { checkpoint: Some(state), entries: Vec::new() };
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::journal::TableJournal;
 use crate::journal::fakes::MemoryTable;
 use crate::model::{CallError, EffectId, ErrorClass, Outcome, Timestamp};
 use crate::ports::{Change, Fields, Journal, JournalError, Lease, RowKey, Table, Tenure};
-use crate::rules::RuleSet;
+use crate::rules::{Rule, RuleSet};
 use crate::telemetry::Metrics;
 
 fn seconds(n: u64) -> Duration {
@@ -187,6 +187,11 @@ fn step(_: Timestamp, input: &Input) -> Step {
 }
 
 async fn replica(table: &Arc<MemoryTable>, name: &str) -> Replica {
+    replica_that_recalls(table, name, RuleSet::default()).await
+}
+
+/// One to whom the journal brings back these rules.
+async fn replica_that_recalls(table: &Arc<MemoryTable>, name: &str, rules: RuleSet) -> Replica {
     let world = Arc::new(World::default());
     let (line, journal) = journal(table, name).await;
     let ports = Ports { journal: journal.clone(), lease: Some(journal), ..world.ports() };
@@ -198,7 +203,7 @@ async fn replica(table: &Arc<MemoryTable>, name: &str) -> Replica {
     let restore = move |_| {
         let seen = Arc::clone(&seen);
         Ok(Scripted {
-            rules: RuleSet::default(),
+            rules: rules.clone(),
             script: Box::new(move |now, input| {
                 locked(&seen).push(input.clone());
                 step(now, input)
@@ -267,6 +272,26 @@ async fn the_standby_touches_nothing_and_says_so_and_takes_over_as_after_a_resta
         (standby.handle.health().missing(), standby.handle.status().await.unwrap().worker.role),
         (vec![], "active")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_rule_files_at_a_takeover_leave_those_in_force_that_the_journal_knows() {
+    let of = |name: &str| RuleSet { rules: vec![Arc::new(Rule::observing(name))] };
+    for (recalled, expected) in [(of("newest"), "newest"), (RuleSet::default(), "oldest")] {
+        let table = Arc::default();
+        let active = replica(&table, "first").await;
+        sleep(seconds(1)).await;
+        let standby = replica_that_recalls(&table, "second", recalled).await;
+        *locked(&standby.world.rules) = Ok(of("oldest"));
+        sleep(seconds(1)).await;
+        *locked(&standby.world.rules) = Err("rules/web.toml:3:1: no".to_owned());
+        active.end().await;
+        sleep(seconds(15)).await;
+        assert!(standby.leads());
+        let given = |input: &Input| matches!(input, Input::Rules(rules) if *rules == of(expected));
+        assert!(locked(&standby.inputs).iter().any(given), "{expected}: {:?}", locked(&standby.inputs));
+        standby.end().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

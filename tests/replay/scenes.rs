@@ -1,5 +1,6 @@
 //! Recordings written by hand: in any order, more than once, torn, forged, of several deployments.
 
+use assert_cmd::Command;
 use serde_json::{Value, json};
 use taskset_guardian::model::Timestamp;
 
@@ -250,6 +251,11 @@ fn what_holds_no_event_is_an_error_that_says_so() {
     );
     recording.write("more.jsonl.gz", "x");
     assert!(recording.run(&[]).err.contains("gunzip"));
+    let mut command = Command::cargo_bin("taskset-guardian").unwrap();
+    command.args(["replay", "--events", "/dev/stdin", "--rules"]).arg(recording.rules());
+    let piped = command.write_stdin("{}\n").output().unwrap();
+    let said = String::from_utf8(piped.stderr).unwrap();
+    assert!(piped.status.code() == Some(2) && said.contains("/dev/stdin is no file"), "{said}");
 }
 
 #[test]

@@ -57,6 +57,11 @@ impl Process {
         self.signal("-INT");
     }
 
+    /// Tells it that its terminal is gone.
+    pub(crate) fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
     fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success(), "{} is gone already", self.name);

@@ -138,6 +138,24 @@ async fn a_checkpoint_waits_until_the_entries_behind_it_have_its_size() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_fails_is_counted_holds_up_nothing_and_is_not_tried_at_every_turn() {
+    let entry = entry::encode(Timestamp::from_millis(5_000), &Input::Signal(signal("before"))).unwrap();
+    let world = Arc::new(World::default());
+    *locked(&world.recovered) = Recovered { checkpoint: None, entries: vec![entry; 2000] };
+    world.checkpoint_fails.store(true, Ordering::Relaxed);
+    let running = begin(&world);
+    for n in 0..30 {
+        deliver_many(&world, n);
+        running.after(seconds(1)).await;
+    }
+    assert_eq!(world.logged(&["checkpoint"]).len(), 3, "in half a minute");
+    assert!(running.count("taskset_guardian_journal_commit_failures_total") >= 3.0);
+    assert!(running.handle.health().missing().iter().all(|(part, _)| *part != crate::runtime::Part::Journal));
+    assert!(world.logged(&["delete"]).len() > 20, "messages are handled");
+    running.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_replays_the_journal_with_its_own_times_and_begins_no_old_effect() {
     let world = Arc::new(World::default());
     let old = Timestamp::from_millis(5_000);
