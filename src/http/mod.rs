@@ -6,14 +6,17 @@ mod page;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Incident, humane};
@@ -33,6 +36,9 @@ const INCIDENTS: usize = 100;
 /// Incidents in one answer, at most.
 const MOST_INCIDENTS: usize = 1_000;
 
+/// Answers under way that ask the loop or read the journal; others wait. They share both with what acts.
+const AT_A_TIME: usize = 4;
+
 /// The address can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("can't listen on {address}: {cause}. Give another address as --listen")]
@@ -48,21 +54,30 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 /// Answers until `shutdown`; requests in flight are answered still.
 pub async fn serve(listener: TcpListener, worker: Handle, shutdown: CancellationToken) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(AT_A_TIME));
     let app = Router::new()
         .route("/", get(index))
+        .route("/status", get(status))
+        .route("/incidents", get(incidents))
+        .route("/incidents/{id}", get(incident))
+        .route_layer(from_fn_with_state(places, few_at_a_time))
         .route("/page.css", get(|| async { asset("text/css; charset=utf-8", page::STYLE) }))
         .route("/page.js", get(|| async { asset("text/javascript; charset=utf-8", page::SCRIPT) }))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/status", get(status))
-        .route("/incidents", get(incidents))
-        .route("/incidents/{id}", get(incident))
         .fallback(|| async {
             (StatusCode::NOT_FOUND, "No such page. There are /, /metrics, /status, /incidents, /healthz and /readyz.\n")
         })
         .with_state(worker);
     axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+/// Whoever hangs up while he waits has given up his place.
+async fn few_at_a_time(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    // It is never closed.
+    let _place = places.acquire().await;
+    next.run(request).await
 }
 
 async fn metrics(State(worker): State<Handle>) -> Response {
