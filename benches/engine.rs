@@ -127,6 +127,7 @@ impl Fleet {
                     .into(),
                 tasks: Vec::new(),
                 alarms: Some(Vec::new()),
+                alarms_unlisted: false,
                 samples: None,
                 ask,
             };

@@ -132,3 +132,9 @@ fn a_rehearsal_tells_how_many_calls_stand_between_the_decision_and_safe_users() 
     };
     assert_eq!(rehearse_next(&rule(), &seen(single)), None, "nowhere for a green");
 }
+
+#[test]
+fn alarms_that_could_not_be_listed_are_not_called_missing() {
+    let warned = found(&rule(), &seen(|aws| aws.alarms_unlisted = true), "alarms");
+    assert_eq!((warned.verdict, &*warned.what), (CheckVerdict::Warning, "the alarms could not be read"));
+}

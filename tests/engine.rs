@@ -576,3 +576,46 @@ fn a_crash_after_any_step_ends_in_the_same_place() {
     }
     assert!(steps > 40);
 }
+
+#[test]
+fn an_account_whose_alarms_can_not_be_listed_is_searched_once_a_sweep_and_those_named_count() {
+    let mut named = rule();
+    named.errors.alarms = vec![AlarmName::new("checkout-5xx")];
+    let mut it = Driver::idle(Aws::blue_and_green(), false);
+    it.aws.alarms_unlisted = true;
+    it.protect(named);
+    let reads = it.aws.reads;
+    for _ in 0..36 {
+        it.run(secs(5));
+        let alarm = red("checkout-5xx", it.now, &[]);
+        it.signal(Fact::Alarm(AlarmChange { alarm }));
+    }
+    let searched = it.aws.searched.clone();
+    assert!((5..=8).contains(&searched.len()) && it.aws.reads > reads + 30, "{} reads, {searched:?}", it.aws.reads);
+    it.aws.alarms.push(red("checkout-5xx", it.now, &[]));
+    it.run(SWEEP);
+    assert_eq!(it.phase(), "rolling_back (Drain)");
+}
+
+#[test]
+fn a_search_for_alarms_that_had_no_answer_is_made_up_for_by_the_next_sweep() {
+    let mut it = Driver::idle(Aws::blue_and_green(), false);
+    it.aws.alarms_unlisted = true;
+    it.protect(rule());
+    it.run(secs(60));
+    it.aws.alarms_unlisted = false;
+    it.aws.alarms.push(red("green-5xx", it.now, &["green"]));
+    it.run(SWEEP);
+    assert_eq!(it.phase(), "rolling_back (Drain)");
+}
+
+#[test]
+fn an_observation_from_before_is_one_whose_alarms_were_searched() {
+    let mut aws = Aws::blue_and_green();
+    let seen = aws.observe(start(), Ask::examination(key())).unwrap();
+    let mut before = serde_json::to_value(&*seen).unwrap();
+    before.as_object_mut().unwrap().remove("alarms_unlisted").unwrap();
+    let read: Observation = serde_json::from_value(before).unwrap();
+    assert_eq!(read, *seen);
+    assert!(read.has_all_alarms());
+}

@@ -165,6 +165,7 @@ impl<'a> Recorded<'a> {
             targets,
             tasks,
             alarms: Some(self.alarms(ask)),
+            alarms_unlisted: false,
             samples: ask.samples.as_ref().map(|wanted| self.samples(moment(wanted.from), at)),
         }
     }

@@ -185,7 +185,7 @@ fn sticky(rule: &TrafficRule) -> Option<Check> {
 
 /// Alarms on one of the two target groups compare nothing, and alternate with the deployments.
 fn alarms(rule: &Rule, seen: &Observation) -> Vec<Check> {
-    let Some(all) = &seen.alarms else {
+    let Some(all) = seen.alarms.as_ref().filter(|_| seen.has_all_alarms()) else {
         let what = "the alarms could not be read";
         let cure = "allow cloudwatch:DescribeAlarms: without it, only tasks and targets speak against a green";
         return vec![Check::new("alarms", CheckVerdict::Warning, what).cure(cure)];

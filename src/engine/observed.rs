@@ -56,6 +56,12 @@ pub(super) fn take(
 fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, out: &mut Out<'_>) {
     let Partition { kept, soft } = partition;
     soft.failed_reads = 0;
+    if seen.ask.find_alarms {
+        soft.failed_searches = if seen.has_all_alarms() { 0 } else { soft.failed_searches.saturating_add(1) };
+    } else if kept.live().is_none() {
+        // The next green's alarms are searched as soon as it is seen.
+        soft.failed_searches = 0;
+    }
     soft.observed_at = Some(out.now);
     soft.scope = Some(seen.service.scope.clone());
     soft.task_sets = seen.service.task_sets.iter().map(|set| set.id.clone()).collect();
@@ -118,7 +124,8 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     rollback::advance(key, partition, seen, out);
     graduate(key, partition, seen, hears_blue, out);
     witness::look(key, partition, seen, out);
-    if partition.kept.live().is_some_and(|d| !d.alarms_searched && d.rollback.is_none()) && !seen.ask.find_alarms {
+    let unsearched = partition.kept.live().is_some_and(|d| !d.alarms_searched && d.rollback.is_none());
+    if unsearched && !seen.ask.find_alarms && partition.soft.failed_searches == 0 {
         partition.soft.want(out.now);
     }
     show(key, partition, seen, out);
@@ -236,7 +243,7 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
     } else {
         deployment.unsteady_since.get_or_insert(out.now);
     }
-    if seen.ask.find_alarms
+    if seen.has_all_alarms()
         && let Some(alarms) = &seen.alarms
     {
         let of = |set: &TaskSet| {

@@ -125,6 +125,8 @@ pub(super) struct Soft {
     pub(super) weigh: bool,
     /// The next read is to be made twice, for a delete.
     pub(super) twice: bool,
+    /// Searches through all alarms in a row that had no answer.
+    pub(super) failed_searches: u32,
     /// Failed reads in a row.
     pub(super) failed_reads: u32,
     /// Task sets, by the last read.

@@ -97,7 +97,8 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
         tasks: tasks.unwrap_or_default(),
         find_stopped: sweep && live.is_some(),
         alarms: alarms.unwrap_or_default(),
-        find_alarms: judged.is_some_and(|d| !d.alarms_searched),
+        // A search that had no answer is tried again by the next sweep, and not by every read.
+        find_alarms: (sweep || soft.failed_searches == 0) && judged.is_some_and(|d| !d.alarms_searched),
         twice: soft.twice || delete_is_next(now, kept),
         groups: left.and_then(|d| d.green_group.clone()).into_iter().collect(),
         samples,

@@ -154,7 +154,7 @@ impl Paper {
         let said = seen.task_sets_again.iter().flatten().map(|set| (set.id.clone(), set.tags.clone())).collect();
         // What a person wants outranks the rest; which rule protects it was decided by the caller.
         seen.service.tags = BTreeMap::from([(tags::ROLLBACK.to_owned(), green.to_string())]);
-        (seen.tasks, seen.alarms) = (Vec::new(), Some(Vec::new()));
+        (seen.tasks, seen.alarms, seen.alarms_unlisted) = (Vec::new(), Some(Vec::new()), false);
         Self { seen, tags: said }
     }
 

@@ -97,10 +97,20 @@ pub struct Observation {
     /// `DescribeAlarms` for [`Ask::alarms`], or all that were found; those that do not exist are absent. `None` when
     /// CloudWatch could not be read: that must not hide what ECS says.
     pub alarms: Option<Vec<AlarmReading>>,
+    /// [`Ask::find_alarms`] had no answer: those in `alarms` are the named ones alone.
+    #[serde(default)]
+    pub alarms_unlisted: bool,
     /// `GetMetricData` for [`Ask::samples`]. `None` when it was not asked for or could not be read, which must not hide what
     /// ECS says either.
     #[serde(default)]
     pub samples: Option<Samples>,
+}
+
+impl Observation {
+    /// All alarms were looked through, and what is not among them does not exist.
+    pub const fn has_all_alarms(&self) -> bool {
+        self.ask.find_alarms && self.alarms.is_some() && !self.alarms_unlisted
+    }
 }
 
 /// One service.

@@ -166,6 +166,7 @@ impl<'s> World<'s> {
             // No event is lost between the recording and the engine, so there is nothing to find beyond what it asks for.
             tasks: ask.tasks.iter().filter_map(|task| service.stopped.get(task)).cloned().collect(),
             alarms: Some(self.alarms.values().filter(asked).cloned().collect()),
+            alarms_unlisted: false,
             samples: None,
             ask: ask.clone(),
         }

@@ -109,6 +109,7 @@ mod tests {
                 doubt: None,
                 target_groups: BTreeSet::new(),
             }]),
+            alarms_unlisted: true,
             samples: Some(BTreeMap::from([(TargetGroupArn::new("green"), vec![Sample::empty(Timestamp::EPOCH)])])),
         };
         for input in [

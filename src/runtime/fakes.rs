@@ -376,6 +376,7 @@ impl Observe for World {
             targets: BTreeMap::new(),
             tasks: Vec::new(),
             alarms: None,
+            alarms_unlisted: false,
             samples: None,
         })
     }

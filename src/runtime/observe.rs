@@ -28,6 +28,10 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// hangs must not make every observation too old to act on.
 const CLOUDWATCH_LIMIT: Duration = Duration::from_secs(3);
 
+/// For the search through all alarms of an account, where no user waits for the read: fifty pages at nine calls a second take
+/// six. Half of [`LIMIT`], so that what is read after it still finds its time.
+const LISTING_LIMIT: Duration = Duration::from_secs(8);
+
 /// Reads services.
 pub struct Observer {
     fleet: Lanes<dyn Fleet>,
@@ -39,6 +43,7 @@ pub struct Observer {
     known: Mutex<BTreeMap<ServiceKey, Known>>,
     limit: Duration,
     cloudwatch_limit: Duration,
+    listing_limit: Duration,
 }
 
 /// What the last observation of a service found: a guess at what the next one will ask for.
@@ -67,8 +72,8 @@ impl Observer {
     ) -> Self {
         let (fleet, balancers) = (Lanes::one(&fleet), Lanes::one(&balancers));
         let (known, services) = (Mutex::default(), Together::new(fleet.clone()));
-        let (limit, cloudwatch_limit) = (LIMIT, CLOUDWATCH_LIMIT);
-        Self { fleet, services, balancers, alarms, metrics: None, clock, known, limit, cloudwatch_limit }
+        let (limit, cloudwatch_limit, listing_limit) = (LIMIT, CLOUDWATCH_LIMIT, LISTING_LIMIT);
+        Self { fleet, services, balancers, alarms, metrics: None, clock, known, limit, cloudwatch_limit, listing_limit }
     }
 
     /// Reads ECS and the load balancers by a way of its own for each urgency, which does not wait for the others.
@@ -106,10 +111,10 @@ impl Observer {
         // them.
         let relearn = (ask.find_stopped || ask.twice) && urgency < Urgency::Traffic;
         let guessed = ask.samples.iter().flat_map(|wanted| &wanted.groups).all(|it| guess.balancers.contains_key(it));
-        let (service, tasks, alarms, balance, again, samples) = tokio::join!(
+        let (service, tasks, (alarms, alarms_unlisted), balance, again, samples) = tokio::join!(
             self.service(key, urgency),
             self.tasks(ask, urgency),
-            self.alarms(ask),
+            self.alarms(ask, urgency),
             read_balance(self.balancers.at(urgency), &guess.groups, &ask.groups, relearn),
             self.task_sets(ask, &guess.ids, urgency),
             async { if guessed { self.samples(ask, &guess.balancers, read_at).await } else { None } },
@@ -150,7 +155,18 @@ impl Observer {
             Traffic::Rules(rules)
         };
         let ask = ask.clone();
-        Ok(Observation { ask, read_at, service, task_sets_again, traffic, targets, tasks, alarms, samples })
+        Ok(Observation {
+            ask,
+            read_at,
+            service,
+            task_sets_again,
+            traffic,
+            targets,
+            tasks,
+            alarms,
+            alarms_unlisted,
+            samples,
+        })
     }
 
     async fn service(&self, key: &ServiceKey, urgency: Urgency) -> Result<ServiceReading, CallError> {
@@ -180,33 +196,29 @@ impl Observer {
         }
     }
 
-    /// Alarms are one source of evidence among several: without them the others still count.
-    async fn alarms(&self, ask: &Ask) -> Option<Vec<AlarmReading>> {
+    /// Alarms are one source of evidence among several: without them the others still count, and those named without the rest.
+    /// Also says whether the search through all was wanted and had no answer.
+    async fn alarms(&self, ask: &Ask, urgency: Urgency) -> (Option<Vec<AlarmReading>>, bool) {
         let named = async { if ask.alarms.is_empty() { Ok(Vec::new()) } else { self.alarms.named(&ask.alarms).await } };
         let all = async { if ask.find_alarms { self.alarms.all().await } else { Ok(Vec::new()) } };
-        let named = tokio::time::timeout(self.cloudwatch_limit, named);
-        let all = tokio::time::timeout(self.cloudwatch_limit, all);
-        let (named, all) = tokio::join!(named, all);
-        let mut readings: Option<BTreeMap<_, _>> = Some(BTreeMap::new());
-        // Those named come last and win: they were read by one call, all of them by many.
-        for read in [all, named] {
-            match read {
-                Ok(Ok(alarms)) => {
-                    if let Some(readings) = &mut readings {
-                        readings.extend(alarms.into_iter().map(|alarm| (alarm.name.clone(), alarm)));
-                    }
-                }
-                Ok(Err(error)) => {
-                    readings = None;
-                    tracing::warn!(service = %ask.service, %error, "alarms could not be read, deciding without them");
-                }
-                Err(_) => {
-                    readings = None;
-                    tracing::warn!(service = %ask.service, "alarms were not read in time, deciding without them");
-                }
-            }
+        let listing_limit = if urgency < Urgency::Traffic { self.listing_limit } else { self.cloudwatch_limit };
+        let (named, all) = tokio::join!(in_time(self.cloudwatch_limit, named), in_time(listing_limit, all));
+        let service = &ask.service;
+        let unlisted = all.as_ref().err();
+        if let Some(cause) = unlisted {
+            tracing::warn!(%service, "the alarms of the account could not be searched, deciding without those found: {cause}");
         }
-        readings.map(|readings| readings.into_values().collect())
+        let named = match named {
+            Ok(named) => named,
+            Err(cause) => {
+                tracing::warn!(%service, "alarms could not be read, deciding without them: {cause}");
+                return (None, unlisted.is_some());
+            }
+        };
+        let unlisted = unlisted.is_some();
+        // Those named come last and win: they were read by one call, all of them by many.
+        let readings = all.into_iter().flatten().chain(named).map(|alarm| (alarm.name.clone(), alarm));
+        (Some(readings.collect::<BTreeMap<_, _>>().into_values().collect()), unlisted)
     }
 
     /// So is the traffic. Only Application Load Balancers count it.
@@ -242,6 +254,14 @@ impl Observer {
 impl Observe for Observer {
     async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
         Self::observe(self, ask).await
+    }
+}
+
+/// The answer, or why there is none.
+async fn in_time<T>(limit: Duration, read: impl Future<Output = Result<T, CallError>>) -> Result<T, String> {
+    match tokio::time::timeout(limit, read).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {}", humane(limit))),
     }
 }
 

@@ -31,10 +31,22 @@ pub fn observe(backend: &mut impl Backend, ask: &Ask, read_at: Timestamp) -> Res
     let named = &groups | &ask.groups;
     let traffic = if named.is_empty() { Traffic::NoLoadBalancer } else { Traffic::Rules(rules(backend, &named)?) };
     let tasks = tasks(backend, ask)?;
-    let alarms = alarms(backend, ask).ok();
+    // One call answers for those named and for all: either it fails or it lists.
+    let (alarms, alarms_unlisted) = (alarms(backend, ask).ok(), false);
     let samples = samples(backend, ask, &traffic, read_at).ok().flatten();
     let ask = ask.clone();
-    Ok(Observation { ask, read_at, service, task_sets_again, traffic, targets, tasks, alarms, samples })
+    Ok(Observation {
+        ask,
+        read_at,
+        service,
+        task_sets_again,
+        traffic,
+        targets,
+        tasks,
+        alarms,
+        alarms_unlisted,
+        samples,
+    })
 }
 
 fn samples(

@@ -93,6 +93,10 @@ pub struct Aws {
     pub alarms: Vec<AlarmReading>,
     /// CloudWatch does not tell of alarms.
     pub alarms_unread: bool,
+    /// All alarms together can't be read.
+    pub alarms_unlisted: bool,
+    /// When they were asked for.
+    pub searched: Vec<Timestamp>,
     /// What CloudWatch has counted; `None` when it can't be read.
     pub samples: Option<Samples>,
     /// When it was asked.
@@ -130,6 +134,8 @@ impl Aws {
             tasks: BTreeMap::new(),
             alarms: Vec::new(),
             alarms_unread: false,
+            alarms_unlisted: false,
+            searched: Vec::new(),
             samples: Some(Samples::new()),
             sampled: Vec::new(),
             asked: Vec::new(),
@@ -183,6 +189,8 @@ impl Aws {
         if let Some(error) = &self.unreadable {
             return Err(error.clone());
         }
+        self.searched.extend(ask.find_alarms.then_some(now));
+        let listed = ask.find_alarms && !self.alarms_unlisted;
         self.sampled.extend(ask.samples.as_ref().map(|_| now));
         self.asked.extend_from_slice(&ask.tasks);
         let wanted = |task: &&TaskReading| ask.find_stopped || ask.tasks.contains(&task.task);
@@ -209,8 +217,9 @@ impl Aws {
                 .collect(),
             tasks: self.tasks.values().filter(wanted).cloned().collect(),
             alarms: (!self.alarms_unread).then(|| {
-                self.alarms.iter().filter(|a| ask.find_alarms || ask.alarms.contains(&a.name)).cloned().collect()
+                self.alarms.iter().filter(|a| listed || ask.alarms.contains(&a.name)).cloned().collect()
             }),
+            alarms_unlisted: ask.find_alarms && self.alarms_unlisted,
             samples: ask.samples.as_ref().and_then(|_| self.samples.clone()),
             ask,
         }))

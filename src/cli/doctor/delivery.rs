@@ -310,6 +310,7 @@ mod tests {
             targets: BTreeMap::new(),
             tasks: Vec::new(),
             alarms: Some(alarms.iter().map(alarm).collect()),
+            alarms_unlisted: false,
             samples: None,
         }
     }

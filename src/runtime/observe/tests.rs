@@ -430,3 +430,26 @@ async fn a_read_that_never_ends_ends_the_observation_unless_it_is_of_alarms() {
     world.state().hangs = BTreeSet::from(["describe"]);
     assert_eq!(observer.observe(&ask()).await.unwrap_err().class, ErrorClass::Transient);
 }
+
+#[tokio::test(start_paused = true)]
+async fn alarms_that_can_not_be_listed_leave_those_named_and_no_user_waits_for_them() {
+    let world = World::with(&PAIR);
+    let observer = observer(&world);
+    let searching = |urgency| Ask { find_alarms: true, urgency, ..ask() };
+    let named = |seen: &Observation| seen.alarms.iter().flatten().map(|it| it.name.to_string()).collect::<Vec<_>>();
+    world.state().fails = BTreeMap::from([("all alarms", ErrorClass::Throttled)]);
+    let seen = observer.observe(&searching(Urgency::Routine)).await.unwrap();
+    assert_eq!((named(&seen), seen.alarms_unlisted, seen.has_all_alarms()), (vec!["5xx".to_owned()], true, false));
+
+    world.state().hangs = BTreeSet::from(["all alarms"]);
+    for (urgency, limit) in [(Urgency::Deployed, 8), (Urgency::Traffic, 3)] {
+        let begun = tokio::time::Instant::now();
+        let seen = observer.observe(&searching(urgency)).await.unwrap();
+        assert_eq!((named(&seen), seen.alarms_unlisted), (vec!["5xx".to_owned()], true));
+        assert_eq!(begun.elapsed(), Duration::from_secs(limit), "{urgency:?}");
+    }
+    world.state().hangs.clear();
+    world.state().fails.clear();
+    assert!(observer.observe(&searching(Urgency::Traffic)).await.unwrap().has_all_alarms());
+    assert!(!observer.observe(&ask()).await.unwrap().has_all_alarms(), "nobody asked");
+}
