@@ -1,6 +1,6 @@
 //! Two workers and one table, on paused time: who acts, when the other takes over, and what the deposed one still does.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +31,10 @@ fn seconds(n: u64) -> Duration {
 struct Line {
     table: Arc<MemoryTable>,
     cut: AtomicBool,
+    /// Partitions can't be listed: the journal can't be read, and the lease can.
+    unlisted: AtomicBool,
+    /// Times that it was tried.
+    lists: AtomicUsize,
 }
 
 impl Line {
@@ -53,6 +57,11 @@ impl Table for Line {
 
     async fn list(&self, partition: &str) -> Result<Vec<(RowKey, Fields)>, CallError> {
         self.passes().await?;
+        if self.unlisted.load(Ordering::Relaxed) {
+            self.lists.fetch_add(1, Ordering::Relaxed);
+            let message = "as the test wants it".into();
+            return Err(CallError { class: ErrorClass::Throttled, operation: "list".into(), code: None, message });
+        }
         self.table.list(partition).await
     }
 
@@ -64,7 +73,12 @@ impl Table for Line {
 
 /// A line of its own to the table, and the journal at its end.
 async fn journal(table: &Arc<MemoryTable>, name: &str) -> (Arc<Line>, Arc<TableJournal>) {
-    let line = Arc::new(Line { table: Arc::clone(table), cut: AtomicBool::new(false) });
+    let line = Arc::new(Line {
+        table: Arc::clone(table),
+        cut: AtomicBool::new(false),
+        unlisted: AtomicBool::new(false),
+        lists: AtomicUsize::new(0),
+    });
     let journal = TableJournal::open(line.clone(), "table guardian", name).await.unwrap();
     (line, Arc::new(journal))
 }
@@ -422,7 +436,7 @@ async fn a_write_that_does_not_fit_into_the_lease_is_not_sent_and_one_that_hangs
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_journal_that_fails_at_takeover_ends_the_worker_and_frees_the_lease() {
+async fn a_journal_that_is_not_understood_at_takeover_ends_the_worker_and_frees_the_lease() {
     let table = Arc::<MemoryTable>::default();
     let (_, first) = journal(&table, "first").await;
     let tenure = first.acquire(None, LENGTH).await.unwrap().unwrap();
@@ -434,4 +448,43 @@ async fn a_journal_that_fails_at_takeover_ends_the_worker_and_frees_the_lease() 
     assert!(first.look().await.unwrap().unwrap().released);
     let refused = first.append([b"x".to_vec()].into(), &[]).await.unwrap_err();
     assert!(matches!(refused, JournalError::Deposed { .. }), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_can_not_be_read_at_takeover_frees_the_lease_and_is_tried_again_later_and_later() {
+    let table = Arc::default();
+    let replica = replica(&table, "first").await;
+    replica.line.unlisted.store(true, Ordering::Relaxed);
+    // At 0, 1, 3 and 7 s.
+    for (at, lists) in [(500, 1), (1_500, 2), (3_500, 3), (7_500, 4)] {
+        let before = [0, 500, 1_500, 3_500][lists - 1];
+        sleep(Duration::from_millis(at - before)).await;
+        assert_eq!(replica.line.lists.load(Ordering::Relaxed), lists, "after {at} ms");
+    }
+    assert!(replica.standby().unwrap().contains("as the test wants it"), "{:?}", replica.standby());
+    assert_eq!(replica.handle.status().await.unwrap().worker.role, "standby");
+    let (_, other) = journal(&table, "second").await;
+    assert!(other.look().await.unwrap().unwrap().released, "whoever reads it may act");
+
+    for _ in 0..60 {
+        sleep(seconds(10)).await;
+        assert_eq!(replica.handle.stuck_for(), None, "alive");
+    }
+    let lists = replica.line.lists.load(Ordering::Relaxed);
+    assert!((20..=30).contains(&lists), "every thirty seconds: {lists}");
+    replica.line.unlisted.store(false, Ordering::Relaxed);
+    sleep(seconds(31)).await;
+    assert!(replica.leads());
+    replica.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_could_not_read_the_journal_ends_at_once_when_it_is_asked_to() {
+    let table = Arc::default();
+    let replica = replica(&table, "first").await;
+    replica.line.unlisted.store(true, Ordering::Relaxed);
+    sleep(seconds(40)).await;
+    let begun = Instant::now();
+    replica.end().await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }

@@ -41,6 +41,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// giving the lease back takes another 4 s at most. All fits into ECS's default `stopTimeout` of 30 s.
 const ENDS_WITHIN: Duration = Duration::from_secs(25);
 
+/// From one takeover whose journal can't be read to the next: from here, doubling,
+const UNREAD_PAUSE: Duration = Duration::from_secs(1);
+
+/// up to here. Meanwhile another replica may have better luck.
+const UNREAD_PAUSE_MAX: Duration = Duration::from_secs(30);
+
 /// Sees every report, after its inputs are durable, with the time of its step.
 pub type Hook = Arc<dyn Fn(&Report, Timestamp) + Send + Sync>;
 
@@ -248,6 +254,13 @@ impl Handle {
 /// A part's name, and how it ended.
 type Ended = (&'static str, Result<(), WorkerError>);
 
+/// A takeover that came to nothing: the journal could not be read.
+struct Unread {
+    cause: JournalError,
+    /// So long this replica leaves the lease to the others.
+    pause: Duration,
+}
+
 /// The engine as the journal left it.
 struct Recalled<M> {
     machine: M,
@@ -321,9 +334,14 @@ impl Worker {
         let first = (self.ports.rules)().await.map_err(WorkerError::Rules)?;
         self.metrics.reload(true);
         let Some(lease) = &self.ports.lease else {
-            return self.act(&restore, |_| first, Term::endless(), &shutdown).await;
+            let term = Term::endless();
+            return match self.recalled(&restore, &term, &shutdown).await? {
+                Some(recalled) => self.start(recalled, first, term, &shutdown).await,
+                None => Ok(()),
+            };
         };
-        while let Some(held) = self.stand_by(lease, &shutdown).await {
+        let mut unread: Option<Unread> = None;
+        while let Some(held) = self.stand_by(lease, unread.as_ref(), &shutdown).await {
             let loaded = (self.ports.rules)().await;
             self.metrics.reload(loaded.is_ok());
             // Whoever acted until now may have loaded others since this process began: the journal has them.
@@ -335,7 +353,23 @@ impl Worker {
                     if known.rules.is_empty() { first.clone() } else { known.clone() }
                 }
             };
-            let ended = self.act(&restore, rules, held.term.clone(), &shutdown).await;
+            let ended = match self.recalled(&restore, &held.term, &shutdown).await {
+                // One bad answer must not end every replica in turn.
+                Err(WorkerError::Journal(cause @ JournalError::Failed { .. })) => {
+                    held.give_back().await;
+                    let pause = unread.map_or(UNREAD_PAUSE, |last| last.pause.saturating_mul(2).min(UNREAD_PAUSE_MAX));
+                    tracing::error!("The journal can't be read, standing by again for {}: {cause}", humane(pause));
+                    unread = Some(Unread { cause, pause });
+                    continue;
+                }
+                Ok(Some(recalled)) => {
+                    unread = None;
+                    let rules = rules(&recalled.machine);
+                    self.start(recalled, rules, held.term.clone(), &shutdown).await
+                }
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
             held.give_back().await;
             match ended {
                 Err(WorkerError::Journal(error @ JournalError::Deposed { .. })) => {
@@ -347,13 +381,23 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits for the lease; `None` at shutdown.
-    async fn stand_by(&self, lease: &Arc<dyn Lease>, shutdown: &CancellationToken) -> Option<Held> {
+    /// Waits for the lease, which after an unread journal is the others' first; `None` at shutdown.
+    async fn stand_by(
+        &self,
+        lease: &Arc<dyn Lease>,
+        unread: Option<&Unread>,
+        shutdown: &CancellationToken,
+    ) -> Option<Held> {
         self.health.stand_by();
         let clock = &*self.ports.clock;
         let mut questions = self.questions.lock().await;
         let watcher = Watcher { lease, clock, health: &self.health };
-        let acquired = watcher.acquire();
+        let acquired = async {
+            if let Some(unread) = unread {
+                self.pause(unread).await;
+            }
+            watcher.acquire().await
+        };
         tokio::pin!(acquired);
         loop {
             tokio::select! {
@@ -374,25 +418,35 @@ impl Worker {
         }
     }
 
-    /// Goes on where the journal ends, until shutdown or until the term is lost.
-    async fn act<M: Machine>(
+    /// Asks for no lease for a while, alive and saying why.
+    async fn pause(&self, Unread { cause, pause }: &Unread) {
+        self.health.set(Part::Leader, Err(format!("standby: {cause}")));
+        let mut left = *pause;
+        while !left.is_zero() {
+            self.health.turned(self.ports.clock.elapsed());
+            let turn = left.min(Health::BEAT);
+            self.ports.clock.sleep(turn).await;
+            left = left.saturating_sub(turn);
+        }
+    }
+
+    /// The engine where the journal ends; `None` at shutdown, and when the term is lost.
+    async fn recalled<M: Machine>(
         &self,
         restore: &impl Fn(Option<Vec<u8>>) -> Result<M, String>,
-        rules: impl FnOnce(&M) -> RuleSet,
-        term: Term,
+        term: &Term,
         shutdown: &CancellationToken,
-    ) -> Result<(), WorkerError> {
+    ) -> Result<Option<Recalled<M>>, WorkerError> {
         self.health.set(Part::Rules, Ok(()));
         let recalled = tokio::select! {
             biased;
             // Nothing has begun yet, so there is nothing to end in order.
-            () = shutdown.cancelled() => return Ok(()),
-            () = term.lost() => return Ok(()),
+            () = shutdown.cancelled() => return Ok(None),
+            () = term.lost() => return Ok(None),
             recalled = recall(&*self.ports.journal, restore) => recalled?,
         };
         self.health.set(Part::Journal, Ok(()));
-        let rules = rules(&recalled.machine);
-        self.start(recalled, rules, term, shutdown).await
+        Ok(Some(recalled))
     }
 
     /// Begins all parts and waits for their end. Any part that ends on its own ends the worker: half a worker is worse
