@@ -496,11 +496,7 @@ fn counts<'t>(targets: impl Iterator<Item = &'t TargetHealth>) -> TargetCounts {
     for target in targets {
         let one = match target.state() {
             Some(TargetHealthStateEnum::Healthy) => &mut counts.healthy,
-            Some(
-                TargetHealthStateEnum::Unhealthy
-                | TargetHealthStateEnum::UnhealthyDraining
-                | TargetHealthStateEnum::Unavailable,
-            ) => {
+            Some(TargetHealthStateEnum::Unhealthy | TargetHealthStateEnum::UnhealthyDraining) => {
                 counts.fails(target.reason().map(TargetHealthReasonEnum::as_str), target.description());
                 continue;
             }
@@ -556,9 +552,18 @@ mod tests {
         };
         let targets = states.map(said);
         let reason = "Target.ResponseCodeMismatch: Health checks failed with these codes: [502]";
-        let reasons = BTreeMap::from([(Arc::from(reason), 3)]);
-        let expected = TargetCounts { healthy: 2, unhealthy: 3, initial: 1, other: 3, reasons };
+        let reasons = BTreeMap::from([(Arc::from(reason), 2)]);
+        let expected = TargetCounts { healthy: 2, unhealthy: 2, initial: 1, other: 4, reasons };
         assert_eq!(counts(targets.iter()), expected);
+    }
+
+    #[test]
+    fn what_the_load_balancer_fails_at_is_no_failed_health_check() {
+        use TargetHealthReasonEnum as Reason;
+        let said = |reason| TargetHealth::builder().state(TargetHealthStateEnum::Unhealthy).reason(reason).build();
+        let targets = [Reason::InternalError, Reason::RegistrationInProgress, Reason::Timeout].map(said);
+        let reasons = BTreeMap::from([(Arc::from("Target.Timeout"), 1)]);
+        assert_eq!(counts(targets.iter()), TargetCounts { unhealthy: 1, other: 2, reasons, ..TargetCounts::default() });
     }
 
     #[test]

@@ -231,11 +231,11 @@ pub enum Stability {
 pub struct TargetCounts {
     /// `healthy`.
     pub healthy: u32,
-    /// `unhealthy`, `unhealthy.draining`, `unavailable`.
+    /// `unhealthy`, `unhealthy.draining`, for a reason of the target's own.
     pub unhealthy: u32,
     /// `initial`: not checked often enough yet.
     pub initial: u32,
-    /// `unused`, `draining`, and states that we do not know.
+    /// `unused`, `draining`, `unavailable`, states that we do not know, and unhealthy for a reason of the load balancer's.
     pub other: u32,
     /// Why targets are unhealthy, in the load balancer's words, and how many for each; at most 8.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -247,8 +247,12 @@ const MOST_REASONS: usize = 8;
 
 impl TargetCounts {
     /// One target more that fails its checks, as in `Target.ResponseCodeMismatch`, `Health checks failed with these codes:
-    /// [502]`.
+    /// [502]`. A load balancer that fails itself, as in `Elb.InternalError`, says nothing about the version.
     pub fn fails(&mut self, reason: Option<&str>, description: Option<&str>) {
+        if reason.is_some_and(|reason| reason.starts_with("Elb.")) {
+            self.other = self.other.saturating_add(1);
+            return;
+        }
         self.unhealthy = self.unhealthy.saturating_add(1);
         let said = match (reason, description) {
             (Some(reason), Some(description)) => cut(&format!("{reason}: {description}"), 256),

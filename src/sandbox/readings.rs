@@ -132,7 +132,7 @@ pub(super) fn counts(targets: Vec<TargetView>) -> TargetCounts {
     for target in targets {
         let count = match target.state.as_str() {
             "healthy" => &mut counts.healthy,
-            "unhealthy" | "unhealthy.draining" | "unavailable" => {
+            "unhealthy" | "unhealthy.draining" => {
                 counts.fails(target.reason.as_deref(), None);
                 continue;
             }
@@ -242,5 +242,26 @@ pub(super) fn alarm(view: AlarmView) -> AlarmReading {
             .filter(|(name, _)| name == "TargetGroup")
             .map(|(_, of)| of.into())
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_load_balancer_fails_at_is_no_failed_health_check() {
+        let target = |state: &str, reason: &str| TargetView {
+            id: "10.0.0.1".to_owned(),
+            port: 80,
+            state: state.to_owned(),
+            reason: Some(reason.to_owned()),
+        };
+        let said = counts(vec![
+            target("unhealthy", "Elb.InternalError"),
+            target("unavailable", "Target.HealthCheckDisabled"),
+            target("unhealthy", "Target.Timeout"),
+        ]);
+        assert_eq!((said.unhealthy, said.other, said.healthy), (1, 2, 0));
     }
 }
