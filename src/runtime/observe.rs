@@ -122,7 +122,10 @@ impl Observer {
         let service = match service {
             Ok(service) => service,
             Err(error) => {
-                self.known().remove(key);
+                // What could not be read is as it was, and the next read needs no second round for it.
+                if error.class == ErrorClass::NotFound {
+                    self.known().remove(key);
+                }
                 return Err(error);
             }
         };

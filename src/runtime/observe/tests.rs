@@ -453,3 +453,25 @@ async fn alarms_that_can_not_be_listed_leave_those_named_and_no_user_waits_for_t
     assert!(observer.observe(&searching(Urgency::Traffic)).await.unwrap().has_all_alarms());
     assert!(!observer.observe(&ask()).await.unwrap().has_all_alarms(), "nobody asked");
 }
+
+#[tokio::test]
+async fn what_a_failed_read_did_not_show_is_still_known_and_what_does_not_exist_is_forgotten() {
+    let world = World::with(&PAIR);
+    let observer = observer(&world);
+    let rounds = |world: &World| world.rounds().len();
+    observer.observe(&ask()).await.unwrap();
+    for class in [ErrorClass::Throttled, ErrorClass::Transient, ErrorClass::Denied] {
+        world.state().fails = BTreeMap::from([("describe", class)]);
+        observer.observe(&ask()).await.unwrap_err();
+        world.state().fails.clear();
+        world.rounds();
+        observer.observe(&ask()).await.unwrap();
+        assert_eq!(rounds(&world), 1, "{class:?}");
+    }
+    world.state().controller = None;
+    observer.observe(&ask()).await.unwrap_err();
+    world.state().controller = Some(Controller::External);
+    world.rounds();
+    observer.observe(&ask()).await.unwrap();
+    assert_eq!(rounds(&world), 2, "it may be another one of the same name");
+}
