@@ -9,7 +9,8 @@ use super::brakes::Brakes;
 use super::partition::Deployment;
 use super::{Effect, Note, Settings, Step};
 use crate::model::{
-    Announcement, AnnouncementKind, EffectId, Evidence, Incident, Outcome, SCHEMA_VERSION, ServiceKey, Timestamp, Write,
+    Announcement, AnnouncementKind, CallError, EffectId, ErrorClass, Evidence, Incident, Outcome, SCHEMA_VERSION,
+    ServiceKey, Timestamp, Write,
 };
 
 /// How long a write may wait for its turn. A pause of the process longer than this makes its reads too old.
@@ -20,6 +21,12 @@ const ANNOUNCE_RETRY: Duration = Duration::from_secs(1);
 
 /// up to here. A bus that is away for an hour costs sixty calls.
 const ANNOUNCE_RETRY_MAX: Duration = Duration::from_mins(1);
+
+/// and up to here where the bus refuses it: it will, until a person mends a policy or a name.
+const ANNOUNCE_REFUSED_MAX: Duration = Duration::from_mins(15);
+
+/// Announcements that are kept for the bus. Each costs a call per try and a few kilobytes of every checkpoint.
+const OUTBOX: usize = 200;
 
 /// Effects and notes of one step, and the counters behind them.
 pub(super) struct Out<'a> {
@@ -114,7 +121,7 @@ impl Out<'_> {
         let id = self.id();
         announcement.id = format!("{}-{}", announcement.green.digits(), id.0);
         self.step.effects.push(Effect::Announce(id, announcement.clone()));
-        self.outbox.pending.insert(id, Pending { announcement, tries: 0, retry_at: None });
+        self.outbox.keep(id, announcement);
     }
 }
 
@@ -134,6 +141,18 @@ struct Pending {
 }
 
 impl Outbox {
+    /// Keeps an announcement until the bus takes it. When there are too many, a green that took over is the least to be missed,
+    /// and then the oldest.
+    fn keep(&mut self, id: EffectId, announcement: Announcement) {
+        self.pending.insert(id, Pending { announcement, tries: 0, retry_at: None });
+        while self.pending.len() > OUTBOX {
+            let graduated = |pending: &Pending| pending.announcement.kind == AnnouncementKind::DeploymentGraduated;
+            let least = self.pending.iter().find(|(_, pending)| graduated(pending)).or(self.pending.iter().next());
+            let Some(least) = least.map(|(id, _)| *id) else { break };
+            self.pending.remove(&least);
+        }
+    }
+
     /// Takes the answer to an announcement. `None` when the id is not one. True when it was delivered.
     pub(super) fn done(&mut self, now: Timestamp, id: EffectId, outcome: &Outcome) -> Option<(bool, Announcement)> {
         let pending = self.pending.get_mut(&id)?;
@@ -142,7 +161,8 @@ impl Outbox {
         if delivered {
             self.pending.remove(&id);
         } else {
-            let wait = ANNOUNCE_RETRY.saturating_mul(1_u32 << pending.tries.min(10)).min(ANNOUNCE_RETRY_MAX);
+            let most = if is_refused(outcome) { ANNOUNCE_REFUSED_MAX } else { ANNOUNCE_RETRY_MAX };
+            let wait = ANNOUNCE_RETRY.saturating_mul(1_u32 << pending.tries.min(10)).min(most);
             pending.tries = pending.tries.saturating_add(1);
             pending.retry_at = Some(now.plus(wait));
         }
@@ -176,5 +196,82 @@ impl Outbox {
     /// After a restart nobody knows which were delivered: all are sent again.
     pub(super) fn restarted(&mut self) -> Vec<Effect> {
         self.pending.iter().map(|(id, pending)| Effect::Announce(*id, pending.announcement.clone())).collect()
+    }
+}
+
+/// Trying again changes nothing by itself.
+fn is_refused(outcome: &Outcome) -> bool {
+    use ErrorClass::{Denied, NotFound, Rejected};
+    matches!(outcome, Outcome::Failed(CallError { class: Denied | NotFound | Rejected, .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::model::TaskSetId;
+
+    fn announcement(kind: AnnouncementKind) -> Announcement {
+        Announcement {
+            schema_version: SCHEMA_VERSION,
+            id: String::new(),
+            kind,
+            at: Timestamp::EPOCH,
+            incident: None,
+            service: ServiceKey::new("prod", "checkout"),
+            scope: String::new(),
+            green: TaskSetId::new("ecs-svc/2"),
+            blue: TaskSetId::new("ecs-svc/1"),
+            task_definition: String::new(),
+            reason: String::new(),
+            dry_run: false,
+            evidence: Vec::new(),
+        }
+    }
+
+    /// Seconds between the tries of an announcement that fails so each time.
+    fn waits(class: ErrorClass) -> Vec<u64> {
+        let (mut outbox, mut now, id) = (Outbox::default(), Timestamp::EPOCH, EffectId(1));
+        outbox.keep(id, announcement(AnnouncementKind::RollbackEscalated));
+        let error = CallError { class, operation: "test".to_owned(), code: None, message: String::new() };
+        let wait = |_| {
+            outbox.done(now, id, &Outcome::Failed(error.clone())).unwrap();
+            let wait = outbox.next_retry().unwrap().since(now);
+            now = now.plus(wait);
+            assert_eq!(outbox.due(now).len(), 1);
+            wait.as_secs()
+        };
+        (0..12).map(wait).collect()
+    }
+
+    #[test]
+    fn what_the_bus_refuses_is_tried_every_quarter_of_an_hour_and_what_fails_every_minute() {
+        for class in [ErrorClass::Transient, ErrorClass::Throttled] {
+            assert_eq!(waits(class), [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60, 60], "{class:?}");
+        }
+        for class in [ErrorClass::Denied, ErrorClass::NotFound, ErrorClass::Rejected] {
+            assert_eq!(waits(class), [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900], "{class:?}");
+        }
+    }
+
+    #[test]
+    fn a_bus_that_takes_nothing_costs_a_bounded_outbox_and_graduations_first() {
+        let mut outbox = Outbox::default();
+        let kinds = [AnnouncementKind::RollbackEscalated, AnnouncementKind::DeploymentGraduated];
+        let kept = |outbox: &Outbox| {
+            let of = |kind| outbox.pending.values().filter(|pending| pending.announcement.kind == kind).count();
+            kinds.map(of)
+        };
+        for id in 0..300 {
+            outbox.keep(EffectId(id), announcement(kinds[usize::from(id % 2 == 1)]));
+        }
+        assert_eq!(kept(&outbox), [150, 50]);
+        assert!(outbox.pending.contains_key(&EffectId(0)) && outbox.pending.contains_key(&EffectId(299)));
+        for id in 300..500 {
+            outbox.keep(EffectId(id), announcement(kinds[0]));
+        }
+        assert_eq!(kept(&outbox), [200, 0]);
+        assert_eq!(outbox.pending.keys().next(), Some(&EffectId(300)), "the oldest are given up");
     }
 }
