@@ -575,3 +575,21 @@ fn the_guardians_own_calls_name_nobody() {
     it.run(FOUND);
     assert!(it.announced.iter().all(|said| !said.reason.contains("CloudTrail")), "{:?}", it.announced);
 }
+
+#[test]
+fn new_listeners_are_looked_for_by_the_sweep_after_a_rollback_and_by_no_other_at_rest() {
+    let swept = |it: &mut Driver| {
+        it.unanswered = Some(Vec::new());
+        it.run(secs(31));
+        it.unanswered.take().unwrap()
+    };
+    let asked = swept(&mut rolled_back());
+    assert!(!asked.is_empty() && asked.iter().all(|ask| ask.find_listeners && !ask.find_stopped), "{asked:?}");
+    let mut graduated = Driver::new(Aws::blue_and_green(), rule());
+    graduated.aws.remove(BLUE);
+    graduated.aws.set(GREEN).status = TaskSetStatus::Primary;
+    graduated.run(secs(60));
+    assert_eq!(graduated.phase(), "graduated");
+    let asked = swept(&mut graduated);
+    assert!(!asked.is_empty() && asked.iter().all(|ask| !ask.find_listeners), "{asked:?}");
+}

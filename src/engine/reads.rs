@@ -100,6 +100,8 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
         // A search that had no answer is tried again by the next sweep, and not by every read.
         find_alarms: (sweep || soft.failed_searches == 0) && judged.is_some_and(|d| !d.alarms_searched),
         twice: soft.twice || delete_is_next(now, kept),
+        // Whoever gives green's group users again may do it by a listener that no read has shown.
+        find_listeners: sweep && left.is_some_and(|d| d.phase == Phase::RolledBack && d.green_group.is_some()),
         groups: left.and_then(|d| d.green_group.clone()).into_iter().collect(),
         samples,
         urgency: Urgency::default(),

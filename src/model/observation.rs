@@ -34,6 +34,7 @@ impl Urgency {
 
 /// What the engine wants to know about a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "questions that have nothing to do with each other")]
 pub struct Ask {
     /// The service to read.
     pub service: ServiceKey,
@@ -47,6 +48,10 @@ pub struct Ask {
     pub find_alarms: bool,
     /// Read the task sets a second time by `DescribeTaskSets`, with their tags. Wanted before a delete, and once per green.
     pub twice: bool,
+    /// Look the listeners up anew, beside those that are known: one that was added since may send users to [`Self::groups`].
+    /// Wanted by sweeps after a rollback.
+    #[serde(default)]
+    pub find_listeners: bool,
     /// Target groups whose rules are wanted too, whether a task set is registered in them or not: users may be sent to one
     /// that nobody serves.
     #[serde(default)]
@@ -69,6 +74,7 @@ impl Ask {
             alarms: BTreeSet::new(),
             find_alarms: true,
             twice: true,
+            find_listeners: true,
             groups: BTreeSet::new(),
             samples: None,
             urgency: Urgency::Plan,

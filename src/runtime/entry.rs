@@ -84,6 +84,7 @@ mod tests {
                 alarms: BTreeSet::from([AlarmName::new("5xx")]),
                 find_alarms: false,
                 twice: true,
+                find_listeners: true,
                 groups: BTreeSet::from([TargetGroupArn::new("green")]),
                 samples: None,
                 urgency: Urgency::Traffic,

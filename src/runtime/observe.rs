@@ -109,7 +109,7 @@ impl Observer {
         let guess = self.known().get(key).cloned().unwrap_or_default();
         // A sweep finds new listeners, and before a delete none may have been missed. What users wait for must not wait for
         // them.
-        let relearn = (ask.find_stopped || ask.twice) && urgency < Urgency::Traffic;
+        let relearn = (ask.find_stopped || ask.find_listeners || ask.twice) && urgency < Urgency::Traffic;
         let guessed = ask.samples.iter().flat_map(|wanted| &wanted.groups).all(|it| guess.balancers.contains_key(it));
         let (service, tasks, (alarms, alarms_unlisted), balance, again, samples) = tokio::join!(
             self.service(key, urgency),

@@ -267,6 +267,7 @@ fn ask() -> Ask {
         alarms: BTreeSet::from([AlarmName::new("5xx")]),
         find_alarms: false,
         twice: false,
+        find_listeners: false,
         groups: BTreeSet::new(),
         samples: None,
         urgency: Urgency::Routine,
@@ -474,4 +475,15 @@ async fn what_a_failed_read_did_not_show_is_still_known_and_what_does_not_exist_
     world.rounds();
     observer.observe(&ask()).await.unwrap();
     assert_eq!(rounds(&world), 2, "it may be another one of the same name");
+}
+
+#[tokio::test]
+async fn after_a_rollback_listeners_are_looked_up_anew_in_the_same_round() {
+    let world = World::with(&PAIR[..1]);
+    let observer = observer(&world);
+    let after = Ask { find_listeners: true, groups: BTreeSet::from([TargetGroupArn::new("green")]), ..ask() };
+    observer.observe(&after).await.unwrap();
+    world.rounds();
+    observer.observe(&after).await.unwrap();
+    assert_eq!(world.rounds(), [set(["describe", "tasks", "alarms", "relearn blue green", "health blue"])]);
 }
