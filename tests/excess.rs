@@ -333,6 +333,55 @@ fn a_green_that_is_much_worse_than_a_blue_that_suffers_is_rolled_back() {
     assert!(rolled_back(&it), "{}", said(&it).1);
 }
 
+/// The deployer has made green PRIMARY with all the traffic, and has scaled blue to nothing.
+fn promoted(it: &mut Driver) {
+    it.aws.rules = vec![weighted("main", &[("blue", 0), ("green", 100)])];
+    it.aws.set(BLUE).status = TaskSetStatus::Active;
+    it.aws.set(GREEN).status = TaskSetStatus::Primary;
+    let blue = it.aws.set(BLUE);
+    (blue.running, blue.computed_desired) = (0, 0);
+    it.aws.healthy.insert(group("blue"), 0);
+    it.run(SWEEP);
+}
+
+#[test]
+fn a_blue_that_was_scaled_to_nothing_had_its_tasks_when_they_failed() {
+    let mut it = quiet(4, alone());
+    for number in 0..10 {
+        it.crash_of(&key(), BLUE, &format!("old-{number}"));
+        it.run(minutes(6));
+    }
+    deploy(&mut it);
+    promoted(&mut it);
+    crashes(&mut it, GREEN, &[120, 180]);
+    it.run(minutes(3));
+    assert!(!rolled_back(&it), "as usual here: {}", said(&it).1);
+    crashes(&mut it, GREEN, &(40..60).map(|number| number * 10).collect::<Vec<_>>());
+    assert!(rolled_back(&it), "{}", said(&it).1);
+
+    let mut quiet = sized(4);
+    crashes(&mut quiet, BLUE, &[60]);
+    promoted(&mut quiet);
+    crashes(&mut quiet, GREEN, &(12..27).map(|number| number * 10).collect::<Vec<_>>());
+    assert!(rolled_back(&quiet), "blue lost one while it had tasks: {}", said(&quiet).1);
+}
+
+#[test]
+fn a_blue_that_was_scaled_to_nothing_tells_the_count_too_what_is_usual() {
+    let compare = Compare { false_rollback: None, ..alone().compare };
+    let mut it = quiet(4, Rule { compare, ..rule() });
+    for number in 0..60 {
+        it.crash_of(&key(), BLUE, &format!("old-{number}"));
+        it.run(minutes(1));
+    }
+    it.run(minutes(11));
+    deploy(&mut it);
+    promoted(&mut it);
+    crashes(&mut it, GREEN, &[120, 180, 240]);
+    it.run(minutes(1));
+    assert!(!rolled_back(&it), "{}", counted(&it).1);
+}
+
 #[test]
 fn what_was_stale_when_it_was_heard_of_never_counts_and_what_was_fresh_needs_fresh_company() {
     let mut it = sized(2);

@@ -98,7 +98,10 @@ impl Control {
         // One task alone is an accident: it counts as green's do. Beside a green that had come up it may be of the same cause.
         let failed = |from| known.blue_window.map_or(0, |blue| lost(blue, &[StopClass::Version], from, now));
         let alone = failed(now.minus(if known.was_steady { recent } else { window }));
-        let (of_green, of_blue) = (f64::from(tasks(green)), f64::from(tasks(blue)));
+        // What a blue that was scaled to nothing lost, it lost while it had tasks.
+        let has = Some(tasks(blue)).filter(|tasks| *tasks > 0);
+        let (of_green, of_blue) = (tasks(green), has.unwrap_or_else(|| size_of_blue(roles, known)));
+        let (of_green, of_blue) = (f64::from(of_green), f64::from(of_blue));
         let part = if of_green + of_blue > 0.0 { of_green / (of_green + of_blue) } else { 1.0 };
         let twin = seen.alarms.iter().flatten().find(|alarm| is_red_for_blue(alarm, roles));
         let share = blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
@@ -250,6 +253,15 @@ impl Control {
 /// `; one; two`: what follows in a sentence.
 pub(super) fn clauses<T: std::fmt::Display>(said: &[T]) -> String {
     said.iter().map(|said| format!("; {said}")).collect::<Vec<_>>().concat()
+}
+
+/// How many tasks blue had when it carried the load: its deployer may have scaled it in since. Where nobody saw it with any, as
+/// many as green, which took its place.
+pub(super) fn size_of_blue(Roles { green, blue }: Roles<'_>, known: Known<'_>) -> u32 {
+    match tasks(blue).max(known.blue_had) {
+        0 => tasks(green),
+        had => had,
+    }
 }
 
 /// How many tasks of a task set may fail.

@@ -124,15 +124,16 @@ impl Past {
         task_minutes(tasks, since.map_or(Duration::ZERO, |since| now.since(since).min(PAST)))
     }
 
-    /// Failures that as many tasks as green's have had in a span like this one; 0 while the past is too short to tell.
-    pub(super) fn usual(&self, now: Timestamp, roles: Roles<'_>, span: Duration, window: Duration) -> f64 {
-        let minutes = self.minutes(now, control::tasks(roles.blue));
-        if minutes < task_minutes(control::tasks(roles.blue), window.saturating_mul(TELLING)) || minutes <= 0.0 {
+    /// Failures that `green` tasks have had in a span like this one, where `blue` failed as these did; 0 while the past is too
+    /// short to tell.
+    pub(super) fn usual(&self, now: Timestamp, (green, blue): (u32, u32), span: Duration, window: Duration) -> f64 {
+        let minutes = self.minutes(now, blue);
+        if minutes < task_minutes(blue, window.saturating_mul(TELLING)) || minutes <= 0.0 {
             return 0.0;
         }
         let failed = float(self.failures.0.len());
         // Few failures tell little of how often there are any: what may be behind them counts.
-        (failed + failed.sqrt()) * task_minutes(control::tasks(roles.green), span) / minutes
+        (failed + failed.sqrt()) * task_minutes(green, span) / minutes
     }
 
     /// What is known of each kind of service, and how likely it is that this one is of it: the gamma distribution of failures
@@ -177,7 +178,7 @@ pub(super) fn judge(
     let aside = Control::aside(failures.0.len().saturating_sub(times.len()));
     let suffers = control.suffers();
     let failed = times.len();
-    let trial = Trial::of(now, roles, failed, past);
+    let trial = Trial::of(now, roles, failed, known);
     let threshold = 1.0 / accepted;
     let chance = trial.against_chance(past, now);
     let weather = control.against_weather(failed, trial.blue_lost.max(control.lost));
@@ -189,7 +190,7 @@ pub(super) fn judge(
     let over = failed >= LEAST && chance >= threshold;
     // The failure that was one too many.
     let reached =
-        (LEAST..=failed).find(|failed| Trial::of(now, roles, *failed, past).against_chance(past, now) >= threshold);
+        (LEAST..=failed).find(|failed| Trial::of(now, roles, *failed, known).against_chance(past, now) >= threshold);
     let reached_at = reached.and_then(|failed| times.get(failed.checked_sub(1)?)).copied().unwrap_or(newest);
     let shared = value < threshold || !suffers.is_empty();
     let hearing = if over && fresh && !shared {
@@ -247,24 +248,27 @@ struct Trial {
     blue_lost: usize,
     /// out of so many.
     blue_tasks: u32,
+    /// So many tasks it had when what its past knows of failed.
+    blue_had: u32,
     /// Since green's creation.
     age: Duration,
 }
 
 impl Trial {
-    fn of(now: Timestamp, roles: Roles<'_>, failed: usize, past: &Past) -> Self {
+    fn of(now: Timestamp, roles: Roles<'_>, failed: usize, known: Known<'_>) -> Self {
         let (green, blue) = (control::tasks(roles.green), control::tasks(roles.blue));
         let age = now.since(roles.green.created_at);
         // Every task that failed was replaced.
         let starts = failed.saturating_add(usize::try_from(green).unwrap_or(usize::MAX));
         let minutes = task_minutes(green, age) + START * float(starts);
-        let blue_lost = past.failures.from(roles.green.created_at);
-        Self { failed, starts, minutes, blue_lost, blue_tasks: blue, age }
+        let blue_lost = known.past.failures.from(roles.green.created_at);
+        let blue_had = control::size_of_blue(roles, known);
+        Self { failed, starts, minutes, blue_lost, blue_tasks: blue, blue_had, age }
     }
 
     /// How well the bets on a bad green do against chance.
     fn against_chance(&self, past: &Past, now: Timestamp) -> f64 {
-        let kinds = past.kinds(now, self.blue_tasks);
+        let kinds = past.kinds(now, self.blue_had);
         let times_as_often = |times: f64| {
             let of_kind = |(part, failures, exposure)| {
                 part * likelihood(float(self.failed), self.minutes * times, failures, exposure)
@@ -273,13 +277,14 @@ impl Trial {
         };
         let bets = TIMES_USUAL.iter().copied().map(times_as_often).sum::<f64>() / float(TIMES_USUAL.len());
         let sound = times_as_often(1.0);
-        if sound > 0.0 { (bets / sound).min(CERTAIN) } else { CERTAIN }
+        // A past of no length makes all of them nothing: that says nothing.
+        if sound > 0.0 { (bets / sound).min(CERTAIN) } else { 1.0 }
     }
 }
 
 impl std::fmt::Display for Trial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { failed, starts, minutes: _, blue_lost, blue_tasks, age } = self;
+        let Self { failed, starts, minutes: _, blue_lost, blue_tasks, blue_had: _, age } = self;
         let age = humane(*age);
         write!(
             f,
@@ -290,4 +295,23 @@ impl std::fmt::Display for Trial {
 
 fn task_minutes(tasks: u32, span: Duration) -> f64 {
     f64::from(tasks) * span.as_secs_f64() / 60.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_past_of_no_length_says_nothing() {
+        let now = Timestamp::from_millis(1_000_000);
+        let mut past = Past::default();
+        past.expire(now);
+        for task in ["a", "b"] {
+            past.failures.add(&TaskArn::new(task), now);
+        }
+        let age = Duration::from_mins(1);
+        let trial = Trial { failed: 2, starts: 6, minutes: 34.0, blue_lost: 0, blue_tasks: 4, blue_had: 4, age };
+        let says = trial.against_chance(&past, now);
+        assert!((says - 1.0).abs() < f64::EPSILON, "{says}");
+    }
 }

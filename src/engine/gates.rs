@@ -33,6 +33,8 @@ pub(super) struct Known<'a> {
     pub(super) failures: &'a Failures,
     /// What failed of the versions before.
     pub(super) past: &'a Past,
+    /// The most tasks that blue was seen to have beside green.
+    pub(super) blue_had: u32,
     /// Green was once steady.
     pub(super) was_steady: bool,
     /// Since when every observation found it unsteady.
@@ -189,7 +191,8 @@ fn task_failures(
     let count = failed.iter().map(|(_, record)| times(record)).sum::<u64>();
     let count = u32::try_from(count).unwrap_or(u32::MAX);
     let lived = now.since(from.max(roles.green.created_at));
-    let usual = known.past.usual(now, roles, lived, span);
+    let tasks = (control::tasks(roles.green), control::size_of_blue(roles, known));
+    let usual = known.past.usual(now, tasks, lived, span);
     let unusual = f64::from(count) - usual >= UNUSUAL * usual.sqrt();
     // What is green's alone must reach the limit, and be more than chance makes of one cause that hits both.
     let own = f64::from(count) - control.expected();

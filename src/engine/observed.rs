@@ -227,6 +227,7 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
         deployment.blue_group.clone_from(&roles.blue.target_group);
         deployment.alarms_searched = false;
     }
+    deployment.blue_had = deployment.blue_had.max(control::tasks(roles.blue));
     if seen.ask.find_stopped {
         let share = deployment.green_group.as_ref().and_then(|group| control::unhealthy_share(group, seen));
         let over = share.zip(limit).is_some_and(|(share, limit)| share > limit);
@@ -345,6 +346,7 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
         blue_window: kept.windows.get(&deployment.blue),
         failures: &deployment.failures,
         past: &kept.past,
+        blue_had: deployment.blue_had,
         unhealthy: deployment.unhealthy,
         was_steady: deployment.was_steady,
         unsteady_since: deployment.unsteady_since,

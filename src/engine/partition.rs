@@ -202,6 +202,9 @@ pub(super) struct Deployment {
     pub(super) blue: TaskSetId,
     /// Where its tasks are registered.
     pub(super) blue_group: Option<TargetGroupArn>,
+    /// The most tasks that it was seen to have beside green.
+    #[serde(default)]
+    pub(super) blue_had: u32,
     /// Green was once steady.
     pub(super) was_steady: bool,
     /// Since when every read found it unsteady.
@@ -410,6 +413,7 @@ impl Deployment {
             compared_by: None,
             blue: blue.id.clone(),
             blue_group: blue.target_group.clone(),
+            blue_had: 0,
             was_steady: false,
             unsteady_since: None,
             unhealthy: None,
