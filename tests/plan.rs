@@ -662,6 +662,34 @@ fn an_alarm_is_not_greens_fault_while_blues_own_is_red() {
 }
 
 #[test]
+fn a_red_alarm_of_a_blue_that_has_no_users_or_was_red_before_green_came_excuses_nothing() {
+    let after = start().plus(secs(1));
+    let said = |mut aws: Aws, since: Timestamp| {
+        aws.alarms = vec![red("blue-hosts", since, &["blue"])];
+        let mut it = Driver::new(aws, rule());
+        it.run(secs(60));
+        let alarm = red("green-5xx", it.now, &["green"]);
+        it.aws.alarms.push(alarm.clone());
+        it.signal(Fact::Alarm(AlarmChange { alarm }));
+        it.run(secs(10));
+        it.said()
+    };
+    let mut died = Aws::blue_and_green();
+    blue_runs(&mut died, 0);
+    let mut unused = Aws::blue_and_green();
+    unused.rules = vec![weighted("main", &[("blue", 0), ("green", 100)])];
+    let mut none_wanted = Aws::blue_and_green();
+    blue_runs(&mut none_wanted, 0);
+    none_wanted.set(BLUE).computed_desired = 0;
+    assert_eq!(said(Aws::blue_and_green(), after), ["Rollback Held"], "a canary, and blue has users");
+    assert_eq!(said(died, after), ["Rollback Held"], "blue's tasks are wanted, and gone");
+    assert_eq!(said(Aws::blue_and_green(), start().minus(secs(60))), ["Rollback Started"], "red before green came");
+    assert_eq!(said(unused, after), ["Rollback Started"], "nobody uses blue");
+    assert_eq!(said(none_wanted, after), ["Rollback Started"], "nobody wants a task of blue");
+    assert_eq!(said(scaled_to_zero(), after), ["Rollback Started"], "blue was scaled to nothing");
+}
+
+#[test]
 fn an_alarm_whose_actions_are_suppressed_is_shown_and_triggers_nothing() {
     let mut named = rule();
     named.errors.alarms = vec![AlarmName::new("site")];

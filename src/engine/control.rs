@@ -80,7 +80,7 @@ pub(super) struct Control {
     began_shared: Option<&'static str>,
     /// When blue was seen to suffer as well.
     weather: Vec<Weather>,
-    /// An alarm of its own is red.
+    /// An alarm of its own is red, and tells of it.
     red: Option<String>,
     /// Its targets fail their checks.
     unhealthy: Option<String>,
@@ -103,7 +103,7 @@ impl Control {
         let (of_green, of_blue) = (tasks(green), has.unwrap_or_else(|| size_of_blue(roles, known)));
         let (of_green, of_blue) = (f64::from(of_green), f64::from(of_blue));
         let part = if of_green + of_blue > 0.0 { of_green / (of_green + of_blue) } else { 1.0 };
-        let twin = seen.alarms.iter().flatten().find(|alarm| is_red_for_blue(alarm, roles));
+        let twin = seen.alarms.iter().flatten().find(|alarm| is_red_for_blue(alarm, roles, seen));
         let share = blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
         let allowed = rule.stability.unhealthy_targets.unwrap_or(0.5);
         Self {
@@ -281,9 +281,14 @@ pub(super) fn speaks_of(alarm: &AlarmReading, set: &TaskSet) -> bool {
     set.target_group.as_ref().is_some_and(|group| alarm.target_groups.contains(group.dimension()))
 }
 
-fn is_red_for_blue(alarm: &AlarmReading, roles: Roles<'_>) -> bool {
-    let blues = speaks_of(alarm, roles.blue) && !speaks_of(alarm, roles.green);
-    blues && alarm.value == AlarmValue::Alarm && alarm.doubt.is_none()
+/// What was red before green came is no weather that both meet, and an alarm of a blue that tasks or users have left may be red
+/// for just that. One whose tasks died wants them still.
+fn is_red_for_blue(alarm: &AlarmReading, Roles { green, blue }: Roles<'_>, seen: &Observation) -> bool {
+    let blues = speaks_of(alarm, blue) && !speaks_of(alarm, green);
+    let is_red = alarm.value == AlarmValue::Alarm && alarm.doubt.is_none() && alarm.since > green.created_at;
+    let split = seen.traffic.split(blue.target_group.as_ref(), green.target_group.as_ref());
+    let serves = blue.computed_desired > 0 && split.is_none_or(|split| split.blue > 0.0);
+    blues && is_red && serves
 }
 
 /// The share of a group's targets that fail their checks; those that leave don't count. `None` without any.
