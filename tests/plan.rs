@@ -9,7 +9,9 @@ use std::time::Duration;
 use support::*;
 use taskset_guardian::engine::{Input, Note};
 use taskset_guardian::model::*;
-use taskset_guardian::rules::{AfterPromotion, BlueCapacity, DeletePolicy, Mode, Protect, Rule, RuleSet};
+use taskset_guardian::rules::{
+    AfterPromotion, BlueCapacity, DeletePolicy, Mode, Protect, Rule, RuleSet, StabilityGates,
+};
 
 const MODIFY: &str = "ModifyRule";
 const SCALE: &str = "UpdateTaskSet";
@@ -561,6 +563,72 @@ fn too_many_unhealthy_targets_in_two_sweeps_in_a_row_are_a_breach() {
     assert_eq!(it.phase(), "rolling_back (Drain)");
     let incident = it.incidents.values().next().unwrap();
     assert_eq!(incident.evidence[0].gate, Gate::UnhealthyTargets);
+}
+
+#[test]
+fn a_green_that_had_no_task_was_not_steady_and_has_its_time_from_when_it_wants_some() {
+    let mut aws = Aws::blue_and_green();
+    aws.rules = vec![weighted("main", &[("blue", 100), ("green", 0)])];
+    aws.healthy.insert(group("green"), 0);
+    let green = aws.set(GREEN);
+    (green.running, green.computed_desired) = (0, 0);
+    let mut it = Driver::new(aws, rule());
+    it.run(secs(1200));
+    let green = it.aws.set(GREEN);
+    (green.running, green.computed_desired, green.stability) = (2, 4, Stability::Stabilizing);
+    it.run(secs(590));
+    assert_eq!(it.phase(), "watching", "it has wanted tasks for less than ten minutes");
+    it.restart();
+    it.feed(Input::Restarted);
+    it.run(secs(60));
+    assert_eq!(it.said(), ["Rollback Started"], "it never came up");
+    let evidence = &it.incidents.values().next().unwrap().evidence[0];
+    assert_eq!(evidence.gate, Gate::SteadyWithin);
+    assert!((600.0..631.0).contains(&evidence.value), "{evidence:?}");
+}
+
+/// A green of one task that was steady is scaled to four: one serves, three read as unhealthy.
+fn grown(rule: Rule) -> Driver {
+    let mut aws = Aws::blue_and_green();
+    aws.healthy.insert(group("green"), 1);
+    let green = aws.set(GREEN);
+    (green.running, green.computed_desired) = (1, 1);
+    let mut it = Driver::new(aws, rule);
+    it.run(secs(60));
+    let green = it.aws.set(GREEN);
+    (green.running, green.computed_desired, green.stability) = (4, 4, Stability::Stabilizing);
+    it.aws.unhealthy.insert(group("green"), 3);
+    it.run(secs(570));
+    assert_eq!(it.phase(), "watching", "the new ones are starting");
+    it
+}
+
+#[test]
+fn targets_of_a_green_that_was_scaled_up_have_their_time_to_come_up() {
+    let mut it = grown(rule());
+    it.run(secs(100));
+    assert_eq!(it.said(), ["Rollback Started"], "not for ever");
+
+    let mut it = grown(Rule { stability: StabilityGates { steady_within: None, ..rule().stability }, ..rule() });
+    it.run(secs(100));
+    assert_eq!(it.said(), ["Rollback Started"], "nor without that gate");
+
+    let mut it = grown(rule());
+    it.aws.healthy.insert(group("green"), 0);
+    it.aws.unhealthy.insert(group("green"), 4);
+    it.run(SWEEP * 2);
+    assert_eq!(it.said(), ["Rollback Started"], "the one that served fails too");
+
+    let mut it = grown(rule());
+    it.aws.set(GREEN).stability = Stability::Steady;
+    it.aws.healthy.insert(group("green"), 4);
+    it.aws.unhealthy.insert(group("green"), 0);
+    it.run(SWEEP);
+    it.aws.set(GREEN).stability = Stability::Stabilizing;
+    it.aws.healthy.insert(group("green"), 1);
+    it.aws.unhealthy.insert(group("green"), 3);
+    it.run(SWEEP * 2);
+    assert_eq!(it.said(), ["Rollback Started"], "it was steady again, and all four count");
 }
 
 #[test]

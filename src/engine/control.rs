@@ -298,6 +298,20 @@ pub(super) fn unhealthy_share(group: &TargetGroupArn, seen: &Observation) -> Opt
     (all > 0).then(|| f64::from(counts.unhealthy) / f64::from(all))
 }
 
+/// The same of green. Of one that was scaled up since it was steady, only of the tasks that it had: the others may be starting,
+/// and read as unhealthy until they have come up.
+pub(super) fn unhealthy_share_of(
+    green: &TaskSet,
+    had: Option<u32>,
+    group: &TargetGroupArn,
+    seen: &Observation,
+) -> Option<f64> {
+    let Some(had) = had.filter(|had| *had > 0) else { return unhealthy_share(group, seen) };
+    let counts = seen.targets.get(group)?;
+    let starting = tasks(green).saturating_sub(had).saturating_sub(counts.initial);
+    Some(f64::from(counts.unhealthy.saturating_sub(starting).min(had)) / f64::from(had))
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts of tasks")]
 pub(super) fn float(count: usize) -> f64 {
     count as f64

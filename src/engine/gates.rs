@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::control::{self, Control, Hearing, speaks_of, unhealthy_share};
+use super::control::{self, Control, Hearing, speaks_of, unhealthy_share, unhealthy_share_of};
 use super::excess::{self, Failures, Past};
 use super::mutants::{Mutant, without};
 use super::partition::{Unhealthy, Weather};
@@ -39,6 +39,12 @@ pub(super) struct Known<'a> {
     pub(super) was_steady: bool,
     /// Since when every observation found it unsteady.
     pub(super) unsteady_since: Option<Timestamp>,
+    /// It wants no tasks.
+    pub(super) idle: bool,
+    /// When it first wanted some, where it did not from its creation on.
+    pub(super) woke_at: Option<Timestamp>,
+    /// How many tasks it had when it was last steady, while it may be starting more.
+    pub(super) before_it_grew: Option<u32>,
     /// Sweeps in a row that found too many of its targets unhealthy, this one included.
     pub(super) unhealthy: Option<Unhealthy>,
     /// How the traffic fares.
@@ -275,11 +281,19 @@ fn steady_within(
 ) -> Finding {
     let gate = Gate::SteadyWithin;
     let green = roles.green;
-    if known.was_steady || green.stability == Stability::Steady {
+    if known.was_steady || green.is_steady() {
         return Finding { gate, state: GateState::Clear, evidence: None, why: "has been steady".to_owned() };
     }
-    let age = now.since(green.created_at);
-    let due = green.created_at.plus(limit);
+    if known.idle {
+        // Without a task ECS calls it steady, which tells nothing of those that it will start.
+        return Finding { gate, state: GateState::Pending, evidence: None, why: "it wants no tasks yet".to_owned() };
+    }
+    let (began_at, began) = match known.woke_at {
+        Some(at) => (at, "it first wanted tasks"),
+        None => (green.created_at, "its creation"),
+    };
+    let age = now.since(began_at);
+    let due = began_at.plus(limit);
     // A green that was first seen late may have been steady before, and be scaling now: one look is not enough.
     let watched_from = known.unsteady_since.unwrap_or(now);
     let due = if watched_from > due { watched_from.plus(known.sweep) } else { due };
@@ -300,15 +314,17 @@ fn steady_within(
         comparator: Comparator::AtLeast,
         threshold: limit.as_secs_f64(),
         unit: Unit::Seconds,
-        from: green.created_at,
+        from: began_at,
         to: now,
-        facts: vec![format!(
+        facts: std::iter::once(format!(
             "{} of {} tasks run, {} pending, ECS calls it STABILIZING",
             green.running, green.computed_desired, green.pending
-        )],
+        ))
+        .chain(known.woke_at.map(|at| format!("it wanted no tasks until {at}")))
+        .collect(),
     };
     let shared = if state == GateState::Shared { "; blue is not steady either" } else { "" };
-    let why = format!("not steady {} after its creation, {} are allowed{shared}", humane(age), humane(limit));
+    let why = format!("not steady {} after {began}, {} are allowed{shared}", humane(age), humane(limit));
     Finding { gate, state, evidence: Some(evidence), why }
 }
 
@@ -325,10 +341,12 @@ fn unhealthy_targets(
     let green = roles.green;
     let group = green.target_group.as_ref()?;
     let answer = |state, why: &str| Finding { gate: gate.clone(), state, evidence: None, why: why.to_owned() };
-    let Some(share) = unhealthy_share(group, seen) else {
+    let Some(share) = unhealthy_share_of(green, known.before_it_grew, group, seen) else {
         return Some(answer(GateState::Pending, "no targets are registered yet"));
     };
-    let why = format!("{} of its targets are unhealthy, {} are allowed", percent(share), percent(limit));
+    let grows = known.before_it_grew.map(|had| format!("; of the {had} that it had before it was scaled up"));
+    let grows = grows.unwrap_or_default();
+    let why = format!("{} of its targets are unhealthy, {} are allowed{grows}", percent(share), percent(limit));
     let used = seen.traffic.split(roles.blue.target_group.as_ref(), Some(group)).is_some_and(|split| split.green > 0.0);
     if !known.was_steady && !used {
         // Targets fail their checks while a version starts, which hurts nobody until users come.

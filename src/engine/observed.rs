@@ -1,5 +1,6 @@
 //! A fresh observation: the only thing that decides. Windows are confirmed, roles told, gates judged, plans advanced.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::gates::{self, Judgement, Known};
@@ -13,8 +14,7 @@ use super::signals::BOUND_ALARMS;
 use super::{Finding, Note, after, control, doctor, hold, orders, plan, quarantine, rollback, witness};
 use crate::model::{
     CallError, Contract, Controller, ErrorClass, Evidence, Gate, Observation, Phase, ServiceKey, ServiceStatus,
-    Stability, StopClass, TargetGroupArn, TaskReading, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule,
-    Verdict, humane,
+    StopClass, TargetGroupArn, TaskReading, TaskSet, TaskSetId, TaskSetStatus, Timestamp, TrafficRule, Verdict, humane,
 };
 use crate::rules::{Mode, RuleSet};
 
@@ -218,7 +218,7 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
         kept.deployment = Some(Deployment::new(roles, seen.service.scope.clone()));
         quarantine::meet(key, kept, out);
     }
-    let limit = kept.rule.stability.unhealthy_targets;
+    let rule = Arc::clone(&kept.rule);
     let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended() && d.green == roles.green.id) else { return };
     if deployment.rollback.is_none() && roles.blue.status == TaskSetStatus::Primary && deployment.blue != roles.blue.id
     {
@@ -228,21 +228,18 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
         deployment.alarms_searched = false;
     }
     deployment.blue_had = deployment.blue_had.max(control::tasks(roles.blue));
+    deployment.read_green(out.now, roles.green);
     if seen.ask.find_stopped {
-        let share = deployment.green_group.as_ref().and_then(|group| control::unhealthy_share(group, seen));
-        let over = share.zip(limit).is_some_and(|(share, limit)| share > limit);
+        let had = deployment.settled.before_it_grew(out.now, &rule);
+        let group = deployment.green_group.as_ref();
+        let share = group.and_then(|group| control::unhealthy_share_of(roles.green, had, group, seen));
+        let over = share.zip(rule.stability.unhealthy_targets).is_some_and(|(share, limit)| share > limit);
         let before = deployment.unhealthy.unwrap_or(Unhealthy { sweeps: 0, since: out.now });
         let sweeps = before.sweeps.saturating_add(1).min(2);
         deployment.unhealthy = over.then_some(Unhealthy { sweeps, ..before });
     }
     if seen.ask.samples.is_some() {
         deployment.sampled = Some(Sampled { read_at: seen.read_at, samples: seen.samples.clone() });
-    }
-    if roles.green.stability == Stability::Steady {
-        deployment.was_steady = true;
-        deployment.unsteady_since = None;
-    } else {
-        deployment.unsteady_since.get_or_insert(out.now);
     }
     if seen.has_all_alarms()
         && let Some(alarms) = &seen.alarms
@@ -350,6 +347,9 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
         unhealthy: deployment.unhealthy,
         was_steady: deployment.was_steady,
         unsteady_since: deployment.unsteady_since,
+        idle: deployment.idle,
+        woke_at: deployment.woke_at,
+        before_it_grew: deployment.settled.before_it_grew(now, &kept.rule),
         sampled: deployment.sampled.as_ref(),
         shared: &deployment.shared,
         weather: &deployment.weather,

@@ -15,8 +15,8 @@ use super::sampled::Sampled;
 use super::{Finding, roles::Roles};
 use crate::model::{
     AlarmName, Contract, EffectId, Evidence, Gate, HoldOrder, Incident, IncidentId, IncidentOutcome, Observation,
-    Phase, Scope, ServiceKey, Split, TargetGroupArn, TaskArn, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus, Timestamp,
-    Urgency, Verdict, Window,
+    Phase, Scope, ServiceKey, Split, Stability, TargetGroupArn, TaskArn, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus,
+    Timestamp, Urgency, Verdict, Window,
 };
 use crate::rules::Rule;
 
@@ -55,11 +55,17 @@ impl Partition {
         kept.missing_at = kept.missing_at.map(|at| at.moved(by_ms));
         kept.rollbacks.iter_mut().for_each(|at| *at = at.moved(by_ms));
         if let Some(deployment) = kept.deployment.as_mut().filter(|deployment| !deployment.ended()) {
-            let Deployment { promoted_at, unsteady_since, unhealthy, compared_by, weather, sampled, .. } = deployment;
-            let sampled_at = sampled.as_mut().map(|sampled| &mut sampled.read_at);
-            let unhealthy_since = unhealthy.as_mut().map(|unhealthy| &mut unhealthy.since);
-            let measured =
-                [promoted_at.as_mut(), unsteady_since.as_mut(), unhealthy_since, compared_by.as_mut(), sampled_at];
+            let Deployment { promoted_at, unsteady_since, woke_at, settled, unhealthy, compared_by, weather, sampled, .. } =
+                deployment;
+            let measured = [
+                promoted_at.as_mut(),
+                unsteady_since.as_mut(),
+                woke_at.as_mut(),
+                settled.grown_at.as_mut(),
+                unhealthy.as_mut().map(|unhealthy| &mut unhealthy.since),
+                compared_by.as_mut(),
+                sampled.as_mut().map(|sampled| &mut sampled.read_at),
+            ];
             let weather = weather.iter_mut().flat_map(|weather| [&mut weather.from, &mut weather.until]);
             measured.into_iter().flatten().chain(weather).for_each(|at| *at = at.moved(by_ms));
         }
@@ -209,6 +215,15 @@ pub(super) struct Deployment {
     pub(super) was_steady: bool,
     /// Since when every read found it unsteady.
     pub(super) unsteady_since: Option<Timestamp>,
+    /// It wants no tasks.
+    #[serde(default)]
+    pub(super) idle: bool,
+    /// When it first wanted some, where it did not from its creation on.
+    #[serde(default)]
+    pub(super) woke_at: Option<Timestamp>,
+    /// How large it was when it was last steady.
+    #[serde(default)]
+    pub(super) settled: Settled,
     /// Over how many sweeps in a row too many of green's targets were unhealthy, and since when.
     pub(super) unhealthy: Option<Unhealthy>,
     /// Its tasks that failed.
@@ -248,6 +263,38 @@ pub(super) struct Deployment {
 pub(super) struct Unhealthy {
     pub(super) sweeps: u32,
     pub(super) since: Timestamp,
+}
+
+/// How large green was when it was last steady.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Settled {
+    /// So many tasks it had; 0 before it was.
+    tasks: u32,
+    /// Since when it wants more.
+    grown_at: Option<Timestamp>,
+}
+
+/// How long the tasks of a green that was scaled up may take to come up, where no gate says.
+const GROWING: Duration = Duration::from_mins(10);
+
+impl Settled {
+    /// Another read of green.
+    fn read(&mut self, now: Timestamp, green: &TaskSet) {
+        // A read that lags may call it steady still.
+        if green.is_steady() && green.running >= green.computed_desired {
+            *self = Self { tasks: green.running, grown_at: None };
+        } else if self.tasks > 0 && green.computed_desired > self.tasks {
+            self.grown_at.get_or_insert(now);
+        } else {
+            self.grown_at = None;
+        }
+    }
+
+    /// The tasks that it had, while those that were added to them may still be starting.
+    pub(super) fn before_it_grew(self, now: Timestamp, rule: &Rule) -> Option<u32> {
+        let allowed = rule.stability.steady_within.unwrap_or(GROWING);
+        self.grown_at.filter(|at| now < at.plus(allowed)).map(|_| self.tasks)
+    }
 }
 
 /// A span in which blue's users or targets suffered. What failed of green in it never speaks against green, also when it is over.
@@ -416,6 +463,9 @@ impl Deployment {
             blue_had: 0,
             was_steady: false,
             unsteady_since: None,
+            idle: false,
+            woke_at: None,
+            settled: Settled::default(),
             unhealthy: None,
             failures: Failures::default(),
             sampled: None,
@@ -465,6 +515,24 @@ impl Deployment {
         let reasons = incident.reasons();
         progress::log(&mut incident, now, format!("breach: {reasons}"));
         incident
+    }
+
+    /// Another read of green: whether it is steady, and how large it is.
+    pub(super) fn read_green(&mut self, now: Timestamp, green: &TaskSet) {
+        if green.is_steady() {
+            self.was_steady = true;
+        }
+        if green.stability == Stability::Steady {
+            self.unsteady_since = None;
+        } else {
+            self.unsteady_since.get_or_insert(now);
+        }
+        if green.computed_desired == 0 {
+            self.idle = true;
+        } else if std::mem::take(&mut self.idle) {
+            self.woke_at = Some(now);
+        }
+        self.settled.read(now, green);
     }
 
     /// The record of its rollback, or of what is held back.

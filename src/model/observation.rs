@@ -206,6 +206,11 @@ impl TaskSet {
     pub fn is_living(&self) -> bool {
         self.status != TaskSetStatus::Draining
     }
+
+    /// Steady, with tasks that run: ECS calls one that is to have none steady as well.
+    pub fn is_steady(&self) -> bool {
+        self.stability == Stability::Steady && self.running > 0
+    }
 }
 
 /// `status` of a task set.
