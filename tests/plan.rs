@@ -673,6 +673,21 @@ fn failures_that_blue_suffers_too_are_held_and_announced_once_until_green_fails_
 }
 
 #[test]
+fn what_blue_lost_in_the_last_two_windows_is_remembered_for_as_long() {
+    let mut wide = rule();
+    wide.stability.window = secs(600);
+    let mut it = Driver::new(Aws::blue_and_green(), wide);
+    it.run(secs(60));
+    for task in ["b-1", "b-2", "b-3"] {
+        it.crash_of(&key(), BLUE, task);
+    }
+    it.run(secs(900));
+    breach(&mut it);
+    it.run(SWEEP);
+    assert_eq!((it.aws.writes.len(), it.said()), (0, vec!["Rollback Held"]));
+}
+
+#[test]
 fn while_blue_loses_tasks_too_a_breach_waits_for_news_of_them() {
     let mut it = Driver::new(Aws::blue_and_green(), rule());
     it.aws.set(BLUE).running = 2;

@@ -36,7 +36,7 @@ const TROUBLED: (usize, f64) = (2, 0.25);
 pub(super) const DEVIATIONS: f64 = 2.33;
 
 /// The cause may have struck blue first: its losses are looked for in so many windows.
-const WINDOWS: u32 = 2;
+pub(super) const WINDOWS: u32 = 2;
 
 /// Blue is heard before green is blamed.
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,7 @@ use super::mutants::{Mutant, without};
 use super::progress::{self, Rollback};
 use super::quarantine::Quarantined;
 use super::sampled::Sampled;
-use super::{Finding, roles::Roles};
+use super::{Finding, control, roles::Roles};
 use crate::model::{
     AlarmName, Contract, EffectId, Evidence, Gate, HoldOrder, Incident, IncidentId, IncidentOutcome, Observation,
     Phase, Scope, ServiceKey, Split, Stability, TargetGroupArn, TaskArn, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus,
@@ -365,9 +365,9 @@ impl Kept {
         }
     }
 
-    /// How long an ended task stays in a window.
+    /// How long an ended task stays in a window: what blue lost is looked for in the last two of the rule's.
     pub(super) fn remembers(&self) -> Duration {
-        self.rule.stability.window.max(self.rule.watch.freshness)
+        self.rule.stability.window.saturating_mul(control::WINDOWS).max(self.rule.watch.freshness)
     }
 
     /// The window of a task set. Ids that no read has shown can't push out those of the deployment.
