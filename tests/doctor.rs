@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::*;
 use taskset_guardian::engine::{Check, CheckVerdict, examine, rehearse, rehearse_next};
 use taskset_guardian::model::*;
-use taskset_guardian::rules::{Mode, Rule};
+use taskset_guardian::rules::{DeletePolicy, Mode, Rule};
 
 /// The check, what it says, and what of AWS makes it say so.
 type Case = (&'static str, &'static str, fn(&mut Aws));
@@ -112,6 +112,25 @@ fn what_is_good_to_know_is_a_note() {
     assert!(found(&rule(), &seen(|aws| aws.remove(GREEN)), "deployment").what.contains("no deployment"));
     let bare = seen(|aws| aws.service.task_sets.iter_mut().for_each(|set| set.target_group = None));
     assert!(found(&rule(), &bare, "traffic").what.contains("no load balancer"));
+}
+
+#[test]
+fn where_green_is_kept_without_a_load_balancer_nobody_is_told_that_it_is_deleted() {
+    let mut keep = rule();
+    keep.rollback.delete = DeletePolicy::Keep;
+    let bare = |aws: &mut Aws| aws.service.task_sets.iter_mut().for_each(|set| set.target_group = None);
+    let contract = |aws: &mut Aws| {
+        bare(aws);
+        aws.set(GREEN).tags.insert(tags::CONTRACT.to_owned(), Contract::WeightsOnly.as_str().to_owned());
+    };
+    assert!(found(&rule(), &seen(bare), "traffic").what.contains("green is deleted"));
+    for (rule, seen) in [(keep, seen(bare)), (rule(), seen(contract))] {
+        let said = found(&rule, &seen, "traffic");
+        assert!(said.what.contains("green is kept") && !said.what.contains("deleted"), "{said:?}");
+        assert_eq!(said.verdict, CheckVerdict::Warning);
+        let rehearsed = rehearse(&rule, &seen).unwrap();
+        assert!(!rehearsed.completes && rehearsed.ending.contains("stop it by hand"), "{rehearsed:#?}");
+    }
 }
 
 #[test]

@@ -251,6 +251,30 @@ fn without_a_load_balancer_green_ends_only_when_blue_can_do_its_work() {
 }
 
 #[test]
+fn without_a_load_balancer_a_green_that_is_kept_is_for_a_person_to_stop() {
+    let mut keep = rule();
+    keep.rollback.delete = DeletePolicy::Keep;
+    let mut weights_only = Aws::blue_and_green();
+    weights_only.set(GREEN).tags.insert(tags::CONTRACT.to_owned(), Contract::WeightsOnly.as_str().to_owned());
+    for (mut aws, rule, who) in [(Aws::blue_and_green(), keep, "the rule"), (weights_only, rule(), "its contract")] {
+        aws.rules.clear();
+        aws.service.task_sets.iter_mut().for_each(|set| set.target_group = None);
+        let mut it = breached(aws, rule);
+        it.run(secs(120));
+        assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("escalated", 0), "{who}");
+        let why = view(&it).deployment.unwrap().why;
+        let wanted = format!("there is no traffic to move, and green is kept as {who} says: stop it by hand");
+        assert!(why.contains(&wanted), "{why}");
+        let green = it.aws.set(GREEN);
+        (green.running, green.computed_desired) = (0, 0);
+        it.run(secs(120));
+        assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("rolled_back", 0), "{who}");
+        let why = view(&it).deployment.unwrap().why;
+        assert!(why.contains("green, which runs no task any more, is kept"), "{why}");
+    }
+}
+
+#[test]
 fn a_sticky_rule_goes_to_blue_alone_and_gets_its_pair_back_when_green_is_gone() {
     let mut aws = Aws::blue_and_green();
     aws.rules = vec![weighted("main", &[("green", 10), ("third", 5), ("blue", 90)])];

@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::roles::{Roles, roles};
 use super::traffic::{self, NotUnderstood};
 use crate::model::{
-    AlarmName, AlarmReading, Controller, Observation, ServiceStatus, Stability, TargetGroupArn, TaskSet, TaskSetStatus,
-    Timestamp, TrafficRule, humane, tags,
+    AlarmName, AlarmReading, Contract, Controller, Observation, ServiceStatus, Stability, TargetGroupArn, TaskSet,
+    TaskSetStatus, Timestamp, TrafficRule, humane, tags,
 };
-use crate::rules::{Mode, Rule};
+use crate::rules::{DeletePolicy, Mode, Rule};
 
 /// ECS allows this many task sets in a service.
 const MOST_TASK_SETS: usize = 5;
@@ -95,7 +95,7 @@ pub fn examine(rule: &Rule, seen: &Observation, now: Timestamp) -> Vec<Check> {
         return vec![blocked];
     }
     let mut checks = vec![Check::new("controller", CheckVerdict::Fine, "the deployment controller is EXTERNAL")];
-    checks.extend([mode(rule), deployment(seen), traffic(seen)]);
+    checks.extend([mode(rule), deployment(seen), traffic(rule, seen)]);
     checks.extend(capacity(seen));
     checks.extend(seen.traffic.rules().iter().filter_map(sticky));
     checks.extend(alarms(rule, seen));
@@ -134,9 +134,15 @@ fn deployment(seen: &Observation) -> Check {
     Check::new("deployment", CheckVerdict::Note, what)
 }
 
-fn traffic(seen: &Observation) -> Check {
+fn traffic(rule: &Rule, seen: &Observation) -> Check {
     let group = blue(seen).and_then(|set| set.target_group.as_ref());
     let Some(group) = group else {
+        if keeps(rule, seen) {
+            let what = "no load balancer, and green is kept: there is no traffic to take from it, so that a person is \
+                        called to stop it";
+            let cure = "delete = \"force\" and a full contract let a rollback end green";
+            return Check::new("traffic", CheckVerdict::Warning, what).cure(cure);
+        }
         let what = "no load balancer: green is deleted as soon as blue runs all its tasks";
         return Check::new("traffic", CheckVerdict::Note, what);
     };
@@ -146,6 +152,14 @@ fn traffic(seen: &Observation) -> Check {
     let what =
         format!("{count} {} to {}: {names}", if count == 1 { "rule forwards" } else { "rules forward" }, group.name());
     Check::new("traffic", CheckVerdict::Fine, what)
+}
+
+/// A rollback would leave green where it is: by the rule, or by what green's tags allow.
+fn keeps(rule: &Rule, seen: &Observation) -> bool {
+    let green = roles(&seen.service.task_sets, &[]).map(|roles| &roles.green.id);
+    let told = seen.task_sets_again.iter().flatten().find(|set| Some(&set.id) == green);
+    let contract = told.map(|set| Contract::of(&set.tags));
+    rule.rollback.delete == DeletePolicy::Keep || contract == Some(Contract::WeightsOnly)
 }
 
 /// Blue must be able to take all the traffic at once.

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::control;
 use super::mutants::{Mutant, without};
 use super::partition::Deployment;
 use super::progress::{Purpose, Rollback};
@@ -217,7 +218,7 @@ pub(super) fn next(view: View<'_>) -> Next {
         return Next::Wait(Step::VerifyGone, now.plus(POLL), "waiting for ECS to take green away".to_owned());
     }
     if !deletes {
-        return Next::Done("traffic is on blue; green is kept, as the rule says".to_owned());
+        return view.kept(green);
     }
     let drain = rule.rollback.drain;
     let drained_at = rollback.drained_at(drain).unwrap_or(now.plus(drain));
@@ -400,6 +401,20 @@ impl View<'_> {
         }
         let due: Vec<_> = writes.into_iter().filter(|(purpose, _)| !fresh(purpose)).collect();
         if due.is_empty() { Goal::Wait(step, settling.to_owned()) } else { Goal::Write(due) }
+    }
+
+    /// Green stays. Where no traffic was taken from it, it goes on with its work until it is stopped.
+    fn kept(&self, green: &TaskSet) -> Next {
+        let by_contract = self.deployment.contract == Some(Contract::WeightsOnly);
+        let whose = if by_contract { "its contract" } else { "the rule" };
+        if self.deployment.green_group.is_some() {
+            return Next::Done(format!("traffic is on blue; green is kept, as {whose} says"));
+        }
+        if control::tasks(green) > 0 {
+            let why = format!("there is no traffic to move, and green is kept as {whose} says: stop it by hand");
+            return Next::Escalate(Stuck { step: Step::DeleteGreen, why, frozen: false });
+        }
+        Next::Done(format!("green, which runs no task any more, is kept, as {whose} says"))
     }
 
     /// Two answers of two different calls must agree; AWS itself does not stop a forced delete of a PRIMARY.
