@@ -530,6 +530,26 @@ fn users_who_are_left_on_a_blue_that_is_gone_are_no_decision() {
 }
 
 #[test]
+fn users_of_a_blue_that_is_gone_may_have_been_taken_over_by_another_task_set() {
+    let mut page = rule();
+    page.rollback.after_promotion = AfterPromotion::Page;
+    for green_lives in [true, false] {
+        let mut it = breached(promoted(), page.clone());
+        it.run(secs(60));
+        assert_eq!(it.phase(), "escalated");
+        it.aws.remove(BLUE);
+        let status = if green_lives { TaskSetStatus::Active } else { TaskSetStatus::Primary };
+        it.aws.service.task_sets.push(task_set("ecs-svc/900", start().minus(secs(90_000)), status, "blue"));
+        it.aws.rules = vec![weighted("main", &[("blue", 20), ("green", if green_lives { 80 } else { 0 })])];
+        if !green_lives {
+            it.aws.remove(GREEN);
+        }
+        it.run(secs(60));
+        assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("superseded", 0), "green lives: {green_lives}");
+    }
+}
+
+#[test]
 fn what_a_lost_answer_made_us_send_twice_is_no_dispute() {
     let mut aws = Aws::blue_and_green();
     aws.rules.push(weighted("second", &[("blue", 90), ("green", 10)]));

@@ -13,8 +13,8 @@ use super::progress::{Purpose, Rollback};
 use super::roles::roles;
 use super::traffic::{self, Cut, NotUnderstood, Pair};
 use crate::model::{
-    Contract, Controller, Observation, ServiceKey, ServiceStatus, Stability, Step, TaskSet, TaskSetStatus, Timestamp,
-    TrafficRule, Write, humane,
+    Contract, Controller, Observation, ServiceKey, ServiceStatus, Stability, Step, TargetGroupArn, TaskSet,
+    TaskSetStatus, Timestamp, TrafficRule, Write, humane,
 };
 use crate::rules::{AfterPromotion, BlueCapacity, DeletePolicy, Rule};
 
@@ -285,8 +285,12 @@ impl View<'_> {
             let lives = green.is_some_and(TaskSet::is_living);
             blue.is_none() && primary.is_some_and(|primary| !lives || primary.id == self.deployment.green)
         };
-        // That users are sent to nobody is no decision of anyone.
-        let gone = self.deployment.blue_group.as_ref();
+        // That users are sent to nobody is no decision of anyone. Another task set may have taken blue's group over.
+        let taken = |group: &TargetGroupArn| {
+            let others = self.seen.service.task_sets.iter().filter(|set| set.id != self.deployment.green);
+            others.filter(|set| set.is_living()).any(|set| set.target_group.as_ref() == Some(group))
+        };
+        let gone = self.deployment.blue_group.as_ref().filter(|group| !taken(group));
         let sent =
             |group| self.seen.traffic.rules().iter().flat_map(TrafficRule::forwards).any(|one| one.share(group) > 0.0);
         let is_open = blue.is_some() || gone.is_some_and(sent) || self.rollback.escalation.is_none();
