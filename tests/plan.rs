@@ -534,7 +534,7 @@ fn users_of_a_blue_that_is_gone_may_have_been_taken_over_by_another_task_set() {
     let mut page = rule();
     page.rollback.after_promotion = AfterPromotion::Page;
     for green_lives in [true, false] {
-        let mut it = breached(promoted(), page.clone());
+        let mut it = breached(Aws::promoted(), page.clone());
         it.run(secs(60));
         assert_eq!(it.phase(), "escalated");
         it.aws.remove(BLUE);

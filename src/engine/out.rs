@@ -142,14 +142,18 @@ struct Pending {
 
 impl Outbox {
     /// Keeps an announcement until the bus takes it. When there are too many, a green that took over is the least to be missed,
-    /// and then the oldest.
+    /// a call for a person the most, and of the same the oldest.
     fn keep(&mut self, id: EffectId, announcement: Announcement) {
         self.pending.insert(id, Pending { announcement, tries: 0, retry_at: None });
         while self.pending.len() > OUTBOX {
-            let graduated = |pending: &Pending| pending.announcement.kind == AnnouncementKind::DeploymentGraduated;
-            let least = self.pending.iter().find(|(_, pending)| graduated(pending)).or(self.pending.iter().next());
-            let Some(least) = least.map(|(id, _)| *id) else { break };
-            self.pending.remove(&least);
+            let rank = |pending: &Pending| match pending.announcement.kind {
+                AnnouncementKind::DeploymentGraduated => 0,
+                AnnouncementKind::RollbackEscalated => 2,
+                _ => 1,
+            };
+            let least = self.pending.iter().min_by_key(|(id, pending)| (rank(pending), **id));
+            let Some(id) = least.map(|(id, _)| *id) else { break };
+            self.pending.remove(&id);
         }
     }
 
@@ -268,10 +272,11 @@ mod tests {
         }
         assert_eq!(kept(&outbox), [150, 50]);
         assert!(outbox.pending.contains_key(&EffectId(0)) && outbox.pending.contains_key(&EffectId(299)));
-        for id in 300..500 {
+        outbox.keep(EffectId(300), announcement(AnnouncementKind::RollbackHeld));
+        for id in 301..501 {
             outbox.keep(EffectId(id), announcement(kinds[0]));
         }
         assert_eq!(kept(&outbox), [200, 0]);
-        assert_eq!(outbox.pending.keys().next(), Some(&EffectId(300)), "the oldest are given up");
+        assert_eq!(outbox.pending.keys().next(), Some(&EffectId(301)), "the oldest are given up");
     }
 }

@@ -55,8 +55,17 @@ impl Partition {
         kept.missing_at = kept.missing_at.map(|at| at.moved(by_ms));
         kept.rollbacks.iter_mut().for_each(|at| *at = at.moved(by_ms));
         if let Some(deployment) = kept.deployment.as_mut().filter(|deployment| !deployment.ended()) {
-            let Deployment { promoted_at, unsteady_since, woke_at, settled, unhealthy, compared_by, weather, sampled, .. } =
-                deployment;
+            let Deployment {
+                promoted_at,
+                unsteady_since,
+                woke_at,
+                settled,
+                unhealthy,
+                compared_by,
+                weather,
+                sampled,
+                ..
+            } = deployment;
             let measured = [
                 promoted_at.as_mut(),
                 unsteady_since.as_mut(),

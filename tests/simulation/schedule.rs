@@ -85,6 +85,7 @@ const FAR: i64 = 20;
 
 /// Everything that a seed decides.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub(crate) struct Schedule {
     pub(crate) seed: u64,
     pub(crate) setup: Setup,

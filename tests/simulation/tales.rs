@@ -20,7 +20,7 @@ const ROUTES: usize = 3;
 const NEXT: &str = "checkout:89";
 
 /// The fleet brake forgets a breach within ten minutes.
-const FORGOTTEN: Duration = Duration::from_secs(11 * 60);
+const FORGOTTEN: Duration = Duration::from_mins(11);
 
 /// Adds a tale to one schedule in a few.
 pub(crate) fn tell(rng: &mut Rng, schedule: &mut Schedule) {

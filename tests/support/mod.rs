@@ -216,9 +216,8 @@ impl Aws {
                 })
                 .collect(),
             tasks: self.tasks.values().filter(wanted).cloned().collect(),
-            alarms: (!self.alarms_unread).then(|| {
-                self.alarms.iter().filter(|a| listed || ask.alarms.contains(&a.name)).cloned().collect()
-            }),
+            alarms: (!self.alarms_unread)
+                .then(|| self.alarms.iter().filter(|a| listed || ask.alarms.contains(&a.name)).cloned().collect()),
             alarms_unlisted: ask.find_alarms && self.alarms_unlisted,
             samples: ask.samples.as_ref().and_then(|_| self.samples.clone()),
             ask,

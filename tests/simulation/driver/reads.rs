@@ -12,6 +12,9 @@ use taskset_guardian::sandbox::world::Act;
 use super::worker::{Incoming, Seen};
 use super::{Asked, Basis, LAG, Moment, Own, Simulation};
 
+/// A replica does not know a service for so long at most: less than any lags.
+const UNKNOWN: Duration = Duration::from_millis(4_500);
+
 /// A read that waits for room, or is under way.
 #[derive(Debug)]
 pub(super) struct UnderWay {
@@ -102,7 +105,7 @@ impl Simulation {
         if self.unknown_from.is_none() && self.replicas.f64() < rate {
             self.unknown_from = Some(self.now);
         }
-        self.unknown_from.is_some_and(|from| self.now.since(from) < LAG - Duration::from_millis(500))
+        self.unknown_from.is_some_and(|from| self.now.since(from) < UNKNOWN)
     }
 
     pub(super) fn answered(
