@@ -847,7 +847,9 @@ fn fleet(others: u32) -> Driver {
 fn services_that_nobody_protects_any_more_count_for_the_fleet_brake() {
     let mut it = fleet(4);
     for n in 0..4 {
-        ["a", "b", "c"].iter().for_each(|task| it.crash_of(&neighbour(n), GREEN, &format!("{n}{task}")));
+        for task in ["a", "b", "c"] {
+            it.crash_of(&neighbour(n), GREEN, &format!("{n}{task}"));
+        }
         it.run(secs(10));
     }
     assert_eq!(it.phase_of(&neighbour(3)), "breached");
