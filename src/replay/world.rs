@@ -352,6 +352,9 @@ impl Service {
             let unseen = id.as_str() == UNSEEN;
             let (running, pending, desired) =
                 if unseen { (largest, 0, largest) } else { (set.running(), set.pending(), set.desired) };
+            // Nor does any event say that it is to have no tasks, of one whose first is still to come.
+            let unborn = set.active() == 0 && set.empty_since.is_none();
+            let desired = if unborn { desired.max(1) } else { desired };
             let steady = unseen || set.is_steady(now, known.tells_steady);
             let (cluster, service) = (&key.cluster, &key.service);
             TaskSet {
