@@ -17,6 +17,8 @@ mod driver;
 mod faults;
 #[path = "simulation/schedule.rs"]
 mod schedule;
+#[path = "simulation/tales.rs"]
+mod tales;
 
 use std::sync::Mutex;
 
