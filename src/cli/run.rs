@@ -154,7 +154,7 @@ fn sweep(text: &str) -> Result<Duration, String> {
 }
 
 /// What was asked over HTTP before the worker's end is answered within this time after it, or not at all.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs until a signal.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
