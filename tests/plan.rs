@@ -610,6 +610,21 @@ fn too_many_unhealthy_targets_in_two_sweeps_in_a_row_are_a_breach() {
 }
 
 #[test]
+fn targets_that_start_behind_a_test_listener_are_not_judged_before_users_come() {
+    let mut aws = Aws::blue_and_green();
+    aws.rules = vec![weighted("main", &[("blue", 100), ("green", 0)]), weighted("test", &[("green", 1)])];
+    aws.set(GREEN).stability = Stability::Stabilizing;
+    aws.unhealthy.insert(group("green"), 4);
+    aws.healthy.insert(group("green"), 0);
+    let mut it = Driver::new(aws, rule());
+    it.run(SWEEP * 4);
+    assert_eq!(it.phase(), "watching", "the deployers' own tests are no users");
+    it.aws.rules[0] = weighted("main", &[("blue", 90), ("green", 10)]);
+    it.run(SWEEP * 3);
+    assert_eq!(it.said()[0], "Rollback Started");
+}
+
+#[test]
 fn a_green_that_had_no_task_was_not_steady_and_has_its_time_from_when_it_wants_some() {
     let mut aws = Aws::blue_and_green();
     aws.rules = vec![weighted("main", &[("blue", 100), ("green", 0)])];

@@ -11,8 +11,9 @@ use super::roles::Roles;
 use super::sampled::{self, Sampled};
 use super::{Finding, GateState};
 use crate::model::{
-    AlarmName, AlarmValue, Comparator, ContainerExit, Evidence, Gate, Observation, Role, Stability, Standing, Stop,
-    TaskArn, TaskRecord, Timestamp, Unit, Verdict, Window, humane, percent,
+    AlarmName, AlarmValue, Comparator, ContainerExit, Evidence, Forward, Gate, Observation, Role, Stability, Standing,
+    Stop, TargetGroupArn, TaskArn, TaskRecord, TaskSetStatus, Timestamp, TrafficRule, Unit, Verdict, Window, humane,
+    percent,
 };
 use crate::rules::Rule;
 
@@ -328,6 +329,17 @@ fn steady_within(
     Finding { gate, state, evidence: Some(evidence), why }
 }
 
+/// Some rule sends users to green. One that names green's group alone, while another gives all to blue, is a test listener's, until
+/// green is PRIMARY.
+fn has_users(Roles { green, blue }: Roles<'_>, group: &TargetGroupArn, seen: &Observation) -> bool {
+    let forwards = || seen.traffic.rules().iter().flat_map(TrafficRule::forwards);
+    let blues = |forward: &Forward| blue.target_group.as_ref().map_or(0.0, |group| forward.share(group));
+    let names_blue = |forward: &Forward| blue.target_group.as_ref().is_some_and(|group| forward.names(group));
+    let all_to_blue = forwards().any(|forward| blues(forward) > 0.0 && forward.share(group) <= 0.0);
+    let all_are_users = green.status == TaskSetStatus::Primary || !all_to_blue;
+    forwards().any(|forward| forward.share(group) > 0.0 && (all_are_users || names_blue(forward)))
+}
+
 /// `None` where there is no load balancer.
 fn unhealthy_targets(
     now: Timestamp,
@@ -347,8 +359,7 @@ fn unhealthy_targets(
     let grows = known.before_it_grew.map(|had| format!("; of the {had} that it had before it was scaled up"));
     let grows = grows.unwrap_or_default();
     let why = format!("{} of its targets are unhealthy, {} are allowed{grows}", percent(share), percent(limit));
-    let used = seen.traffic.split(roles.blue.target_group.as_ref(), Some(group)).is_some_and(|split| split.green > 0.0);
-    if !known.was_steady && !used {
+    if !known.was_steady && !has_users(roles, group, seen) {
         // Targets fail their checks while a version starts, which hurts nobody until users come.
         return Some(answer(GateState::Pending, &format!("{why}; not judged before it is steady or has users")));
     }
