@@ -297,15 +297,17 @@ async fn a_pipeline_learns_what_became_of_its_deployment() {
     assert_eq!(stage.verb("release prod/checkout --version latest").await.code, 2);
 
     stage.deploy("checkout:88");
-    let afar = stage.verb("rollback prod/checkout --rules nowhere --reason slow").await;
-    assert!(afar.code == 0 && afar.err.contains("is not in nowhere"), "who is in a hurry is not refused: {afar:?}");
+    // Rules of somebody else's, in a folder that lies about, and then bad ones. The worker has its own.
     let theirs = stage.directory.path().join("theirs");
     std::fs::create_dir(&theirs).unwrap();
-    let afar = stage.verb("rollback prod/checkout --rules theirs --reason slow").await;
-    assert_eq!(afar.code, 0, "a folder of somebody else's rules has none: {afar:?}");
+    let rehearsal = "rollback prod/checkout --rules theirs --reason slow --dry-run";
+    let afar = stage.verb(rehearsal).await;
+    assert!(afar.out.contains("DeleteTaskSet") && afar.err.contains("is not in theirs"), "{afar:?}");
     std::fs::write(theirs.join("web.toml"), "name = 7").unwrap();
-    let afar = stage.verb("rollback prod/checkout --rules theirs --reason slow").await;
-    assert!(afar.code == 0 && afar.err.contains("web.toml"), "nor do bad ones stop anybody: {afar:?}");
+    let afar = stage.verb(rehearsal).await;
+    assert!(afar.out.contains("DeleteTaskSet") && afar.err.contains("\ntheirs/web.toml:1:8: R003"), "{afar:?}");
+    let afar = stage.verb("rollback prod/checkout --rules nowhere --reason slow").await;
+    assert!(afar.code == 0 && afar.err.contains("is not in nowhere"), "who is in a hurry is not refused: {afar:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -279,7 +279,8 @@ pub(super) async fn release(args: &ReleaseArgs, output: Output) -> anyhow::Resul
 pub(super) async fn rollback(args: &RollbackArgs, output: Output) -> anyhow::Result<ExitCode> {
     let service = args.service.key()?;
     let rules = rules_in(&args.rules).unwrap_or_else(|error| {
-        say(format_args!("{error:#}\nThe worker goes on with the rules that it has."));
+        format!("{error:#}").lines().for_each(|line| say(line));
+        say("the worker goes on with the rules that it has");
         RuleSet::default()
     });
     let aws = connect().await?;
