@@ -279,7 +279,7 @@ pub(super) async fn release(args: &ReleaseArgs, output: Output) -> anyhow::Resul
 pub(super) async fn rollback(args: &RollbackArgs, output: Output) -> anyhow::Result<ExitCode> {
     let service = args.service.key()?;
     let rules = rules_in(&args.rules).unwrap_or_else(|error| {
-        format!("{error:#}").lines().for_each(|line| say(line));
+        format!("{error:#}").lines().for_each(say);
         say("the worker goes on with the rules that it has");
         RuleSet::default()
     });
