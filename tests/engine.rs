@@ -250,6 +250,19 @@ fn an_alarm_on_greens_target_group_binds_by_itself() {
 }
 
 #[test]
+fn an_incident_keeps_the_alarms_that_count_and_not_those_of_the_account() {
+    let mut aws = Aws::blue_and_green();
+    aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
+    aws.alarms = vec![red("green-5xx", start().minus(secs(5)), &["green"]), red("stranger", start(), &["theirs"])];
+    let mut it = Driver::new(aws, rule());
+    it.run(secs(5));
+    assert_eq!(it.said(), ["Rollback Started"], "on the read that looks through all alarms");
+    let before = it.incidents.values().next().unwrap().before.clone().unwrap();
+    let names: Vec<_> = before.alarms.iter().map(|alarm| alarm.name.as_str()).collect();
+    assert_eq!(names, ["green-5xx"]);
+}
+
+#[test]
 fn an_alarm_event_that_cloudwatch_denies_does_nothing() {
     let mut it = watching();
     it.run(secs(60));

@@ -486,6 +486,17 @@ fn nor_do_two_answers_that_come_close_together() {
 }
 
 #[test]
+fn nor_do_two_answers_of_which_the_second_waited_for_the_journal() {
+    let mut it = breached(Aws::blue_and_green(), rule());
+    let unknown = || Input::Observed(key(), Err(failed(Some("ServiceNotFoundException"))));
+    it.feed(unknown());
+    it.now = it.now.plus(secs(8));
+    it.feed(unknown());
+    it.run(secs(120));
+    assert_eq!(it.phase(), "rolled_back");
+}
+
+#[test]
 fn a_green_that_is_shown_again_is_looked_at_anew_before_it_is_called_unsteady() {
     let mut aws = Aws::blue_and_green();
     aws.set(GREEN).stability = Stability::Stabilizing;
@@ -858,15 +869,20 @@ fn fleet(others: u32) -> Driver {
     it
 }
 
-#[test]
-fn services_that_nobody_protects_any_more_count_for_the_fleet_brake() {
-    let mut it = fleet(4);
-    for n in 0..4 {
+/// So many of them, ten seconds apart.
+fn breach_in_turn(it: &mut Driver, services: u32) {
+    for n in 0..services {
         for task in ["a", "b", "c"] {
             it.crash_of(&neighbour(n), GREEN, &format!("{n}{task}"));
         }
         it.run(secs(10));
     }
+}
+
+#[test]
+fn services_that_nobody_protects_any_more_count_for_the_fleet_brake() {
+    let mut it = fleet(4);
+    breach_in_turn(&mut it, 4);
     assert_eq!(it.phase_of(&neighbour(3)), "breached");
     it.feed(Input::Swept([neighbour(3)].into()));
     it.run(secs(60));
@@ -876,12 +892,7 @@ fn services_that_nobody_protects_any_more_count_for_the_fleet_brake() {
 #[test]
 fn a_fourth_service_that_breaches_within_ten_minutes_engages_the_fleet_brake() {
     let mut it = fleet(5);
-    for n in 0..5 {
-        for task in ["a", "b", "c"] {
-            it.crash_of(&neighbour(n), GREEN, &format!("{n}{task}"));
-        }
-        it.run(secs(10));
-    }
+    breach_in_turn(&mut it, 5);
     let acted: Vec<_> = it.neighbours.values().map(|aws| !aws.writes.is_empty()).collect();
     assert_eq!(acted, [true, true, true, false, false]);
     let count = |it: &Driver, kind| it.announced.iter().filter(|a| a.kind == kind).count();

@@ -20,17 +20,17 @@ const COLUMNS: usize = 100;
 /// Standard output of verbs whose answer is their exit code, or what they do. When its reader has seen enough, as `head` does,
 /// the rest goes nowhere, and nothing else changes.
 pub(super) fn out() -> impl Write {
-    Spared(anstream::stdout())
+    WhileRead(anstream::stdout())
 }
 
 /// The same, for what is told on the way.
 pub(super) fn err() -> impl Write {
-    Spared(anstream::stderr())
+    WhileRead(anstream::stderr())
 }
 
-struct Spared<W>(W);
+struct WhileRead<W>(W);
 
-impl<W: Write> Write for Spared<W> {
+impl<W: Write> Write for WhileRead<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.0.write(bytes) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),

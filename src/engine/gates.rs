@@ -40,8 +40,6 @@ pub(super) struct Known<'a> {
     pub(super) was_steady: bool,
     /// Since when every observation found it unsteady.
     pub(super) unsteady_since: Option<Timestamp>,
-    /// It wants no tasks.
-    pub(super) idle: bool,
     /// When it first wanted some, where it did not from its creation on.
     pub(super) woke_at: Option<Timestamp>,
     /// How many tasks it had when it was last steady, while it may be starting more.
@@ -285,7 +283,7 @@ fn steady_within(
     if known.was_steady || green.is_steady() {
         return Finding { gate, state: GateState::Clear, evidence: None, why: "has been steady".to_owned() };
     }
-    if known.idle {
+    if green.computed_desired == 0 {
         // Without a task ECS calls it steady, which tells nothing of those that it will start.
         return Finding { gate, state: GateState::Pending, evidence: None, why: "it wants no tasks yet".to_owned() };
     }

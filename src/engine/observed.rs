@@ -347,7 +347,6 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
         unhealthy: deployment.unhealthy,
         was_steady: deployment.was_steady,
         unsteady_since: deployment.unsteady_since,
-        idle: deployment.idle,
         woke_at: deployment.woke_at,
         before_it_grew: deployment.settled.before_it_grew(now, &kept.rule),
         sampled: deployment.sampled.as_ref(),

@@ -58,8 +58,8 @@ fn kept(database: &impl ReadableDatabase) -> Result<Kept, String> {
         let entries = entries.collect::<Result<_, _>>()?;
         let mut incidents = Vec::new();
         for row in transaction.open_table(INCIDENTS)?.iter()? {
-            // One of another version is not worth failing for: the rest is told without it.
-            incidents.extend(serde_json::from_slice(row?.1.value().1).ok());
+            let (id, row) = row?;
+            incidents.extend(super::readable(id.value(), row.value().1));
         }
         Ok(Ok(Kept { recovered: Recovered { checkpoint, entries }, incidents }))
     };

@@ -9,6 +9,8 @@ mod look;
 mod redb;
 mod table;
 
+use crate::model::Incident;
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 pub(crate) mod fakes;
@@ -21,6 +23,7 @@ pub use redb::RedbJournal;
 pub use table::TableJournal;
 
 /// An incident out of its row. One of another version is not worth failing for: the rest is told without it.
-fn readable(id: &str, json: &[u8]) -> Option<crate::model::Incident> {
-    serde_json::from_slice(json).inspect_err(|error| tracing::warn!("Incident {id} can't be read: {error}")).ok()
+fn readable(id: &str, json: &[u8]) -> Option<Incident> {
+    // Whoever looks at a page asks every two seconds.
+    serde_json::from_slice(json).inspect_err(|error| tracing::debug!("Incident {id} can't be read: {error}")).ok()
 }

@@ -233,8 +233,12 @@ async fn replica_that_recalls(table: &Arc<MemoryTable>, name: &str, rules: RuleS
 
 impl Replica {
     fn leads(&self) -> bool {
+        self.shows("leader 1")
+    }
+
+    fn shows(&self, sample: &str) -> bool {
         let text = self.handle.metrics().render(self.handle.now()).unwrap();
-        text.contains("\ntaskset_guardian_leader 1\n")
+        text.contains(&format!("\ntaskset_guardian_{sample}\n"))
     }
 
     fn signals(&self) -> Vec<String> {
@@ -356,11 +360,14 @@ async fn a_holder_whose_line_is_cut_begins_no_effect_stands_by_and_can_take_over
     let active = replica(&table, "first").await;
     sleep(seconds(1)).await;
     let standby = replica(&table, "second").await;
+    *locked(&active.world.rules) = Err("rules/web.toml:3:1: no".to_owned());
     sleep(seconds(5)).await;
+    assert!(active.shows("rules_last_reload_successful 0") && active.shows("queue_messages{queue=\"dead_letter\"} 0"));
     active.line.cut.store(true, Ordering::Relaxed);
     active.world.deliver(&["lost"]);
     sleep(seconds(25)).await;
     assert_eq!((active.leads(), standby.leads()), (false, true));
+    assert!(active.shows("rules_last_reload_successful 1") && !active.shows("queue_messages{queue=\"dead_letter\"} 0"));
     assert!(active.world.logged(&["write", "delete"]).is_empty(), "{:?}", locked(&active.world.log));
     assert!(active.standby().unwrap().starts_with("standby"));
     assert!(!active.task.is_finished() && active.handle.stuck_for().is_none());

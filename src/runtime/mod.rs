@@ -16,6 +16,7 @@
 mod clock;
 pub mod entry;
 mod executor;
+mod handle;
 mod health;
 mod lanes;
 mod leader;
@@ -44,10 +45,11 @@ mod tests;
 
 pub use clock::{SystemClock, WallClockWatch, doubt_age};
 pub use executor::Observe;
+pub use handle::{Handle, StatusReply, WorkerView};
 pub use health::{Health, Part};
 pub use machine::Machine;
 pub use observe::Observer;
 pub use pump::{Decoded, Decoder, decoder};
 pub use reload::{LoadedRules, RuleLoader, blocking_loader};
 pub use sweep::{Listing, list};
-pub use worker::{Handle, Hook, Ports, Settings, StatusReply, Worker, WorkerError, WorkerView};
+pub use worker::{Hook, Ports, Settings, Worker, WorkerError};

@@ -45,8 +45,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A volume with space again is noticed within ten seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// So many who ask are answered before the next input.
-const QUESTIONS: usize = 16;
+/// Status questions on their way to the loop, which are answered before the next input.
+pub(super) const QUESTIONS: usize = 16;
 /// At least this between two ticks, whatever deadline the engine names: a deadline that has passed must not spin.
 const TICK_PAUSE: Duration = Duration::from_millis(20);
 /// What was sent gets this long to answer at shutdown. With the long poll that may be in flight before, both fit into

@@ -1,11 +1,10 @@
 //! The worker: puts the parts together, begins where the journal ends, and ends in order.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::clock::WallClockWatch;
 use super::entry::{self, Encoder};
 use super::executor::{Executor, Observe};
+use super::handle::Handle;
 use super::health::{Health, Part};
 use super::leader::{Held, Term, Watcher};
 use super::machine::Machine;
@@ -21,9 +21,9 @@ use super::pump::{Arrival, Decoder, Pump};
 use super::receipts::Custodian;
 use super::reload::{Reload, RuleLoader};
 use super::sweep::{Gauge, Sweep};
-use super::turn::{Behind, Pending, Question, Turn};
+use super::turn::{Behind, Pending, QUESTIONS, Question, Turn};
 use crate::engine::{self, Engine, Input, Report, StatusView};
-use crate::model::{Incident, Timestamp, humane};
+use crate::model::{Timestamp, humane};
 use crate::ports::{Actuator, Announcer, Clock, Fleet, Inbox, Journal, JournalError, Lease, Registrations};
 use crate::rules::{Protect, RuleSet};
 use crate::telemetry::{History, Metrics};
@@ -32,10 +32,6 @@ use crate::telemetry::{History, Metrics};
 const CONTROL: usize = 256;
 /// Signals on their way to the loop. When it is full, the pump stops receiving and the queue holds the rest.
 const SIGNALS: usize = 1024;
-/// Status questions on their way to the loop.
-const QUESTIONS: usize = 16;
-/// A status question that waits longer than this has no answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// From the order to stop to the end, whatever hangs. A long poll takes 10 s of it, and what was sent 10 s to be answered;
 /// giving the lease back takes another 4 s at most. All fits into ECS's default `stopTimeout` of 30 s.
@@ -148,109 +144,6 @@ pub struct Worker {
     started_at: Timestamp,
 }
 
-/// What the outside may ask of a running worker.
-#[derive(Clone)]
-pub struct Handle {
-    clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
-    history: Arc<History>,
-    health: Arc<Health>,
-    reload: Arc<Notify>,
-    questions: mpsc::Sender<Question>,
-    /// Whoever asks does not keep the journal of a worker that has ended.
-    journal: Weak<dyn Journal>,
-    started_at: Timestamp,
-}
-
-/// The process behind the status.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct WorkerView {
-    /// Version of the program.
-    pub version: &'static str,
-    /// When it was started.
-    pub started_at: Timestamp,
-    /// `active`, or `standby` while another replica acts: then nothing is known of the services here.
-    pub role: &'static str,
-    /// All parts work.
-    pub ready: bool,
-    /// Parts that don't, each with the reason.
-    pub not_ready: Vec<String>,
-    /// The newest time that AWS gave in an event.
-    pub last_event_at: Option<Timestamp>,
-}
-
-/// The answer to a status question.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct StatusReply {
-    /// The process.
-    pub worker: WorkerView,
-    /// What the engine knows.
-    #[serde(flatten)]
-    pub state: StatusView,
-}
-
-impl Handle {
-    /// Liveness and readiness.
-    pub fn health(&self) -> &Health {
-        &self.health
-    }
-
-    /// The metrics registry.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    /// How live deployments went lately.
-    pub fn history(&self) -> &History {
-        &self.history
-    }
-
-    /// Now, by the worker's clock.
-    pub fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    /// How long the loop has been standing, when that is too long.
-    pub fn stuck_for(&self) -> Option<Duration> {
-        self.health.stuck_for(self.clock.elapsed())
-    }
-
-    /// The newest incidents, newest first.
-    pub async fn incidents(&self, limit: usize) -> Result<Vec<Incident>, JournalError> {
-        let Some(journal) = self.journal.upgrade() else {
-            let context = "read incidents".to_owned();
-            return Err(JournalError::Failed { context, cause: "the worker has ended".to_owned() });
-        };
-        journal.incidents(limit).await
-    }
-
-    /// Reads the rule files again, now.
-    pub fn reload(&self) {
-        self.reload.notify_one();
-    }
-
-    /// The whole state; `None` when the loop does not answer, as while it begins or ends.
-    pub async fn status(&self) -> Option<StatusReply> {
-        let (reply, answer) = oneshot::channel();
-        let ask = async {
-            self.questions.send(reply).await.ok()?;
-            answer.await.ok()
-        };
-        let state = tokio::time::timeout(ANSWER_WITHIN, ask).await.ok()??;
-        let not_ready: Vec<_> =
-            self.health.missing().into_iter().map(|(part, reason)| format!("{part}: {reason}")).collect();
-        let worker = WorkerView {
-            version: env!("CARGO_PKG_VERSION"),
-            started_at: self.started_at,
-            role: if self.health.is_ready(Part::Leader) { "active" } else { "standby" },
-            ready: not_ready.is_empty(),
-            not_ready,
-            last_event_at: self.health.last_event(),
-        };
-        Some(StatusReply { worker, state })
-    }
-}
-
 /// A part's name, and how it ended.
 type Ended = (&'static str, Result<(), WorkerError>);
 
@@ -259,6 +152,15 @@ struct Unread {
     cause: JournalError,
     /// So long this replica leaves the lease to the others.
     pause: Duration,
+}
+
+impl Unread {
+    /// After the last one, if the takeover before came to nothing as well.
+    fn after(last: Option<&Self>, cause: JournalError) -> Self {
+        let pause = last.map_or(UNREAD_PAUSE, |last| last.pause.saturating_mul(2).min(UNREAD_PAUSE_MAX));
+        tracing::error!("The journal can't be read, standing by again for {}: {cause}", humane(pause));
+        Self { cause, pause }
+    }
 }
 
 /// The engine as the journal left it.
@@ -334,11 +236,7 @@ impl Worker {
         let first = (self.ports.rules)().await.map_err(WorkerError::Rules)?;
         self.metrics.reload(true);
         let Some(lease) = &self.ports.lease else {
-            let term = Term::endless();
-            return match self.recalled(&restore, &term, &shutdown).await? {
-                Some(recalled) => self.start(recalled, first, term, &shutdown).await,
-                None => Ok(()),
-            };
+            return self.act(&restore, |_| first, Term::endless(), &shutdown).await;
         };
         let mut unread: Option<Unread> = None;
         while let Some(held) = self.stand_by(lease, unread.as_ref(), &shutdown).await {
@@ -353,30 +251,22 @@ impl Worker {
                     if known.rules.is_empty() { first.clone() } else { known.clone() }
                 }
             };
-            let ended = match self.recalled(&restore, &held.term, &shutdown).await {
-                // One bad answer must not end every replica in turn.
-                Err(WorkerError::Journal(cause @ JournalError::Failed { .. })) => {
-                    held.give_back().await;
-                    let pause = unread.map_or(UNREAD_PAUSE, |last| last.pause.saturating_mul(2).min(UNREAD_PAUSE_MAX));
-                    tracing::error!("The journal can't be read, standing by again for {}: {cause}", humane(pause));
-                    unread = Some(Unread { cause, pause });
-                    continue;
-                }
-                Ok(Some(recalled)) => {
-                    unread = None;
-                    let rules = rules(&recalled.machine);
-                    self.start(recalled, rules, held.term.clone(), &shutdown).await
-                }
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
-            };
+            let ended = self.act(&restore, rules, held.term.clone(), &shutdown).await;
             held.give_back().await;
-            match ended {
+            unread = match ended {
                 Err(WorkerError::Journal(error @ JournalError::Deposed { .. })) => {
                     tracing::warn!("Standing by again: {error}");
+                    None
                 }
-                other => other?,
-            }
+                // One bad answer must not end every replica in turn. Who is to end says what it could not write.
+                Err(WorkerError::Journal(cause @ JournalError::Failed { .. })) if !shutdown.is_cancelled() => {
+                    Some(Unread::after(unread.as_ref(), cause))
+                }
+                other => {
+                    other?;
+                    None
+                }
+            };
         }
         Ok(())
     }
@@ -430,23 +320,25 @@ impl Worker {
         }
     }
 
-    /// The engine where the journal ends; `None` at shutdown, and when the term is lost.
-    async fn recalled<M: Machine>(
+    /// Goes on where the journal ends, until shutdown or until the term is lost.
+    async fn act<M: Machine>(
         &self,
         restore: &impl Fn(Option<Vec<u8>>) -> Result<M, String>,
-        term: &Term,
+        rules: impl FnOnce(&M) -> RuleSet,
+        term: Term,
         shutdown: &CancellationToken,
-    ) -> Result<Option<Recalled<M>>, WorkerError> {
+    ) -> Result<(), WorkerError> {
         self.health.set(Part::Rules, Ok(()));
         let recalled = tokio::select! {
             biased;
             // Nothing has begun yet, so there is nothing to end in order.
-            () = shutdown.cancelled() => return Ok(None),
-            () = term.lost() => return Ok(None),
+            () = shutdown.cancelled() => return Ok(()),
+            () = term.lost() => return Ok(()),
             recalled = recall(&*self.ports.journal, restore) => recalled?,
         };
         self.health.set(Part::Journal, Ok(()));
-        Ok(Some(recalled))
+        let rules = rules(&recalled.machine);
+        self.start(recalled, rules, term, shutdown).await
     }
 
     /// Begins all parts and waits for their end. Any part that ends on its own ends the worker: half a worker is worse

@@ -13,8 +13,8 @@ use super::api::{ApiError, Call, Reply};
 use super::readings::{self, unfit};
 
 use crate::model::{
-    AlarmName, AlarmReading, Announcement, CallError, ListenerArn, Samples, ServiceKey, ServiceReading, Tags,
-    TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, Timestamp, TrafficRule, Write, tags,
+    AlarmName, AlarmReading, Announcement, CallError, ListenerArn, Samples, ServiceKey, ServiceReading, TargetCounts,
+    TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetId, Timestamp, TrafficRule, Write,
 };
 use crate::ports::{
     Actuator, Alarms, Announcer, Fleet, Inbox, LoadBalancers, Message, QueueDepth, Receipt, Registrations,
@@ -285,13 +285,8 @@ impl<L: Line> Announcer for Client<L> {
 #[async_trait]
 impl<L: Line> Registrations for Client<L> {
     async fn registered(&self) -> Result<BTreeMap<ServiceKey, Arc<str>>, CallError> {
-        let call = Call::GetResources { key: tags::RULE.to_owned(), values: Vec::new() };
-        match self.line.carry("GetResources", call).await? {
-            Reply::Resources(found) => {
-                let registration =
-                    |(arn, said): (&String, &Tags)| Some((ServiceKey::of_arn(arn)?, Arc::from(tags::rule(said)?)));
-                Ok(found.iter().filter_map(registration).collect())
-            }
+        match self.line.carry("GetResources", readings::registrations_call()).await? {
+            Reply::Resources(found) => Ok(readings::registered(&found)),
             _ => Err(misfit("GetResources")),
         }
     }

@@ -68,6 +68,17 @@ fn samples(
     }
 }
 
+/// Services that a tag registers, with the rules that their tags name.
+///
+/// # Errors
+/// What AWS refused.
+pub fn registered(backend: &mut impl Backend) -> Result<BTreeMap<ServiceKey, Arc<str>>, CallError> {
+    match send(backend, "GetResources", readings::registrations_call())? {
+        Reply::Resources(found) => Ok(readings::registered(&found)),
+        _ => Err(unfit("GetResources", "another call's reply")),
+    }
+}
+
 /// Sends one write.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use crate::model::{
     Action, ActionKind, AlarmName, AlarmReading, AlarmValue, Announcement, Arn, CallError, ContainerExit, Controller,
     ErrorClass, ListenerArn, RuleArn, SOURCE, Sample, SampleMetric, Samples, Scope, ServiceKey, ServiceReading,
     ServiceStatus, Stability, Stop, Tags, TargetCounts, TargetGroupArn, TaskArn, TaskReading, TaskSet, TaskSetArn,
-    TaskSetId, TaskSetStatus, Timestamp, TrafficRule, TrafficRuleId, Write, classify, target_group_in,
+    TaskSetId, TaskSetStatus, Timestamp, TrafficRule, TrafficRuleId, Write, classify, tags, target_group_in,
 };
 
 /// What AWS refused, in its class.
@@ -223,6 +223,16 @@ pub(super) fn samples(groups: &BTreeMap<TargetGroupArn, Arc<str>>, series: &[Met
         }
     }
     samples
+}
+
+pub(super) fn registrations_call() -> Call {
+    Call::GetResources { key: tags::RULE.to_owned(), values: Vec::new() }
+}
+
+/// The rules that the tags of services name.
+pub(super) fn registered(found: &BTreeMap<String, Tags>) -> BTreeMap<ServiceKey, Arc<str>> {
+    let named = |(arn, said): (&String, &Tags)| Some((ServiceKey::of_arn(arn)?, Arc::from(tags::rule(said)?)));
+    found.iter().filter_map(named).collect()
 }
 
 pub(super) fn alarm(view: AlarmView) -> AlarmReading {

@@ -48,6 +48,17 @@ const FOUND: &[(u64, &str)] = &[
     (3_452_622, "the newest was PRIMARY, and blue was a candidate on the spare target group"),
     (4_083_661, "the same, after the service was created anew"),
     (4_589_322, "a shift of a process that had died was applied while its successor waited for green to drain"),
+    (2_398, "two answers of a replica that lags, brought close together by an event, dropped an open rollback"),
+    (1_179_826, "the same, stepped far apart, since the journal did not answer in between"),
+    (575_374, "services that lost their tag counted no longer for the fleet brake, which let go"),
+    (607_364, "the same"),
+    (625_147, "nobody was PRIMARY for a moment, and what users were given back was put on trial"),
+    (33_380, "the answer to a re-assert was lost, and the next rule was undone when a read had shown it"),
+    (16_007, "a rollback of a green was finished beside an older one whose contract allows none"),
+    (19_367, "a person wanted a green rolled back that had taken over"),
+    (40_650, "the fleet brake counts breaches, and the judge counted calls"),
+    (646_858, "a read that lags showed a service that was deleted"),
+    (1_374_714, "a worker took over in the last moment, and was judged before its first read"),
     (1_635_278, "beside a third task set the world's green was blue, and lost a task after a lagging read"),
 ];
 

@@ -1,14 +1,13 @@
 //! Calls on their way to AWS and back, and what becomes of them there.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::hash::Hash as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use taskset_guardian::engine::Input;
 use taskset_guardian::model::{
-    Announcement, AnnouncementKind, CallError, EffectId, ErrorClass, Outcome, ServiceKey, Tags, Timestamp,
-    TrafficRuleId, Write, tags,
+    Announcement, AnnouncementKind, CallError, EffectId, ErrorClass, Outcome, ServiceKey, Timestamp, TrafficRuleId,
+    Write,
 };
 use taskset_guardian::sandbox::api::{Backend as _, Call, Reply};
 use taskset_guardian::sandbox::direct;
@@ -41,18 +40,17 @@ impl Simulation {
         self.plan_own(who, self.schedule.sweep, Own::Sweep);
         let keys = self.schedule.keys().filter(|key| self.rules().rule_for(key).is_some()).cloned().collect();
         self.take(who, Input::Swept(keys).into());
-        let registered = self.registered();
+        let registered = direct::registered(&mut self.world).unwrap_or_default();
         if !registered.is_empty() {
             self.take(who, Input::Registered(registered).into());
         }
     }
 
-    /// By the index of tags.
-    pub(super) fn registered(&mut self) -> BTreeMap<ServiceKey, Arc<str>> {
-        let call = Call::GetResources { key: tags::RULE.to_owned(), values: Vec::new() };
-        let Ok(Reply::Resources(found)) = self.world.call(call) else { return BTreeMap::new() };
-        let named = |(arn, said): (String, Tags)| Some((ServiceKey::of_arn(&arn)?, Arc::from(tags::rule(&said)?)));
-        found.into_iter().filter_map(named).collect()
+    /// Those that a rule in force protects, by its name or by their tag.
+    pub(super) fn protected(&mut self) -> BTreeSet<ServiceKey> {
+        let registered = direct::registered(&mut self.world).unwrap_or_default();
+        let protects = |key: &&ServiceKey| self.rules().rule_for(key).is_some() || registered.contains_key(*key);
+        self.schedule.keys().filter(protects).cloned().collect()
     }
 
     /// Whoever acts, or stands by, has them at once.

@@ -338,7 +338,7 @@ impl Simulation {
     }
 
     fn judge_service(&mut self, who: usize, key: &ServiceKey) {
-        let is_protected = self.rules().rule_for(key).is_some() || self.registered().contains_key(key);
+        let is_protected = self.protected().contains(key);
         let Some(view) = self.workers[who].engine.service(key, self.now) else {
             if is_protected {
                 self.broken("L2", format!("{key} is not known at the end"));

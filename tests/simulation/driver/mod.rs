@@ -403,7 +403,8 @@ impl Simulation {
     /// Nothing is open, all is said, and whoever acts has had the time to look.
     fn is_over(&mut self) -> bool {
         let Some(who) = self.leader() else { return false };
-        let looked = self.workers[who].able_since.plus(3 * self.schedule.sweep) < self.now;
+        let Worker { able_since, acts_since, .. } = self.workers[who];
+        let looked = able_since.max(acts_since).plus(3 * self.schedule.sweep) < self.now;
         let unwritten = self.workers[who].pending.is_some();
         let rests = self.now < self.began.plus(self.schedule.calm_at + self.schedule.rest);
         if rests || !looked || unwritten || self.judged.owed.values().any(|owed| owed.times == 0) {
@@ -417,13 +418,12 @@ impl Simulation {
             Phase::Escalated => is_patient,
             _ => is_quiet && deployment.open_since.is_none(),
         };
-        let registered = self.registered();
-        let protects = |key| self.rules().rule_for(key).is_some() || registered.contains_key(key);
+        let protected = self.protected();
         let closed = |key| {
             let view = self.workers[who].engine.service(key, self.now);
             match view {
-                Some(view) => protects(key) && view.deployment.map_or(is_quiet, is_over),
-                None => !protects(key),
+                Some(view) => protected.contains(key) && view.deployment.map_or(is_quiet, is_over),
+                None => !protected.contains(key),
             }
         };
         if !is_quiet && self.world.is_awaiting_people() {

@@ -38,6 +38,8 @@ pub(super) struct Worker {
     /// Raised when the right to act comes and goes.
     pub(super) term: u64,
     pub(super) acting: bool,
+    /// When it last began to.
+    pub(super) acts_since: Timestamp,
     pub(super) tenure: Option<Tenure>,
     /// `None` for a worker that has no rivals.
     pub(super) span: Option<Span<Duration>>,
@@ -95,6 +97,7 @@ impl Worker {
             journal: None,
             term: 0,
             acting: false,
+            acts_since: began,
             tenure: None,
             span: None,
             watched: None,
@@ -220,6 +223,7 @@ impl Simulation {
         }
         let (now, rules) = (self.now, self.rules().clone());
         let worker = &mut self.workers[who];
+        worker.acts_since = now;
         worker.inbox.extend([Input::Restarted, Input::Rules(rules)].map(Incoming::from));
         let (wall, latest) = (worker.clock.wall(now), worker.latest);
         worker.watch = worker.clock.watch(now);
