@@ -486,17 +486,6 @@ fn nor_do_two_answers_that_come_close_together() {
 }
 
 #[test]
-fn nor_do_two_answers_of_which_the_second_waited_for_the_journal() {
-    let mut it = breached(Aws::blue_and_green(), rule());
-    let unknown = || Input::Observed(key(), Err(failed(Some("ServiceNotFoundException"))));
-    it.feed(unknown());
-    it.now = it.now.plus(secs(8));
-    it.feed(unknown());
-    it.run(secs(120));
-    assert_eq!(it.phase(), "rolled_back");
-}
-
-#[test]
 fn a_green_that_is_shown_again_is_looked_at_anew_before_it_is_called_unsteady() {
     let mut aws = Aws::blue_and_green();
     aws.set(GREEN).stability = Stability::Stabilizing;

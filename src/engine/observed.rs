@@ -459,9 +459,8 @@ fn take_unread(key: &ServiceKey, partition: &mut Partition, error: &CallError, o
     soft.not_ready = Some(format!("it could not be read: {error}"));
     out.note(Note::Unread { service: key.clone(), error: error.clone() });
     if error.class == ErrorClass::NotFound {
-        // By when it was asked: its answer may have waited for the journal.
-        let asked_at = soft.asked_at.unwrap_or(out.now);
-        if kept.missing_at.is_none_or(|at| asked_at >= at.plus(plan::SETTLE)) {
+        // By what the journal knows: when a read was asked for it does not.
+        if kept.missing_at.is_none_or(|at| out.now.since(at) >= plan::SETTLE) {
             kept.missing = kept.missing.saturating_add(1);
             kept.missing_at = Some(out.now);
         }

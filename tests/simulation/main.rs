@@ -49,7 +49,6 @@ const FOUND: &[(u64, &str)] = &[
     (4_083_661, "the same, after the service was created anew"),
     (4_589_322, "a shift of a process that had died was applied while its successor waited for green to drain"),
     (2_398, "two answers of a replica that lags, brought close together by an event, dropped an open rollback"),
-    (1_179_826, "the same, stepped far apart, since the journal did not answer in between"),
     (575_374, "services that lost their tag counted no longer for the fleet brake, which let go"),
     (607_364, "the same"),
     (625_147, "nobody was PRIMARY for a moment, and what users were given back was put on trial"),
