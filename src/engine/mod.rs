@@ -43,6 +43,7 @@ use serde::{Deserialize, Serialize};
 pub use doctor::{Check, CheckVerdict, examine};
 pub use excess::waits_for_blue;
 pub use input::{Effect, Input, Settings, Step};
+pub use observed::DENIAL_LASTS;
 pub use rehearsal::{Rehearsal, rehearse, rehearse_next};
 pub use report::{Finding, GateState, Note, Report, Stage, Use};
 pub use status::{DeploymentView, GateView, QuarantineView, ServiceView, StatusView, WithheldView};
@@ -295,9 +296,10 @@ fn restarted(services: &mut Services, out: &mut Out<'_>) {
         partition.soft =
             Soft { scheduled: partition.soft.scheduled, listed: partition.soft.listed.clone(), ..Soft::default() };
         partition.soft.want(out.now);
-        if rollback::begin_anew(partition, out.now) {
-            out.step.changed = true;
-        }
+        // By the clock of another worker, perhaps, which was ahead or behind.
+        let denied = std::mem::take(&mut partition.kept.missing) > 0;
+        partition.kept.missing_at = None;
+        out.step.changed |= rollback::begin_anew(partition, out.now) || denied;
         out.touch(key);
     }
     out.step.changed |= out.brakes.begin_anew(out.now);

@@ -18,8 +18,16 @@ use crate::model::{
 };
 use crate::rules::{Mode, RuleSet};
 
-/// Reads in a row that must say that a service does not exist, [`plan::SETTLE`] apart. One may come from a replica that lags.
+/// Reads in a row that must say that a service does not exist. One may come from a replica that lags.
 const MISSING_READS: u8 = 2;
+
+/// The answer that a service does not exist counts when it is no older than this: what a journal that hangs has held up says
+/// nothing about now.
+pub const DENIAL_LASTS: Duration = plan::SETTLE;
+
+/// Between two of them that count: whatever replica sent the first has caught up before the second is asked for, though that
+/// one may be as old as [`DENIAL_LASTS`].
+const DENIALS_APART: Duration = plan::SETTLE.saturating_add(DENIAL_LASTS);
 
 /// And so many that with it goes all that is remembered of it.
 const FORGOTTEN_READS: u8 = 20;
@@ -459,8 +467,7 @@ fn take_unread(key: &ServiceKey, partition: &mut Partition, error: &CallError, o
     soft.not_ready = Some(format!("it could not be read: {error}"));
     out.note(Note::Unread { service: key.clone(), error: error.clone() });
     if error.class == ErrorClass::NotFound {
-        // By what the journal knows: when a read was asked for it does not.
-        if kept.missing_at.is_none_or(|at| out.now.since(at) >= plan::SETTLE) {
+        if kept.missing_at.is_none_or(|at| out.now.since(at) >= DENIALS_APART) {
             kept.missing = kept.missing.saturating_add(1);
             kept.missing_at = Some(out.now);
         }

@@ -101,9 +101,9 @@ pub(super) struct Kept {
     pub(super) decided: Vec<TaskSetId>,
     /// When rollbacks were decided and begun, newest last.
     pub(super) rollbacks: Vec<Timestamp>,
-    /// Reads in a row that said the service does not exist, each from a replica that had time to catch up after the one before;
+    /// Reads in a row that said the service does not exist, each from a replica that had time to catch up after the one before.
     pub(super) missing: u8,
-    /// the last of them.
+    /// When the last of them came.
     #[serde(default)]
     pub(super) missing_at: Option<Timestamp>,
     /// Versions that were rolled back, oldest first.

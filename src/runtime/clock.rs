@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use crate::model::{CallError, ErrorClass, Observation, Timestamp};
+use crate::engine::DENIAL_LASTS;
+use crate::model::{CallError, ErrorClass, Observation, Timestamp, humane};
 use crate::ports::Clock;
 
 /// The system's clock. The only place of the worker that reads it.
@@ -78,21 +79,27 @@ impl WallClockWatch {
 }
 
 /// Fails a read that is not as old as its time on the wall says: `began` is what [`Clock::elapsed`] said as it was sent, `now`
-/// what both clocks say. A clock may have been set forward before it and back after it, with nobody looking in between.
+/// what both clocks say. A clock may have been set forward before it and back after it, with nobody looking in between. And
+/// one that says that the service does not exist, when it is older than [`DENIAL_LASTS`].
 pub fn doubt_age(answer: &mut Result<Box<Observation>, CallError>, began: Duration, now: (Timestamp, Duration)) {
-    let is_dated_right = |seen: &Observation| WallClockWatch::new(seen.read_at, began).look(now.0, now.1).is_none();
-    if answer.as_ref().is_ok_and(|seen| !is_dated_right(seen)) {
-        *answer = Err(CallError {
-            class: ErrorClass::Transient,
-            operation: "observe".to_owned(),
-            code: None,
-            message: "the clock was set meanwhile, so nobody can tell how old the answer is".to_owned(),
-        });
-    }
+    let age = now.1.saturating_sub(began);
+    let doubt = match answer {
+        Ok(seen) if WallClockWatch::new(seen.read_at, began).look(now.0, now.1).is_some() => {
+            "the clock was set meanwhile, so nobody can tell how old the answer is".to_owned()
+        }
+        Err(error) if error.class == ErrorClass::NotFound && age > DENIAL_LASTS => {
+            format!("it did not exist, by an answer that was held up for {}: {}", humane(age), error.message)
+        }
+        _ => return,
+    };
+    *answer =
+        Err(CallError { class: ErrorClass::Transient, operation: "observe".to_owned(), code: None, message: doubt });
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -104,5 +111,19 @@ mod tests {
         assert_eq!(watch.look(wall.plus(second * 362).moved(90), second * 63), Some(300_000), "set forward");
         assert_eq!(watch.look(wall.plus(second * 363).moved(90), second * 64), None);
         assert_eq!(watch.look(wall.plus(second * 64), second * 65), Some(-300_090), "set back");
+    }
+
+    #[test]
+    fn that_a_service_does_not_exist_is_believed_while_it_is_news() {
+        let (wall, second) = (Timestamp::from_millis(1_772_445_880_000), Duration::from_secs(1));
+        let after = |age: Duration, class| {
+            let (operation, message) = ("DescribeServices".to_owned(), "MISSING".to_owned());
+            let mut answer = Err(CallError { class, operation, code: None, message });
+            doubt_age(&mut answer, second, (wall, second + age));
+            answer.unwrap_err().class
+        };
+        assert_eq!(after(DENIAL_LASTS, ErrorClass::NotFound), ErrorClass::NotFound);
+        assert_eq!(after(DENIAL_LASTS + second, ErrorClass::NotFound), ErrorClass::Transient);
+        assert_eq!(after(DENIAL_LASTS + second, ErrorClass::Denied), ErrorClass::Denied, "permissions do not lag so");
     }
 }

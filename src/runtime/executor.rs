@@ -145,10 +145,10 @@ impl Executor {
                 let read = async move {
                     // When it runs, not when it is to: what it finds is dated by then.
                     let began = clock.elapsed();
-                    observer.observe(&ask).await.map(|seen| (Box::new(seen), began))
+                    (observer.observe(&ask).await.map(Box::new), began)
                 };
-                let answer = match survive("observe", read).await.and_then(|result| result) {
-                    Ok((seen, began)) => Incoming::read(service.clone(), seen, began),
+                let answer = match survive("observe", read).await {
+                    Ok((answer, began)) => Incoming::read(service.clone(), answer, began),
                     Err(error) => Input::Observed(service.clone(), Err(error)).into(),
                 };
                 let is_last = {

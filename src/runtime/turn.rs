@@ -24,7 +24,7 @@ use super::pump::Arrival;
 use super::receipts::Receipted;
 use super::worker::{Hook, WorkerError};
 use crate::engine::{Effect, Input, Report, StatusView};
-use crate::model::{Incident, Observation, ServiceKey, Timestamp, humane};
+use crate::model::{CallError, Incident, Observation, ServiceKey, Timestamp, humane};
 use crate::ports::{Clock, Entries, Journal, JournalError, Receipt};
 use crate::telemetry::{History, Metrics};
 
@@ -123,9 +123,9 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// What a read has found that began then, by [`Clock::elapsed`].
-    pub(crate) fn read(service: ServiceKey, seen: Box<Observation>, began: Duration) -> Self {
-        Self { read_began: Some(began), ..Input::Observed(service, Ok(seen)).into() }
+    /// The answer to a read that began then, by [`Clock::elapsed`].
+    pub(crate) fn read(service: ServiceKey, answer: Result<Box<Observation>, CallError>, began: Duration) -> Self {
+        Self { read_began: Some(began), ..Input::Observed(service, answer).into() }
     }
 }
 

@@ -57,6 +57,7 @@ const FOUND: &[(u64, &str)] = &[
     (19_367, "a person wanted a green rolled back that had taken over"),
     (40_650, "the fleet brake counts breaches, and the judge counted calls"),
     (646_858, "a read that lags showed a service that was deleted"),
+    (1_179_826, "two such answers were taken long after one another, since the journal hung"),
     (1_374_714, "a worker took over in the last moment, and was judged before its first read"),
     (1_635_278, "beside a third task set the world's green was blue, and lost a task after a lagging read"),
 ];

@@ -9,7 +9,7 @@ use taskset_guardian::model::{
 use taskset_guardian::sandbox::direct;
 use taskset_guardian::sandbox::world::Act;
 
-use super::worker::{Incoming, Seen};
+use super::worker::{Incoming, Read, Seen};
 use super::{Asked, Basis, LAG, Moment, Own, Simulation};
 
 /// A replica does not know a service for so long at most: less than any lags.
@@ -135,13 +135,13 @@ impl Simulation {
                 None => set.running,
             };
             let green_was_dead = newest.is_none_or(|green| serving(green) == 0);
-            let seen = Seen {
+            Seen {
                 basis: Basis { read_at, again_at, read_after, green_was_dead },
                 newest: newest.map(|set| (set.created_at, set.id.clone())),
                 primary: primary.map(|set| set.id.clone()),
-            };
-            (seen, began)
+            }
         });
-        self.take(who, Incoming { input: Input::Observed(key, answer), shown, receipt: None });
+        let read = Some(Read { began, shown });
+        self.take(who, Incoming { input: Input::Observed(key, answer), read, receipt: None });
     }
 }

@@ -14,7 +14,7 @@ use taskset_guardian::runtime::{doubt_age, entry};
 use taskset_guardian::sandbox::api::{Backend as _, Call};
 
 use super::judge::Heard;
-use super::worker::Incoming;
+use super::worker::{Incoming, Read};
 use super::{Decided, Own, QUEUE, ShellMutant, Simulation};
 
 /// Entries between checkpoints: few, so that a schedule has several.
@@ -71,12 +71,12 @@ impl Simulation {
         }
         let mut pending = Pending { pause: FIRST_PAUSE, ..Pending::default() };
         let mut reads = Vec::new();
-        for Incoming { mut input, shown, receipt } in std::mem::take(&mut self.workers[who].inbox) {
-            if let (Input::Observed(key, answer), Some((shown, began))) = (&mut input, shown) {
+        for Incoming { mut input, read, receipt } in std::mem::take(&mut self.workers[who].inbox) {
+            if let (Input::Observed(key, answer), Some(Read { began, shown })) = (&mut input, read) {
                 let worker = &mut self.workers[who];
                 let now = (worker.clock.wall(self.now), worker.clock.monotonic(self.now));
                 doubt_age(answer, began, now);
-                if answer.is_ok() {
+                if let (true, Some(shown)) = (answer.is_ok(), shown) {
                     worker.seen.insert(key.clone(), shown);
                 }
             }

@@ -63,16 +63,24 @@ pub(super) struct Worker {
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) input: Input,
-    /// By an observation, and when its read was sent, by the monotonic clock.
-    pub(super) shown: Option<(Seen, Duration)>,
+    /// That it is the answer to.
+    pub(super) read: Option<Read>,
     /// Of the message that it came in.
     pub(super) receipt: Option<String>,
 }
 
 impl From<Input> for Incoming {
     fn from(input: Input) -> Self {
-        Self { input, shown: None, receipt: None }
+        Self { input, read: None, receipt: None }
     }
+}
+
+#[derive(Debug)]
+pub(super) struct Read {
+    /// When it was sent, by the monotonic clock.
+    pub(super) began: Duration,
+    /// By an observation.
+    pub(super) shown: Option<Seen>,
 }
 
 /// What the engine was shown last.
