@@ -45,6 +45,20 @@ fn the_list_and_a_wrong_name_both_name_every_scenario() {
 }
 
 #[test]
+fn flags_that_would_do_nothing_are_refused() {
+    for flags in [
+        &["--listen", "127.0.0.1:0"][..],
+        &["--list", "--listen", "127.0.0.1:0"],
+        &["--practice", "--scenario", "healthy"],
+        &["--practice", "--output", "json"],
+    ] {
+        let words: Vec<_> = ["demo"].iter().chain(flags).copied().collect();
+        let refused = guardian(&words).assert().code(2);
+        assert!(!refused.get_output().stderr.is_empty(), "{flags:?}");
+    }
+}
+
+#[test]
 fn a_demo_that_only_observes_says_so_and_changes_nothing() {
     let done = guardian(&["demo", "--scenario", "dry-run", "--speed", "20", "--output", "json"]).assert().success();
     let ended: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();

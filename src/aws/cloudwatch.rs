@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::types::{
-    AlarmType, CompositeAlarm, Dimension, EvaluationState, Metric, MetricAlarm, MetricDataQuery, MetricDataResult,
-    MetricStat, ScanBy, StateValue, StatusCode,
+    AlarmType, CompositeAlarm, Dimension, EvaluationState, LogAlarm, Metric, MetricAlarm, MetricDataQuery,
+    MetricDataResult, MetricStat, ScanBy, StateValue, StatusCode,
 };
 use aws_smithy_types::DateTime;
 
@@ -61,7 +61,14 @@ impl CloudWatch {
             }
             let names: Vec<String> = unknown.iter().map(ToString::to_string).collect();
             for some in names.chunks(PAGE) {
-                made_of.extend(self.pages(Some(some.to_vec())).await?.1);
+                match self.pages(Some(some.to_vec())).await {
+                    Ok((_, composites)) => made_of.extend(composites),
+                    // Names that are read wrong must not hide every other alarm.
+                    Err(error) if error.class == ErrorClass::Rejected => {
+                        tracing::warn!("What composite alarms are made of is not known: {error}");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             // Whatever is still not there does not exist.
             let missing = unknown.into_iter().filter(|name| !made_of.contains_key(name));
@@ -107,6 +114,21 @@ impl CloudWatch {
         Ok((alarms, composites))
     }
 
+    /// Those of these that are log alarms. They are asked for apart: where CloudWatch does not know the type, it refuses.
+    async fn log_alarms(&self, names: Vec<String>) -> Result<Vec<AlarmReading>, CallError> {
+        let call = self
+            .client
+            .describe_alarms()
+            .set_alarm_names(Some(names))
+            .alarm_types(AlarmType::LogAlarm)
+            .max_records(100);
+        match self.calls.send(DESCRIBE_ALARMS, call.send()).await {
+            Ok(page) => Ok(page.log_alarms().iter().filter_map(log_alarm).collect()),
+            Err(error) if error.class == ErrorClass::Rejected => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn groups(&self) -> MutexGuard<'_, BTreeMap<AlarmName, BTreeSet<Arc<str>>>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,6 +142,9 @@ const DEEPEST: usize = 2;
 
 /// Alarms that one composite alarm can be made of: CloudWatch's quota.
 const PARTS: usize = 100;
+
+/// The longest name of an alarm, in characters: CloudWatch refuses to be asked for a longer one.
+const NAME_CHARS: usize = 255;
 
 /// The target groups of all that an alarm is made of.
 fn bound(
@@ -138,26 +163,42 @@ fn made_of(alarm: &CompositeAlarm) -> Option<(AlarmName, BTreeSet<AlarmName>)> {
     Some((AlarmName::new(alarm.alarm_name()?), parts(alarm.alarm_rule().unwrap_or_default())))
 }
 
-/// The alarms that a rule names, as in `ALARM("checkout 5xx") AND NOT OK(arn:aws:cloudwatch:eu-west-1:1:alarm:db)`.
+/// The alarms that a rule names, as in `ALARM("checkout 5xx") AND NOT OK(arn:aws:cloudwatch:eu-west-1:1:alarm:db)` or
+/// `AT_LEAST(2, ALARM, (slow, "checkout 5xx", db))`.
 fn parts(rule: &str) -> BTreeSet<AlarmName> {
     let mut found = BTreeSet::new();
     let mut rest = rule;
     while let Some((_, after)) = rest.split_once('(').filter(|_| found.len() < PARTS) {
-        let after = after.trim_start();
-        let (name, behind) = match after.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-            None => after.find([')', '(']).map_or((after, ""), |end| after.split_at(end)),
-        };
-        // A bracket that only groups.
-        let is_function = !behind.starts_with('(');
-        let name = name.trim();
-        let name = name.split_once(":alarm:").filter(|(arn, _)| arn.starts_with("arn:")).map_or(name, |(_, name)| name);
-        if is_function && !name.is_empty() {
-            found.insert(AlarmName::new(name));
+        let (names, behind) = listed(after);
+        // With another one inside, a bracket only groups, or the names are in that one.
+        if !behind.starts_with('(') {
+            let names = names.into_iter().filter(|name| !name.is_empty() && name.chars().count() <= NAME_CHARS);
+            found.extend(names.map(AlarmName::new));
         }
         rest = behind;
     }
     found
+}
+
+/// The names at the beginning of a text, separated by commas, and what comes after them.
+fn listed(text: &str) -> (Vec<&str>, &str) {
+    let mut names = Vec::new();
+    let mut rest = text;
+    loop {
+        let start = rest.trim_start();
+        let (name, behind) = match start.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => start.find([',', ')', '(']).map_or((start, ""), |end| start.split_at(end)),
+        };
+        let name = name.trim();
+        names
+            .push(name.split_once(":alarm:").filter(|(arn, _)| arn.starts_with("arn:")).map_or(name, |(_, name)| name));
+        let behind = behind.trim_start();
+        match behind.strip_prefix(',') {
+            Some(more) => rest = more,
+            None => return (names, behind),
+        }
+    }
 }
 
 #[async_trait]
@@ -166,7 +207,13 @@ impl Alarms for CloudWatch {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut alarms = Vec::new();
         for some in names.chunks(PAGE) {
-            alarms.extend(self.describe(Some(some.to_vec())).await?);
+            let found = self.describe(Some(some.to_vec())).await?;
+            let is_missing = |name: &&String| found.iter().all(|alarm| alarm.name.as_str() != name.as_str());
+            let missing: Vec<_> = some.iter().filter(is_missing).cloned().collect();
+            alarms.extend(found);
+            if !missing.is_empty() {
+                alarms.extend(self.log_alarms(missing).await?);
+            }
         }
         Ok(alarms)
     }
@@ -269,6 +316,18 @@ fn composite_alarm(alarm: &CompositeAlarm) -> Option<AlarmReading> {
         reason: cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
         doubt: alarm.actions_suppressed_by().map(|by| suppressed(by.as_str())),
         // Told by what it is made of.
+        target_groups: BTreeSet::new(),
+    })
+}
+
+/// Its query names no target group: it speaks of the service as a whole.
+fn log_alarm(alarm: &LogAlarm) -> Option<AlarmReading> {
+    Some(AlarmReading {
+        name: AlarmName::new(alarm.alarm_name()?),
+        value: value(alarm.state_value()),
+        since: since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp())?,
+        reason: cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
+        doubt: unevaluated(alarm.evaluation_state()),
         target_groups: BTreeSet::new(),
     })
 }
@@ -434,6 +493,16 @@ mod tests {
         assert_eq!(names("((ALARM(a)))"), ["a"]);
         assert_eq!(names("TRUE"), [""; 0]);
         assert_eq!(names("ALARM(\"unclosed"), ["unclosed"]);
+        assert_eq!(
+            names(r#"AT_LEAST(2, ALARM, ("a, b (c)", d , arn:aws:cloudwatch:eu-west-1:1:alarm:e))"#),
+            ["a, b (c)", "d", "e"]
+        );
+        assert_eq!(names("AT_LEAST(50%, NOT OK, (a,b)) OR INSUFFICIENT_DATA(c)"), ["a", "b", "c"]);
+        assert_eq!(
+            names(&format!("ALARM({}) OR ALARM(b)", "a".repeat(256))),
+            ["b"],
+            "CloudWatch would refuse the question"
+        );
     }
 
     #[test]

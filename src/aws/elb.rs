@@ -34,8 +34,11 @@ const DESCRIBE_TARGET_HEALTH: Operation = Operation::new("elasticloadbalancing",
 /// raised, and a page has up to 400.
 const PAGES: usize = 50;
 
-/// Services whose target groups are looked up by one call. Each has a few.
+/// Services whose target groups are looked up together. Each has a few.
 const SHARING: usize = 10;
+
+/// Target groups in one call: ELB's limit.
+const GROUPS: usize = 20;
 
 /// Results a page: ELB's limit.
 const PAGE: i32 = 400;
@@ -246,8 +249,10 @@ impl Elb {
                     let found = elb.describe_groups(groups.into_iter().collect()).await;
                     for (wanted, answer) in few {
                         let found = match &found {
-                            // One group that is gone fails the call for all, so then they are asked for one by one.
-                            Err(error) if error.class == ErrorClass::NotFound => elb.describe_each(wanted).await,
+                            // One that is gone, or odd, fails the call for all, so then they are asked for one by one.
+                            Err(CallError { class: ErrorClass::NotFound | ErrorClass::Rejected, .. }) => {
+                                elb.describe_each(wanted).await
+                            }
                             Err(error) => Err(error.clone()),
                             Ok(all) => Ok(all.iter().filter(|(group, _)| wanted.contains(group)).cloned().collect()),
                         };
@@ -277,16 +282,23 @@ impl Elb {
         Ok(side_by_side(each).await?.into_iter().flatten().collect())
     }
 
-    /// Has had its turn.
+    /// Has had its turn; more than fit into a call take another one.
     async fn describe_groups(&self, groups: Vec<TargetGroupArn>) -> Users {
-        let arns = groups.iter().map(ToString::to_string).collect();
-        let call = self.client.describe_target_groups().set_target_group_arns(Some(arns)).send();
-        let answer = self.calls.send(DESCRIBE_TARGET_GROUPS, call).await?;
         let pair = |group: &aws_sdk_elasticloadbalancingv2::types::TargetGroup| {
             let balancers = group.load_balancer_arns().iter().map(|arn| LoadBalancer::from(arn.as_str()));
             Some((TargetGroupArn::new(group.target_group_arn()?), balancers.collect()))
         };
-        Ok(answer.target_groups().iter().filter_map(pair).collect())
+        let mut found = Vec::new();
+        for (number, some) in groups.chunks(GROUPS).enumerate() {
+            if number > 0 {
+                self.pace.turn(self.urgency).await;
+            }
+            let arns = some.iter().map(ToString::to_string).collect();
+            let call = self.client.describe_target_groups().set_target_group_arns(Some(arns)).send();
+            let answer = self.calls.send(DESCRIBE_TARGET_GROUPS, call).await?;
+            found.extend(answer.target_groups().iter().filter_map(pair));
+        }
+        Ok(found)
     }
 
     /// One call for all who ask before it has its turn.

@@ -12,11 +12,11 @@ use tokio::sync::Semaphore;
 
 use super::{Aws, Endpoint};
 use crate::model::{
-    Action, ActionKind, ErrorClass, Forward, ListenerArn, RuleArn, ServiceKey, TargetGroupArn, TaskArn, TaskSetArn,
-    TrafficRuleId, USER_AGENT, WeightedGroup, Write,
+    Action, ActionKind, AlarmName, AlarmValue, ErrorClass, Forward, ListenerArn, RuleArn, ServiceKey, TargetGroupArn,
+    TaskArn, TaskSetArn, TrafficRuleId, USER_AGENT, WeightedGroup, Write,
 };
 use crate::ports::{
-    Actuator, Change, Expected, Field, Fields, Fleet, Inbox, LoadBalancers, Receipt, Recorder, RowKey, Table,
+    Actuator, Alarms, Change, Expected, Field, Fields, Fleet, Inbox, LoadBalancers, Receipt, Recorder, RowKey, Table,
 };
 
 const GREEN: &str = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/green/1a2b";
@@ -309,6 +309,63 @@ async fn a_group_that_is_gone_or_unused_has_no_rules() {
     let mut groups = groups();
     groups.insert(TargetGroupArn::new("gone"));
     assert_eq!(elb.rules(&groups, false).await.unwrap().len(), 1, "those of the other group");
+}
+
+#[tokio::test]
+async fn more_groups_than_fit_into_a_call_take_two() {
+    let canned = Canned::new(|operation, body, _| match operation {
+        "DescribeTargetGroups" if body.contains("member.21=") => refused_xml("ValidationError"),
+        _ => load_balancer(operation),
+    })
+    .await;
+    let elb = canned.aws.load_balancers();
+    let mut groups = groups();
+    groups.extend((0..20).map(|number| TargetGroupArn::new(format!("other-{number}"))));
+    assert_eq!(elb.rules(&groups, false).await.unwrap().len(), 1);
+    let asked = canned.operations();
+    assert_eq!(asked.iter().filter(|operation| *operation == "DescribeTargetGroups").count(), 2, "{asked:?}");
+}
+
+/// CloudWatch speaks CBOR. What it knows is one log alarm, and a type that it does not know it refuses.
+async fn cloudwatch(knows_log_alarms: bool) -> Aws {
+    use ciborium::Value;
+    let text = |text: &str| Value::Text(text.to_owned());
+    let handler = move |body: axum::body::Bytes| async move {
+        let Value::Map(asked) = ciborium::from_reader::<Value, _>(&body[..]).unwrap() else { panic!("{body:?}") };
+        let member = |name: &str| asked.iter().find(|(key, _)| *key == text(name)).map(|(_, value)| value.clone());
+        let is_of_logs = member("AlarmTypes") == Some(Value::Array(vec![text("LogAlarm")]));
+        let at = || Value::Tag(1, Box::new(Value::Integer(1_772_445_880.into())));
+        let alarm = || {
+            Value::Map(vec![
+                (text("AlarmName"), text("errors in the log")),
+                (text("StateValue"), text("ALARM")),
+                (text("StateTransitionedTimestamp"), at()),
+            ])
+        };
+        let (status, answer) = match (is_of_logs, knows_log_alarms) {
+            (true, false) => (400, vec![(text("__type"), text("ValidationError"))]),
+            (true, true) => (200, vec![(text("LogAlarms"), Value::Array(vec![alarm()]))]),
+            (false, _) => (200, vec![(text("MetricAlarms"), Value::Array(Vec::new()))]),
+        };
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&Value::Map(answer), &mut bytes).unwrap();
+        let headers = [("smithy-protocol", "rpc-v2-cbor"), ("content-type", "application/cbor")];
+        (StatusCode::from_u16(status).unwrap(), headers, bytes)
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(handler)).await });
+    let endpoint = Endpoint::Local { url, region: "eu-west-1".to_owned() };
+    Aws::connect(&endpoint, Arc::new(Recorded::default())).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_log_alarm_is_read_by_its_name_where_there_are_any() {
+    let named = BTreeSet::from([AlarmName::new("errors in the log")]);
+    let found = cloudwatch(true).await.alarms().named(&named).await.unwrap();
+    let [alarm] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((alarm.name.as_str(), alarm.value), ("errors in the log", AlarmValue::Alarm));
+    assert_eq!(cloudwatch(false).await.alarms().named(&named).await.unwrap(), []);
 }
 
 #[tokio::test]

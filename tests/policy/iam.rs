@@ -57,7 +57,7 @@ pub(crate) fn people() -> Policy {
     serde_json::from_str(PEOPLE).unwrap()
 }
 
-/// What the placeholders stand for in the sandbox, the longer ones first.
+/// What the placeholders stand for in the sandbox.
 pub(crate) fn sandbox_names(load_balancer: &str) -> BTreeMap<&'static str, String> {
     [
         ("PARTITION", "aws"),
@@ -96,7 +96,7 @@ impl Policy {
         assert_eq!(self.version, "2012-10-17");
         let fill = |text: &mut String| {
             for (placeholder, name) in names {
-                *text = text.replace(placeholder, name);
+                *text = text.replace(&format!("{{{placeholder}}}"), name);
             }
         };
         for statement in &mut self.statements {

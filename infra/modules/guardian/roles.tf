@@ -15,11 +15,11 @@ locals {
         for statement in jsondecode(local.filled[policy][cell]).Statement : merge(statement, {
           Resource = flatten([
             for resource in statement.Resource : [
-              for cluster in strcontains(resource, "CLUSTER") ? var.clusters : [""] : [
-                for service in strcontains(resource, "SERVICE") ? each.services : [""] : [
-                  for balancer in strcontains(resource, "LOAD_BALANCER") ? local.load_balancers : [""] : [
-                    for pool in strcontains(resource, "USER_POOL") ? local.user_pools : [""] :
-                    replace(replace(replace(replace(resource, "CLUSTER", cluster), "SERVICE", service), "LOAD_BALANCER", balancer), "USER_POOL", pool)
+              for cluster in strcontains(resource, "{CLUSTER}") ? var.clusters : [""] : [
+                for service in strcontains(resource, "{SERVICE}") ? each.services : [""] : [
+                  for balancer in strcontains(resource, "{LOAD_BALANCER}") ? local.load_balancers : [""] : [
+                    for pool in strcontains(resource, "{USER_POOL}") ? local.user_pools : [""] :
+                    replace(replace(replace(replace(resource, "{CLUSTER}", cluster), "{SERVICE}", service), "{LOAD_BALANCER}", balancer), "{USER_POOL}", pool)
                   ]
                 ]
               ]
@@ -30,14 +30,14 @@ locals {
     }
   }
 
-  # Placeholders that stand for one thing, and the one condition that lists clusters.
+  # Placeholders that stand for one thing, and the one condition that lists clusters. No name can hold a brace.
   filled = {
     for policy in ["worker", "people"] : policy => {
       for cell, each in local.cells : cell => replace(replace(replace(replace(replace(replace(replace(replace(
         file("${path.module}/${policy}-policy.json"),
-        "\"arn:PARTITION:ecs:REGION:ACCOUNT:cluster/CLUSTER\"", join(", ", [for arn in local.cluster_arns : jsonencode(arn)])),
-        "PARTITION", local.partition), "REGION", local.region), "ACCOUNT", local.account),
-      "DEAD_LETTERS", "${each.name}-dead-letters"), "QUEUE", each.name), "TABLE", each.name), "BUS", var.event_bus_name)
+        "\"arn:{PARTITION}:ecs:{REGION}:{ACCOUNT}:cluster/{CLUSTER}\"", join(", ", [for arn in local.cluster_arns : jsonencode(arn)])),
+        "{PARTITION}", local.partition), "{REGION}", local.region), "{ACCOUNT}", local.account),
+      "{DEAD_LETTERS}", "${each.name}-dead-letters"), "{QUEUE}", each.name), "{TABLE}", each.name), "{BUS}", var.event_bus_name)
     }
   }
 

@@ -37,6 +37,11 @@ variable "shards" {
   }
 
   validation {
+    condition     = alltrue([for shard in keys(var.shards) : shard != "start" && !endswith(shard, "dead-letters")])
+    error_message = "The module has a role called NAME-start, and queues called NAME-SHARD-dead-letters: give the shard another name."
+  }
+
+  validation {
     condition     = alltrue([for names in values(var.shards) : length(names) > 0 && alltrue([for name in names : can(regex("^[A-Za-z0-9_-]*[A-Za-z0-9_*-]$", name))])])
     error_message = "A shard has a list of services: names, or prefixes with one * at their end."
   }
@@ -235,7 +240,7 @@ variable "sweep" {
   default     = "30s"
 
   validation {
-    condition     = can(regex("^([1-9][0-9]*s|[1-5]m)$", var.sweep))
+    condition     = can(regex("^([1-9]|[1-9][0-9]|[12][0-9][0-9]|300)s$|^[1-5]m$", var.sweep))
     error_message = "Write seconds or minutes, as in \"30s\" or \"2m\": from 1s to 5m."
   }
 }

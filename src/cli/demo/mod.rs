@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::task::JoinSet;
 
@@ -38,7 +38,7 @@ const PRACTICE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 45
 #[allow(clippy::struct_excessive_bools, reason = "flags, which exclude each other by clap's word")]
 pub struct DemoArgs {
     /// Which deployment; see --list
-    #[arg(long, value_name = "NAME", default_value = "crash-at-start", conflicts_with_all = ["all", "list"])]
+    #[arg(long, value_name = "NAME", default_value = "crash-at-start", conflicts_with_all = ["all", "list", "practice"])]
     pub scenario: String,
 
     /// List the scenarios and what should come of each
@@ -79,6 +79,12 @@ fn speed(text: &str) -> Result<f64, String> {
 /// Runs what was asked for. The exit code says whether everything ended as it should.
 pub(super) fn demo(args: &DemoArgs, output: Output) -> anyhow::Result<ExitCode> {
     let out = &mut anstream::stdout().lock();
+    if args.listen.is_some() && !args.serve && !args.practice {
+        bail!("--listen is for --serve or --practice: nothing else listens");
+    }
+    if args.practice && output == Output::Json {
+        bail!("--practice is a conversation, and has no JSON: leave out --output");
+    }
     if args.list {
         render::list(scenario::all(), output, out)?;
         return Ok(ExitCode::SUCCESS);

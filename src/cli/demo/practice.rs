@@ -28,7 +28,8 @@ deploy VERSION  create green with it beside blue, and give it a tenth of the use
                 checkout:88 and checkout:90 crash 2 s after their start, any other version is sound
 weights B G     give blue weight B and green weight G
 promote         make green PRIMARY
-undo            all weight to blue, and delete green
+undo            blue is PRIMARY, all weight to it, and delete green
+finish          delete blue: green, PRIMARY and with all the weight, is the next blue
 quit            end";
 
 /// What a person types.
@@ -38,6 +39,7 @@ enum Order {
     Weights(u32, u32),
     Promote,
     Undo,
+    Finish,
     Help,
     Quit,
 }
@@ -54,6 +56,7 @@ impl Order {
             ["weights", blue, green] => Self::Weights(weight(blue)?, weight(green)?),
             ["promote"] => Self::Promote,
             ["undo"] => Self::Undo,
+            ["finish"] => Self::Finish,
             ["help"] => Self::Help,
             ["quit" | "exit"] => Self::Quit,
             _ => return Err(format!("{line:?} is not understood; help lists what is")),
@@ -121,7 +124,10 @@ fn acts(order: &Order) -> Vec<Act> {
         Order::Deploy(version) => vec![Act::CreateTaskSet { version: version.clone(), scale: 100.0 }],
         Order::Weights(blue, green) => vec![Act::SetWeights { blue: *blue, green: *green }],
         Order::Promote => vec![Act::SetPrimary(Role::Green)],
-        Order::Undo => vec![Act::SetWeights { blue: 100, green: 0 }, Act::DeleteTaskSet(Role::Green)],
+        Order::Undo => {
+            vec![Act::SetPrimary(Role::Blue), Act::SetWeights { blue: 100, green: 0 }, Act::DeleteTaskSet(Role::Green)]
+        }
+        Order::Finish => vec![Act::DeleteTaskSet(Role::Blue)],
         Order::Help | Order::Quit => Vec::new(),
     }
 }
@@ -130,8 +136,9 @@ fn acts(order: &Order) -> Vec<Act> {
 fn typed() -> Typed {
     let (send, lines) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        for line in io::stdin().lock().lines().map_while(Result::ok) {
-            if send.send(line).is_err() {
+        // By bytes: a line that is no UTF-8 is not understood, and the next one may be.
+        for line in io::stdin().lock().split(b'\n').map_while(Result::ok) {
+            if send.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 return;
             }
         }
@@ -173,6 +180,7 @@ mod tests {
         assert_eq!(Order::read(" deploy  checkout:88 "), Ok(Some(Order::Deploy("checkout:88".to_owned()))));
         assert_eq!(Order::read("weights 90 10"), Ok(Some(Order::Weights(90, 10))));
         assert_eq!(Order::read(""), Ok(None));
+        assert_eq!(Order::read("undo\r"), Ok(Some(Order::Undo)));
         assert!(Order::read("weights 90 many").is_err_and(|why| why.contains("many")));
         assert!(Order::read("deplyo x").is_err_and(|why| why.contains("help")));
     }

@@ -9,8 +9,8 @@ use crate::engine::{Check, CheckVerdict};
 use crate::model::{AlarmReading, Arn, CallError, ErrorClass, Observation, Timestamp, humane};
 use crate::rules::{Rule, fits_glob};
 
-/// An outage of a weekend must lose nothing.
-const SHORT_RETENTION: Duration = Duration::from_hours(3 * 24);
+/// An outage of a long weekend must lose nothing.
+const SHORT_RETENTION: Duration = Duration::from_hours(4 * 24);
 
 /// More than a worker takes out of a queue in a few seconds.
 const BACKLOG: u64 = 5_000;
@@ -96,7 +96,7 @@ fn depth(queue: &QueueReading) -> Check {
     }
     if *retention < SHORT_RETENTION {
         return Check::new("queue", CheckVerdict::Warning, what)
-            .cure("keep messages for 14 days: what is lost in an outage of the worker is lost for good");
+            .cure("keep messages for 4 days at least: what is lost in an outage of the worker is lost for good");
     }
     Check::new("queue", CheckVerdict::Fine, what)
 }

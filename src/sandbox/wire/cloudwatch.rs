@@ -28,6 +28,12 @@ const DEEPEST: usize = 32;
 /// Queries in one call.
 const MOST_QUERIES: usize = 500;
 
+/// Names of alarms in one call.
+const MOST_NAMES: usize = 100;
+
+/// An alarm's, in characters.
+const LONGEST_NAME: usize = 255;
+
 /// Reads a request.
 pub(super) fn read(body: &[u8]) -> Result<Members, ApiError> {
     if body.is_empty() {
@@ -83,8 +89,10 @@ pub(super) fn answer(
 fn describe_alarms(mut input: Members, call: impl FnOnce(Call) -> Result<Reply, ApiError>) -> Result<Value, ApiError> {
     let names = input.texts("AlarmNames")?;
     let types = input.texts("AlarmTypes")?;
-    // Everything comes on one page.
-    input.ignore(&["MaxRecords"]);
+    input.page("MaxRecords", 100)?;
+    if names.len() > MOST_NAMES || names.iter().any(|name| name.chars().count() > LONGEST_NAME) {
+        return Err(input.refuse("there are at most 100 AlarmNames, of 255 characters each"));
+    }
     input.done()?;
     let Reply::Alarms(alarms) = call(Call::DescribeAlarms { names })? else { return Err(misfit("DescribeAlarms")) };
     // All alarms here are metric alarms, which are also what AWS answers when no type is asked for.

@@ -21,8 +21,8 @@ pub(super) fn answer(
     mut input: Members,
     call: impl FnOnce(Call) -> Result<Reply, ApiError>,
 ) -> Result<Value, ApiError> {
-    // Everything comes on one page, so a page size changes nothing. A page token is none of ours and refused.
-    input.ignore(&["maxResults"]);
+    // A page token is none of ours and refused.
+    input.page("maxResults", 100)?;
     match operation {
         "ListClusters" => {
             input.done()?;

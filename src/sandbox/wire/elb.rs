@@ -46,8 +46,8 @@ fn result(
     mut input: Members,
     call: impl FnOnce(Call) -> Result<Reply, ApiError>,
 ) -> Result<Xml, ApiError> {
-    // Everything comes on one page, so a page size changes nothing. A page marker is none of ours and refused.
-    input.ignore(&["PageSize"]);
+    // A page marker is none of ours and refused.
+    input.page("PageSize", 400)?;
     let mut xml = Xml::default();
     match operation {
         "DescribeTargetGroups" => {
@@ -72,6 +72,9 @@ fn result(
         "DescribeRules" => {
             let listener = input.text_if_any("ListenerArn")?;
             let arns = input.texts("RuleArns")?;
+            if listener.is_none() && arns.is_empty() {
+                return Err(input.refuse("You must specify either a listener or rules"));
+            }
             input.done()?;
             rules(&mut xml, operation, call(Call::DescribeRules { listener, arns })?)?;
         }

@@ -123,6 +123,16 @@ impl Members {
         }
     }
 
+    /// The size of a page, which changes nothing: everything comes on one. But a service refuses one that is too large.
+    pub(super) fn page(&mut self, name: &str, most: i64) -> Result<(), ApiError> {
+        match self.integer(name)? {
+            Some(size) if !(1..=most).contains(&size) => {
+                Err(self.refuse(format!("{name} must be between 1 and {most}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Everything was understood.
     pub(super) fn done(self) -> Result<(), ApiError> {
         match self.members.keys().next() {

@@ -24,8 +24,7 @@ pub(super) fn answer(
     if operation != "GetResources" {
         return Err(unknown_operation(operation));
     }
-    // Everything comes on one page, so a page size changes nothing.
-    input.ignore(&["ResourcesPerPage"]);
+    input.page("ResourcesPerPage", 100)?;
     if input.text_if_any("PaginationToken")?.is_some_and(|token| !token.is_empty()) {
         return Err(input.refuse("the sandbox gave no PaginationToken"));
     }

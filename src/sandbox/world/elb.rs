@@ -13,6 +13,9 @@ use super::routes::OIDC;
 use super::{Happening, World, names};
 use crate::model::{Action, ActionKind, Forward, ServiceKey, TargetGroupArn, Timestamp, TrafficRuleId, WeightedGroup};
 
+/// `DescribeTargetGroups` takes so many ARNs.
+const GROUPS_A_CALL: usize = 20;
+
 /// A user's `AWSALBTG` cookie: the group that it names, and until when.
 pub(super) type Cookie = Option<(TargetGroupArn, Timestamp)>;
 
@@ -128,6 +131,10 @@ impl Balancer {
     }
 
     pub(super) fn describe_target_groups(&self, arns: &[String]) -> Result<Reply, ApiError> {
+        if arns.len() > GROUPS_A_CALL {
+            let message = format!("You cannot describe more than '{GROUPS_A_CALL}' target groups at a time");
+            return Err(ApiError::client("ValidationError", message));
+        }
         if arns.iter().any(|arn| !self.groups.contains_key(arn)) {
             return Err(no_target_group());
         }
@@ -180,12 +187,12 @@ impl Balancer {
 
     /// As ELB would check it.
     fn validate(&self, rule: &Rule, actions: &[Action]) -> Result<(), ApiError> {
-        let ends = actions.iter().filter(|action| match &action.kind {
-            ActionKind::Forward(_) => true,
-            ActionKind::Kept(kept) => matches!(&*kept.kind, "redirect" | "fixed-response"),
-        });
-        if ends.count() != 1 {
+        if actions.iter().filter(|action| routes(action)).count() != 1 {
             let message = "The actions must hold exactly one forward, redirect or fixed-response.";
+            return Err(ApiError::client("InvalidLoadBalancerAction", message));
+        }
+        if actions.len() > 1 && !are_in_order(actions) {
+            let message = "Several actions need an Order each, and the one that routes the request has the highest.";
             return Err(ApiError::client("InvalidLoadBalancerAction", message));
         }
         for forward in forwards(actions) {
@@ -223,8 +230,11 @@ impl Balancer {
     /// The cookie of a group is of use only with one that leads to the group.
     fn validate_stickiness(&self, rule: &Rule, forward: &Forward) -> Result<(), ApiError> {
         let seconds = forward.stickiness.as_ref().and_then(|stickiness| stickiness.duration_seconds);
-        let lasts = if self.is_network(rule) { seconds.is_none() } else { matches!(seconds, Some(1..=604_800)) };
-        if forward.is_sticky() && !lasts {
+        let lasts = match seconds {
+            None => self.is_network(rule) || !forward.is_sticky(),
+            Some(seconds) => !self.is_network(rule) && (1..=604_800).contains(&seconds),
+        };
+        if !lasts {
             let message = "DurationSeconds must be between 1 and 604800, and is for Application Load Balancers only.";
             return Err(ApiError::client("ValidationError", message));
         }
@@ -237,6 +247,20 @@ impl Balancer {
         }
         Ok(())
     }
+}
+
+/// It ends the list: no action comes after it.
+fn routes(action: &Action) -> bool {
+    match &action.kind {
+        ActionKind::Forward(_) => true,
+        ActionKind::Kept(kept) => matches!(&*kept.kind, "redirect" | "fixed-response"),
+    }
+}
+
+fn are_in_order(actions: &[Action]) -> bool {
+    let orders: BTreeSet<_> = actions.iter().filter_map(|action| action.order).collect();
+    let last = actions.iter().find(|action| routes(action)).and_then(|action| action.order);
+    orders.len() == actions.len() && last == orders.last().copied()
 }
 
 impl Rule {

@@ -226,8 +226,34 @@ run "the_role_reaches_what_it_guards_and_no_further" {
   }
 
   assert {
-    condition     = !can(regex("PARTITION|REGION|ACCOUNT|CLUSTER|SERVICE|QUEUE|DEAD_LETTERS|TABLE|BUS|LOAD_BALANCER|USER_POOL", "${output.worker_policies["all"]} ${output.people_policies["all"]}"))
+    condition     = !can(regex("[{][A-Z_]+[}]", "${output.worker_policies["all"]} ${output.people_policies["all"]}"))
     error_message = "a placeholder is left"
+  }
+}
+
+run "a_name_may_hold_the_words_of_the_policy" {
+  variables {
+    clusters       = ["MICROSERVICES", "BUSINESS"]
+    services       = ["checkout"]
+    event_bus_name = "CLUSTER-TABLE"
+  }
+
+  assert {
+    condition = { for one in jsondecode(output.worker_policies["all"]).Statement : one.Sid => one.Resource if contains(["ReadServices", "Announce"], one.Sid) } == {
+      ReadServices = [
+        "arn:aws:ecs:eu-west-1:111122223333:service/MICROSERVICES/checkout",
+        "arn:aws:ecs:eu-west-1:111122223333:service/BUSINESS/checkout",
+      ]
+      Announce = ["arn:aws:events:eu-west-1:111122223333:event-bus/CLUSTER-TABLE"]
+    }
+    error_message = output.worker_policies["all"]
+  }
+
+  assert {
+    condition = [
+      for one in jsondecode(output.worker_policies["all"]).Statement : one.Condition.ArnEquals["ecs:cluster"] if one.Sid == "ReadClusters"
+    ] == [["arn:aws:ecs:eu-west-1:111122223333:cluster/MICROSERVICES", "arn:aws:ecs:eu-west-1:111122223333:cluster/BUSINESS"]]
+    error_message = output.worker_policies["all"]
   }
 }
 

@@ -167,6 +167,30 @@ run "a_sweep_without_a_unit" {
   expect_failures = [var.sweep]
 }
 
+run "a_sweep_that_the_worker_refuses" {
+  command = plan
+  variables {
+    sweep = "301s"
+  }
+  expect_failures = [var.sweep]
+}
+
+run "a_shard_that_is_called_as_the_role_that_starts_tasks" {
+  command = plan
+  variables {
+    shards = { start = ["a*"], b = ["b*"] }
+  }
+  expect_failures = [var.shards]
+}
+
+run "a_shard_that_is_called_as_the_dead_letters_of_another" {
+  command = plan
+  variables {
+    shards = { a = ["a*"], a-dead-letters = ["b*"] }
+  }
+  expect_failures = [var.shards]
+}
+
 run "more_clusters_than_a_pattern_can_name" {
   command = plan
   variables {

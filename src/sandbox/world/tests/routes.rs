@@ -202,3 +202,28 @@ fn stickiness_of_an_application_load_balancer_lasts_for_a_time() {
         assert_eq!(code(stage.call(call)), "ValidationError", "{lasts:?}");
     }
 }
+
+#[test]
+fn several_actions_are_taken_in_their_order_and_the_forward_is_the_last() {
+    let mut stage =
+        Stage::new(routed(vec![RouteSetup { guards: vec![Guard::Cognito, Guard::Jwt], ..RouteSetup::default() }]));
+    let rule = stage.rule();
+    let refused = |stage: &mut Stage, orders: [Option<i32>; 3]| {
+        let mut actions = rule.actions.clone();
+        actions.iter_mut().zip(orders).for_each(|(action, order)| action.order = order);
+        code(stage.call(Call::ModifyRule { rule: rule.arn.clone(), actions }))
+    };
+    assert_eq!(refused(&mut stage, [Some(1), Some(2), Some(9)]), "");
+    for orders in [[None, None, None], [Some(1), Some(1), Some(2)], [Some(2), Some(3), Some(1)]] {
+        assert_eq!(refused(&mut stage, orders), "InvalidLoadBalancerAction", "{orders:?}");
+    }
+}
+
+#[test]
+fn twenty_target_groups_are_described_in_one_call() {
+    let mut stage = Stage::new(routed(vec![RouteSetup::default()]));
+    let group = forward(&stage.rule().actions).groups[0].target_group.to_string();
+    let describe = |count| Call::DescribeTargetGroups { arns: vec![group.clone(); count] };
+    assert_eq!(code(stage.call(describe(20))), "");
+    assert_eq!(code(stage.call(describe(21))), "ValidationError");
+}
