@@ -94,6 +94,7 @@ fn weights_that_are_put_back_once_are_given_to_blue_again_and_that_is_told() {
     assert_eq!((it.phase().as_str(), incident(&it).outcome), ("rolled_back", IncidentOutcome::RolledBack));
     assert_eq!(tells(&it, "sends users to green again"), 1);
     assert_eq!(incident(&it).deleted_at, deleted_at, "green went when it went");
+    assert_eq!(incident(&it).traffic_lost_at, None);
     it.run(secs(3600));
     assert_eq!((it.aws.writes.len(), it.announced.len()), (1, 2), "and then it rests");
 }
@@ -109,11 +110,16 @@ fn weights_that_are_put_back_again_are_left_there_and_one_person_is_called() {
     assert_eq!(it.said(), ["Rollback Escalated"]);
     assert!(it.announced[0].reason.contains("given back to blue once already"), "{}", it.announced[0].reason);
     assert_eq!((it.phase().as_str(), incident(&it).outcome), ("escalated", IncidentOutcome::Escalated));
+    assert!(
+        incident(&it).traffic_lost_at > incident(&it).traffic_safe_at,
+        "users are not safe, and it does not say so"
+    );
     it.run(secs(3600));
     assert_eq!((it.aws.writes.len(), it.said()), (1, vec!["Rollback Escalated"]), "no further write, no further page");
 
     clean(&mut it);
     it.run(FOUND);
+    assert_eq!(incident(&it).traffic_lost_at, None);
     assert_eq!((it.phase().as_str(), incident(&it).outcome), ("rolled_back", IncidentOutcome::RolledBack));
     reapply(&mut it);
     it.run(secs(3600));

@@ -229,7 +229,7 @@ fn a_hold_whose_time_nobody_can_read_holds_and_says_so() {
     breach(&mut it);
     it.run(secs(60));
     assert_eq!(it.aws.writes, []);
-    assert!(said(&it)[0].1.contains("no RFC 3339 time"));
+    assert!(said(&it)[0].1.contains("no RFC 3339 time before"));
 }
 
 #[test]

@@ -146,12 +146,17 @@ fn headline(incident: &Incident, width: usize, out: &mut dyn Write) -> io::Resul
     };
     let service = service.to_string();
     writeln!(out, "{BOLD}{}{BOLD:#} {style}{words}{style:#}  {DIM}{id}{DIM:#}", printable(&service))?;
-    if let Some(safe) = incident.traffic_safe_at {
-        let took = humane(safe.since(incident.first_sign_at));
-        line("users", &format!("all on blue since {safe}, {took} after the first sign of trouble"), width, out)?;
-    } else {
-        line("users", "no read has proven that all of them are on blue", width, out)?;
-    }
+    let users = match (incident.traffic_safe_at, incident.traffic_lost_at) {
+        (Some(safe), None) => {
+            let took = humane(safe.since(incident.first_sign_at));
+            format!("all on blue since {safe}, {took} after the first sign of trouble")
+        }
+        (Some(safe), Some(lost)) => {
+            format!("NOT all on blue: since {lost} rules send some of them elsewhere again. All were at {safe}")
+        }
+        (None, _) => "no read has proven that all of them are on blue".to_owned(),
+    };
+    line("users", &users, width, out)?;
     match reason {
         Some(reason) if *outcome != IncidentOutcome::RolledBack => line("because", reason, width, out),
         _ => Ok(()),
@@ -218,10 +223,11 @@ fn tell_rules(before: &Snapshot, after: Option<&Snapshot>, width: usize, out: &m
 }
 
 fn times(incident: &Incident, width: usize, out: &mut dyn Write) -> io::Result<()> {
-    let Incident { first_sign_at, detected_at, traffic_safe_at, deleted_at, .. } = incident;
+    let Incident { first_sign_at, detected_at, traffic_safe_at, traffic_lost_at, deleted_at, .. } = incident;
     let since = |at: Timestamp| humane(at.since(*detected_at));
     let mut told = vec![format!("decided {} after the first sign", humane(detected_at.since(*first_sign_at)))];
-    told.extend(traffic_safe_at.map(|at| format!("users safe {} after that", since(at))));
+    let safe_at = traffic_safe_at.filter(|_| traffic_lost_at.is_none());
+    told.extend(safe_at.map(|at| format!("users safe {} after that", since(at))));
     told.extend(deleted_at.map(|at| format!("green deleted {} after it", since(at))));
     line("times", &told.join(", "), width, out)
 }

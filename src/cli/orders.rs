@@ -20,7 +20,7 @@ use crate::aws::Aws;
 use crate::engine::{Rehearsal, rehearse};
 use crate::model::{Observation, ServiceKey, TaskSetId, TrafficRule, Write as Call, humane, tags};
 use crate::ports::{Clock as _, Tagger as _};
-use crate::rules::{Mode, Rule, RuleSet};
+use crate::rules::{Mode, Rule, RuleSet, parse_duration};
 use crate::runtime::SystemClock;
 
 /// A hold is for an hour or a night; what is to last longer is unregistered.
@@ -124,9 +124,10 @@ struct Ordered<'a> {
     tags: &'a [(&'a str, Option<String>)],
 }
 
+/// As in a rule file, or as people say it.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}; write for example 30m or 2h"))?;
-    Duration::try_from(parsed).map_err(|_| "it is negative".to_owned())
+    let said = text.parse::<jiff::SignedDuration>().ok().and_then(|said| Duration::try_from(said).ok());
+    parse_duration(text).or_else(|(why, cure)| said.ok_or_else(|| format!("{why}; {cure}")))
 }
 
 fn hold_for(text: &str) -> Result<Duration, String> {

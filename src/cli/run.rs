@@ -13,6 +13,7 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::orders::duration;
 use super::wiring::{self, Wiring};
 use crate::aws::{Aws, Endpoint};
 use crate::journal::{RedbJournal, TableJournal};
@@ -144,10 +145,9 @@ fn state(text: &str) -> Result<State, String> {
 }
 
 fn sweep(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}; write for example 30s or 2m"))?;
-    let duration = Duration::try_from(parsed).map_err(|_| "it is negative".to_owned())?;
-    if SWEEP.contains(&duration) {
-        Ok(duration)
+    let every = duration(text)?;
+    if SWEEP.contains(&every) {
+        Ok(every)
     } else {
         Err(format!("it must be between {} and {}", humane(*SWEEP.start()), humane(*SWEEP.end())))
     }
@@ -341,9 +341,10 @@ mod tests {
         for (text, reason) in [
             ("0s", "between 1s and 5m"),
             ("2h", "between 1s and 5m"),
-            ("-3s", "negative"),
-            ("30", "for example 30s"),
-            ("soon", "for example 30s"),
+            ("1d", "between 1s and 5m"),
+            ("-3s", "has no sign"),
+            ("30", "\"30s\""),
+            ("soon", "\"90s\""),
         ] {
             let error = parse(&[&format!("--sweep={text}")]).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");

@@ -32,14 +32,17 @@ pub(super) fn look(key: &ServiceKey, partition: &mut Partition, seen: &Observati
         if seen.read_at < again_at {
             soft.want(again_at.max(out.now));
         } else if let Some(cause) = let_be(&kept.rule, soft.hold.as_ref(), out) {
+            rollback.incident.traffic(false, out.now);
             let why = format!("{}; {cause}", kept.hands.named(why, undone_since));
             say_once(key, deployment, &mut rollback, kept.rule.mode, &why, out);
         } else {
+            rollback.incident.traffic(false, out.now);
             let why = kept.hands.named(why, undone_since);
             reopen(key, deployment, &mut rollback, &why, out);
         }
     } else {
         rollback.after.seen_since = None;
+        rollback.incident.traffic(true, out.now);
     }
     deployment.rollback = Some(rollback);
 }

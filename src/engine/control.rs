@@ -9,11 +9,7 @@ use super::sampled::{self, Beside};
 use crate::model::{
     AlarmReading, AlarmValue, Observation, Standing, StopClass, TargetGroupArn, TaskSet, Timestamp, Window, percent,
 };
-use crate::rules::Rule;
-
-/// Blue's losses of the same cause do not all come in the same second as green's: while it shows signs of them, a breach
-/// waits this long for news.
-const LAG: Duration = Duration::from_secs(20);
+use crate::rules::{BLUE_LAG, Rule};
 
 /// Failures are plainly green's own when one cause would spare blue so much in less than one of so many cases. A green that never
 /// came up has one of its own as a rule; of one that had, no more than one in two hundred may be blamed for what strikes both.
@@ -170,7 +166,7 @@ impl Control {
     /// How long the failures of a green that had come up are remembered beyond a window, for blue to be heard.
     pub(super) fn waits_for(&self, patience: Duration) -> Duration {
         let waits = self.against_blue && self.came_up && !patience.is_zero();
-        if waits { patience.saturating_add(LAG) } else { Duration::ZERO }
+        if waits { patience.saturating_add(BLUE_LAG) } else { Duration::ZERO }
     }
 
     /// While blue is still to be heard before green is blamed for so many failures. The one that was too many was at that time;
@@ -184,7 +180,7 @@ impl Control {
     ) -> Option<Hearing> {
         let sudden = self.came_up && self.runs && !self.is_plain(failed);
         let patience = if sudden { patience } else { Duration::ZERO };
-        let signs = if self.shows_signs { LAG } else { Duration::ZERO };
+        let signs = if self.shows_signs { BLUE_LAG } else { Duration::ZERO };
         let look = if patience > signs { LOOK } else { LOOK_AT_SIGNS };
         let settled_at = reached_at.plus(patience.max(signs));
         let hearing = Hearing { until: settled_at, look_at: settled_at.min(now.plus(look)) };

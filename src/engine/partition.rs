@@ -512,6 +512,7 @@ impl Deployment {
             first_sign_at,
             detected_at: now,
             traffic_safe_at: None,
+            traffic_lost_at: None,
             deleted_at: None,
             evidence,
             timeline: Vec::new(),

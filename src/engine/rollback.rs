@@ -200,7 +200,6 @@ fn record(
             rollback.safe_since = Some(now);
             rollback.log(now, "a read proves that no rule sends anything to green");
             if rollback.incident.traffic_safe_at.is_none() {
-                rollback.incident.traffic_safe_at = Some(now);
                 let took = now.since(rollback.incident.detected_at);
                 out.note(Note::Reached { service: key.clone(), stage: Stage::Shift, took });
             }
@@ -211,6 +210,7 @@ fn record(
         }
         _ => {}
     }
+    rollback.incident.traffic(proven.traffic_safe, now);
     settle_unanswered(rollback, proven, seen, now);
     rollback.blue_was_primary |= proven.blue_primary;
     rollback.blue_short_since = proven.blue_short.then(|| rollback.blue_short_since.unwrap_or(now));

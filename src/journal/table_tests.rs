@@ -24,6 +24,7 @@ fn incident(id: &str, detected_at: i64, outcome: IncidentOutcome) -> Incident {
         first_sign_at: Timestamp::from_millis(detected_at - 10),
         detected_at: Timestamp::from_millis(detected_at),
         traffic_safe_at: None,
+        traffic_lost_at: None,
         deleted_at: None,
         evidence: Vec::new(),
         timeline: Vec::new(),

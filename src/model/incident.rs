@@ -29,8 +29,11 @@ pub struct Incident {
     pub first_sign_at: Timestamp,
     /// When the breach was decided.
     pub detected_at: Timestamp,
-    /// When a read proved that all traffic is on blue.
+    /// When a read proved that all traffic is on blue, for the first time.
     pub traffic_safe_at: Option<Timestamp>,
+    /// Since when a read has shown that it is not any more. Absent while it is, and until it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_lost_at: Option<Timestamp>,
     /// When green was seen deleted.
     pub deleted_at: Option<Timestamp>,
     /// What the decision rests on.
@@ -52,6 +55,16 @@ pub struct Incident {
 }
 
 impl Incident {
+    /// What a read says of the traffic: all of it is on blue, or not.
+    pub(crate) fn traffic(&mut self, is_safe: bool, now: Timestamp) {
+        if is_safe {
+            self.traffic_safe_at.get_or_insert(now);
+            self.traffic_lost_at = None;
+        } else if self.traffic_safe_at.is_some() {
+            self.traffic_lost_at.get_or_insert(now);
+        }
+    }
+
     /// All its evidence, in plain words.
     pub fn reasons(&self) -> String {
         self.evidence.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")

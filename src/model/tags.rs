@@ -66,7 +66,8 @@ pub fn hold(tags: &Tags, now: Timestamp) -> Option<HoldOrder> {
     let text = tags.get(HOLD_UNTIL)?.trim();
     let Some(until) = Timestamp::parse(text) else {
         let shown = cut(text, 64);
-        let reason = format!("the tag {HOLD_UNTIL} = {shown:?} is no RFC 3339 time; correct it or remove it");
+        let reason =
+            format!("the tag {HOLD_UNTIL} = {shown:?} is no RFC 3339 time before 9999-12-30; correct it or remove it");
         return Some(HoldOrder { until: None, reason });
     };
     let reason = tags.get(HOLD_REASON).map_or_else(unsaid, |reason| cut(reason, REASON_BYTES).to_string());

@@ -26,6 +26,26 @@ pub struct RuleFile {
     pub path: String,
     /// All of it.
     pub text: String,
+    /// Why that is not what the file says.
+    pub unread: Option<Unread>,
+}
+
+/// Why a file could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// Where in its text, in bytes.
+    pub at: usize,
+    /// What is wrong.
+    pub said: String,
+    /// What to do.
+    pub help: String,
+}
+
+impl RuleFile {
+    /// One that was read.
+    pub fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into(), unread: None }
+    }
 }
 
 /// Compiles all rule files. The rules come out in the order of their names.
@@ -84,6 +104,12 @@ fn drafted(file: &RuleFile, errors: &mut Vec<Diagnostic>) -> Draft {
     // Some editors begin a file with a byte order mark. Nobody sees it, so it takes no column.
     let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
     let mut walk = Walk::new(Source::new(&file.path, text));
+    if let Some(Unread { at, said, help }) = &file.unread {
+        let at = at.saturating_sub(file.text.len().saturating_sub(text.len()));
+        walk.error(Code::Syntax, at..at, said.as_str(), help.as_str());
+        errors.append(&mut walk.errors);
+        return Draft::default();
+    }
     let draft = draft(&mut walk, text);
     walk.errors.sort_by_key(|error| (error.place.line, error.place.column));
     errors.append(&mut walk.errors);

@@ -10,7 +10,7 @@ pub(super) const UNITS: [(&str, u64); 5] =
 ///
 /// # Errors
 /// What is wrong and how to write it, for people.
-pub(super) fn parse(text: &str) -> Result<Duration, (String, String)> {
+pub(crate) fn parse(text: &str) -> Result<Duration, (String, String)> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let examples = || r#"write a whole number and a unit: "500ms", "90s", "5m", "1h", "7d""#.to_owned();

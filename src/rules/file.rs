@@ -11,7 +11,8 @@ use super::diagnostic::{Code, Diagnostic, Place};
 use super::duration::written;
 use super::keys::{self, ARN, Alarms, Key, MOST_ENTRIES, Word};
 use super::rule::{
-    Compare, ErrorGates, LEAST_TRAFFIC, Limits, Protect, Quarantine, RollbackPolicy, Rule, StabilityGates, Watch,
+    BLUE_LAG, Compare, ErrorGates, LEAST_TRAFFIC, Limits, Protect, Quarantine, RollbackPolicy, Rule, StabilityGates,
+    Watch,
 };
 use super::syntax;
 use super::value::{Found, Read, Section, Setting, Walk, shortened, type_of};
@@ -28,8 +29,8 @@ pub(super) struct Draft {
 
 pub(super) fn draft(walk: &mut Walk, text: &str) -> Draft {
     if text.len() > LARGEST_FILE {
-        let said = format!("a rule file of {} KiB", text.len() / 1024);
-        walk.error(Code::TooLarge, 0..0, said, format!("it may have {} KiB", LARGEST_FILE / 1024));
+        let said = format!("a rule file of more than {} KiB", LARGEST_FILE / 1024);
+        walk.error(Code::TooLarge, 0..0, said, "a rule is a screenful: look what is in it");
         return Draft::default();
     }
     let (root, wrong) = DeTable::parse_recoverable(text);
@@ -53,7 +54,7 @@ pub(super) fn draft(walk: &mut Walk, text: &str) -> Draft {
     let watch_and_stability = watch_and_stability(walk, &root);
     let freshness = watch_and_stability.as_ref().map(|(watch, _)| watch.freshness);
     let errors = error_gates(walk, &root, freshness);
-    let compare = compare(walk, &root);
+    let compare = compare(walk, &root, watch_and_stability.as_ref());
     let rollback = rollback(walk, &root);
     let limits = limits(walk, &root);
     let quarantine = quarantine(walk, &root);
@@ -301,13 +302,44 @@ fn rollback(walk: &mut Walk, root: &Section<'_>) -> Option<RollbackPolicy> {
     Some(RollbackPolicy { drain, blue_capacity, after_promotion: after_promotion?.value, delete: delete?.value })
 }
 
-fn compare(walk: &mut Walk, root: &Section<'_>) -> Option<Compare> {
+fn compare(walk: &mut Walk, root: &Section<'_>, gates: Option<&(Watch, StabilityGates)>) -> Option<Compare> {
     let section = walk.section(root, &keys::COMPARE);
     let against_blue = walk.setting(&section, &keys::AGAINST_BLUE);
     let false_rollback = walk.setting(&section, &keys::FALSE_ROLLBACK);
     let patience = walk.setting(&section, &keys::PATIENCE);
     let (against_blue, false_rollback) = (against_blue?.value, false_rollback?.value);
-    Some(Compare { against_blue, false_rollback, patience: patience?.value })
+    let Setting { value: patience, span } = patience?;
+    if let Some((watch, stability)) = gates.filter(|_| against_blue && !patience.is_zero())
+        && stability.task_failures.is_some()
+    {
+        outlasted(walk, patience, span.unwrap_or_default(), watch, stability);
+    }
+    Some(Compare { against_blue, false_rollback, patience })
+}
+
+/// Failures that are out of date when the wait for blue is over would never trigger.
+fn outlasted(walk: &mut Walk, patience: Duration, span: Range<usize>, watch: &Watch, stability: &StabilityGates) {
+    let least = stability.window.saturating_add(patience).saturating_add(BLUE_LAG);
+    if watch.freshness >= least {
+        return;
+    }
+    let said = format!(
+        "`compare.patience` of {} outlasts `watch.freshness` of {}: a failure at the beginning of `stability.window` would be \
+         out of date when blue has been heard",
+        written(patience),
+        written(watch.freshness)
+    );
+    let (least, most) = (whole_minutes(least), keys::FRESHNESS.holds.most);
+    let help = if least <= most {
+        format!("set watch.freshness to \"{}\" or more", written(least))
+    } else {
+        "shorten compare.patience or stability.window".to_owned()
+    };
+    walk.error(Code::Contradiction, span, said, help);
+}
+
+fn whole_minutes(duration: Duration) -> Duration {
+    Duration::from_mins(duration.as_secs().div_ceil(60))
 }
 
 fn limits(walk: &mut Walk, root: &Section<'_>) -> Option<Limits> {

@@ -16,11 +16,12 @@ mod schema;
 mod syntax;
 mod value;
 
-pub use compile::{LARGEST_FILE, MOST_FILES, RuleFile, compile, match_nothing};
+pub use compile::{LARGEST_FILE, MOST_FILES, RuleFile, Unread, compile, match_nothing};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Place, Related};
+pub(crate) use duration::parse as parse_duration;
 pub use glob::matches as fits_glob;
 pub use rule::{
-    AfterPromotion, BlueCapacity, Compare, DeletePolicy, ErrorGates, LEAST_TRAFFIC, Limits, Mode, OnReturn, Protect,
-    Quarantine, RollbackPolicy, Rule, RuleSet, StabilityGates, Watch,
+    AfterPromotion, BLUE_LAG, BlueCapacity, Compare, DeletePolicy, ErrorGates, LEAST_TRAFFIC, Limits, Mode, OnReturn,
+    Protect, Quarantine, RollbackPolicy, Rule, RuleSet, StabilityGates, Watch,
 };
 pub use schema::schema;

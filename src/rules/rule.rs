@@ -105,6 +105,10 @@ pub struct ErrorGates {
 /// CloudWatch tells of a minute when it is over, or a little later: in a shorter span there is none.
 pub const LEAST_TRAFFIC: Duration = Duration::from_mins(3);
 
+/// Blue's losses of the same cause do not all come in the same second as green's: while it shows signs of them, a breach
+/// waits this long for news.
+pub const BLUE_LAG: Duration = Duration::from_secs(20);
+
 const fn min_requests() -> u32 {
     keys::MIN_REQUESTS.holds.default
 }

@@ -5,17 +5,27 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::rules::{LARGEST_FILE, MOST_FILES, RuleFile};
+use crate::rules::{LARGEST_FILE, MOST_FILES, RuleFile, Unread};
 
 /// Reads the rule files of a directory (not of its subdirectories) in the order of their names, or one file.
 ///
-/// What is too large or too many is read as far as is needed to see that, and left to the compiler to report.
+/// What is too large or too many is read as far as is needed to see that, and left to the compiler to report; so is a file of a
+/// directory that can't be read, and one that is not UTF-8.
 ///
 /// # Errors
-/// When the directory or one of the files can't be read, or is not UTF-8. The error names it.
+/// When the directory, or the one file, can't be read. The error names it.
 pub fn read_rule_files(path: &Path) -> io::Result<Vec<RuleFile>> {
-    let paths = if path.is_dir() { listed(path).map_err(|error| named(path, &error))? } else { vec![path.to_owned()] };
-    paths.iter().take(MOST_FILES + 1).map(|path| read(path).map_err(|error| named(path, &error))).collect()
+    if !path.is_dir() {
+        return Ok(vec![read(path).map_err(|error| named(path, &error))?]);
+    }
+    let paths = listed(path).map_err(|error| named(path, &error))?;
+    let unreadable = |path: &Path, error: &io::Error| {
+        let help = "mend it, or take it out of the directory".to_owned();
+        let unread = Some(Unread { at: 0, said: format!("the file can't be read: {error}"), help });
+        RuleFile { unread, ..RuleFile::new(path.display().to_string(), "") }
+    };
+    let read_each = |path: &PathBuf| read(path).unwrap_or_else(|error| unreadable(path, &error));
+    Ok(paths.iter().take(MOST_FILES + 1).map(read_each).collect())
 }
 
 /// Rule files out of a JSON object, texts by file name: for a container that has no directory of its own to read.
@@ -24,7 +34,7 @@ pub fn read_rule_files(path: &Path) -> io::Result<Vec<RuleFile>> {
 /// When it is no such object.
 pub fn rule_files_of(json: &str) -> Result<Vec<RuleFile>, serde_json::Error> {
     let files: BTreeMap<String, String> = serde_json::from_str(json)?;
-    Ok(files.into_iter().map(|(path, text)| RuleFile { path, text }).collect())
+    Ok(files.into_iter().map(|(path, text)| RuleFile::new(path, text)).collect())
 }
 
 fn listed(directory: &Path) -> io::Result<Vec<PathBuf>> {
@@ -43,16 +53,21 @@ fn listed(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn read(path: &Path) -> io::Result<RuleFile> {
+    // To open a pipe waits for somebody to write into it.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
     let mut bytes = Vec::new();
     let limit = u64::try_from(LARGEST_FILE).unwrap_or(u64::MAX).saturating_add(1);
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    let text = if bytes.len() > LARGEST_FILE {
-        // It is refused for its size: the text, cut anywhere, is not going to be read.
-        String::from_utf8_lossy(&bytes).into_owned()
-    } else {
-        String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))?
-    };
-    Ok(RuleFile { path: path.display().to_string(), text })
+    // One that is refused for its size is cut anywhere.
+    let odd = std::str::from_utf8(&bytes).err().filter(|_| bytes.len() <= LARGEST_FILE);
+    let unread = odd.map(|error| {
+        let (at, help) = (error.valid_up_to(), "save the file as UTF-8".to_owned());
+        Unread { at, said: "the file is not UTF-8".to_owned(), help }
+    });
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(RuleFile { unread, ..RuleFile::new(path.display().to_string(), text) })
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {

@@ -15,7 +15,7 @@ use crate::live::live;
 /// All bodies of a deployment that goes bad, with CloudTrail's word and alarms.
 static BODIES: LazyLock<(Vec<String>, RuleSet)> = LazyLock::new(|| {
     let scenario = scenario::find("flapping").or_else(|| scenario::find("crash-at-start")).unwrap();
-    let file = RuleFile { path: "rule.toml".to_owned(), text: scenario.rules_toml.clone() };
+    let file = RuleFile::new("rule.toml", scenario.rules_toml.clone());
     (live(scenario, 5, false, true).0, compile(&[file]).unwrap())
 });
 

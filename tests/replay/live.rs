@@ -46,7 +46,7 @@ pub(crate) fn lived(scenario: &Scenario, seed: u64, dry_run: bool, trail: bool) 
     let mut setup = (scenario.setup)(seed);
     setup.trail = trail.then_some((Duration::from_secs(5), Duration::from_mins(1)));
     let keys: Vec<_> = setup.services.iter().map(|service| service.key.clone()).collect();
-    let file = RuleFile { path: "rule.toml".to_owned(), text: scenario.rules_toml.clone() };
+    let file = RuleFile::new("rule.toml", scenario.rules_toml.clone());
     let rules = compile(&[file]).unwrap();
     let protected = keys.into_iter().filter(|key| rules.rule_for(key).is_some()).collect();
     let settings = Settings { dry_run, sweep: Duration::from_secs(30), fleet_brake: 3 };

@@ -56,7 +56,7 @@ impl Guardian {
         let wiring = Wiring {
             clock: around.clock.clone(),
             journal: around.journal.clone(),
-            rules: wiring::rules_of(vec![RuleFile { path: "demo.toml".to_owned(), text: scenario.rules_toml.clone() }]),
+            rules: wiring::rules_of(vec![RuleFile::new("demo.toml", scenario.rules_toml.clone())]),
             queue_url: around.queue_url.clone(),
             wait: WAIT,
             event_bus: "default".to_owned(),

@@ -254,12 +254,16 @@ fn incident_view(incident: &Incident, now: Timestamp) -> Markup {
         IncidentOutcome::Open | IncidentOutcome::Held | IncidentOutcome::Superseded => "badge care",
     };
     let safe = incident.traffic_safe_at.map(|at| humane(at.since(incident.first_sign_at)));
+    let safe = match incident.traffic_lost_at {
+        None => safe.map(|after| format!("users safe after {after}")),
+        Some(_) => Some("users are not all on blue any more".to_owned()),
+    };
     html! {
         details id=(incident.id) {
             summary {
                 span class=(class) { (incident.outcome.as_str()) } " " b { (incident.service) } " "
                 (version(&incident.task_definition)) " "
-                span.dim { (humane(now.since(incident.detected_at))) " ago" @if let Some(safe) = safe { ", users safe after " (safe) } }
+                span.dim { (humane(now.since(incident.detected_at))) " ago" @if let Some(safe) = safe { ", " (safe) } }
             }
             p { (incident.reasons()) }
             @if let Some(reason) = &incident.reason { p { (reason) } }

@@ -58,7 +58,7 @@ fn every_scenario_has_a_name_of_its_own_and_a_rule_file_that_protects_its_servic
     for scenario in all() {
         assert!(std::ptr::eq(find(scenario.name).unwrap(), scenario), "{}", scenario.name);
         assert!(scenario.name.len() <= 24, "{} does not fit into its column", scenario.name);
-        let file = RuleFile { path: "demo.toml".to_owned(), text: scenario.rules_toml.clone() };
+        let file = RuleFile::new("demo.toml", scenario.rules_toml.clone());
         let rules = compile(std::slice::from_ref(&file)).unwrap();
         let setup = (scenario.setup)(1);
         for service in &setup.services {

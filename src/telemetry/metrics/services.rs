@@ -128,7 +128,8 @@ impl Services {
                 }
             }
         }
-        let ended = "Rollbacks that ended or need a person, by outcome.";
+        let ended =
+            "Rollbacks that ended or need a person, by outcome. One that is undone and opened again counts again.";
         let mut family = Family::begin(out, "rollbacks_total", "counter", ended);
         for (key, row) in &self.0 {
             for (outcome, count) in IncidentOutcome::ENDS.iter().zip(row.ended) {
