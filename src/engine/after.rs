@@ -42,7 +42,9 @@ pub(super) fn look(key: &ServiceKey, partition: &mut Partition, seen: &Observati
         }
     } else {
         rollback.after.seen_since = None;
-        rollback.incident.traffic(true, out.now);
+        if rollback.incident.traffic_lost_at.is_some() && senders(deployment, seen).next().is_none() {
+            rollback.incident.traffic(true, out.now);
+        }
     }
     deployment.rollback = Some(rollback);
 }
@@ -59,10 +61,16 @@ fn returned(deployment: &Deployment, seen: &Observation) -> Option<String> {
     if !ours || !back_on_blue || taken {
         return None;
     }
-    let sent = |rule: &&TrafficRule| rule.forwards().any(|forward| forward.share(group) > 0.0);
-    let rules: Vec<_> = seen.traffic.rules().iter().filter(sent).map(|rule| rule.id.short()).collect();
+    let rules: Vec<_> = senders(deployment, seen).map(|rule| rule.id.short()).collect();
     let name = group.name();
     (!rules.is_empty()).then(|| format!("{} sends users to {name} again, which was rolled away from", rules.join(", ")))
+}
+
+/// The rules that send somebody to the group that was rolled away from.
+fn senders<'a>(deployment: &'a Deployment, seen: &'a Observation) -> impl Iterator<Item = &'a TrafficRule> {
+    let group = deployment.green_group.as_ref();
+    let sends = move |rule: &TrafficRule, group| rule.forwards().any(|forward| forward.share(group) > 0.0);
+    seen.traffic.rules().iter().filter(move |rule| group.is_some_and(|group| sends(rule, group)))
 }
 
 /// Why nothing is to be done about it, if so.
