@@ -59,6 +59,8 @@ const FOUND: &[(u64, &str)] = &[
     (646_858, "a read that lags showed a service that was deleted"),
     (1_179_826, "two such answers were taken long after one another, since the journal hung"),
     (1_374_714, "a worker took over in the last moment, and was judged before its first read"),
+    (2_667_931, "one tale took out of the script that people take all of it back, and the fleet did not recover"),
+    (3_064_601, "the same"),
     (1_635_278, "beside a third task set the world's green was blue, and lost a task after a lagging read"),
 ];
 

@@ -32,9 +32,7 @@ pub(crate) fn tell(rng: &mut Rng, schedule: &mut Schedule) {
     if rng.u8(0..8) == 0 {
         amend(schedule, |rule| rule.watch.freshness = rule.watch.freshness.min(rule.stability.window));
     }
-    if !schedule.others.is_empty() && rng.u8(0..16) == 0 {
-        fleet_recovers(schedule);
-    }
+    let recovers = !schedule.others.is_empty() && rng.u8(0..16) == 0;
     match rng.u8(0..24) {
         0 => next_is_taken_back(rng, schedule),
         1 => order(rng, schedule),
@@ -44,6 +42,10 @@ pub(crate) fn tell(rng: &mut Rng, schedule: &mut Schedule) {
         5 => registered(rng, schedule),
         6 => schedule.faults.missing = rng.f64() * 0.2,
         _ => {}
+    }
+    if recovers {
+        // After whatever the other tale has people do.
+        fleet_recovers(schedule);
     }
 }
 
