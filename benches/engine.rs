@@ -108,7 +108,7 @@ impl Fleet {
         let keys: Vec<_> = (0..services).map(|number| ServiceKey::new("prod", service_name(number))).collect();
         let settings = Settings { dry_run: false, sweep: Duration::from_secs(30), fleet_brake: 3 };
         let mut engine = Engine::new(settings);
-        let files = [RuleFile { path: "all.toml".into(), text: RULE.into() }];
+        let files = [RuleFile::new("all.toml", RULE)];
         let _ = engine.step(at(0), &Input::Rules(rules::compile(&files).unwrap()));
         let found: BTreeSet<_> = keys.iter().cloned().collect();
         let mut waiting = engine.step(at(0), &Input::Swept(found)).effects;

@@ -248,3 +248,97 @@ fn what_blues_users_were_seen_to_share_holds_for_slow_answers_too() {
     let (state, why) = said(&it, "errors.latency_p99");
     assert_eq!(state, GateState::Shared, "{why}");
 }
+
+/// A minute goes by, in which so many of a hundred requests fail.
+fn a_minute_passes(it: &mut Driver, number: u64, green: u64, blue: u64) {
+    let samples = it.aws.samples.as_mut().unwrap();
+    for (name, failed) in [("green", green), ("blue", blue)] {
+        samples.entry(group(name)).or_default().push(minute(number, 100, failed));
+    }
+    it.run(minutes(1));
+}
+
+#[test]
+fn an_alarm_of_an_outage_is_held_for_as_long_as_it_is_red_and_green_is_no_worse() {
+    let mut it = deployed(&[minute(3, 100, 20), minute(4, 100, 20)], &[minute(3, 100, 20), minute(4, 100, 20)]);
+    turns_red(&mut it);
+    for number in 5..12 {
+        a_minute_passes(&mut it, number, 20, 20);
+    }
+    assert_eq!((it.said(), it.aws.writes.len()), (vec!["Rollback Held"], 0), "the outage lasts");
+    for number in 12..20 {
+        a_minute_passes(&mut it, number, 0, 0);
+    }
+    assert_eq!(
+        (it.said(), it.aws.writes.len()),
+        (vec!["Rollback Held"], 0),
+        "the alarm is slow: {}",
+        said(&it, ALARM).1
+    );
+    for number in 20..23 {
+        a_minute_passes(&mut it, number, 30, 0);
+    }
+    assert_eq!(it.said()[..2], ["Rollback Held", "Rollback Started"], "now it is green alone");
+}
+
+#[test]
+fn an_alarm_that_must_be_red_for_long_is_weighed_when_it_has_been() {
+    let errors = ErrorGates { alarm_for: minutes(5), ..ErrorGates::default() };
+    let mut aws = Aws::blue_and_green();
+    aws.alarms = vec![AlarmReading { value: AlarmValue::Ok, ..red("green-5xx", start(), &["green"]) }];
+    let mut it = Driver::new(aws, Rule { errors, ..rule() });
+    it.run(minutes(5));
+    counts(&mut it, &[minute(4, 100, 20)], &[minute(4, 100, 20)]);
+    turns_red(&mut it);
+    for number in 5..12 {
+        a_minute_passes(&mut it, number, 20, 20);
+    }
+    assert_eq!((it.said(), it.aws.writes.len()), (vec!["Rollback Held"], 0));
+}
+
+#[test]
+fn what_began_shared_is_over_when_blues_users_are_well() {
+    let mut it = Driver::new(Aws::blue_and_green(), ratio());
+    it.run(minutes(3));
+    counts(&mut it, &[minute(1, 100, 30), minute(2, 100, 30)], &[minute(1, 900, 250), minute(2, 900, 250)]);
+    it.run(SWEEP + secs(1));
+    assert_eq!(said(&it, "errors.http_5xx_ratio").0, GateState::Shared);
+    it.run(minutes(10));
+    counts(&mut it, &[minute(9, 3, 0)], &[9, 10, 11, 12].map(|number| minute(number, 900, 0)));
+    it.run(SWEEP + secs(1));
+    assert_eq!(said(&it, "errors.http_5xx_ratio").0, GateState::Pending, "too few to tell");
+    for task in ["a", "b", "c"] {
+        it.crash(task);
+    }
+    assert_eq!(it.said().last(), Some(&"Rollback Started"), "{}", said(&it, "stability.task_failures").1);
+}
+
+#[test]
+fn one_accident_of_a_blue_without_users_excuses_green_no_longer_than_it_is_remembered() {
+    let mut it = Driver::new(Aws::blue_and_green(), ratio());
+    it.run(minutes(3));
+    it.crash_of(&key(), BLUE, "b-1");
+    it.run(minutes(2));
+    counts(&mut it, &[minute(3, 1000, 300), minute(4, 1000, 300)], &[]);
+    it.run(SWEEP + secs(1));
+    assert_eq!(said(&it, "errors.http_5xx_ratio").0, GateState::Shared);
+    for number in 5..20 {
+        it.aws.samples.as_mut().unwrap().get_mut(&group("green")).unwrap().push(minute(number, 1000, 300));
+        it.run(minutes(1));
+    }
+    assert_eq!(it.said()[..2], ["Rollback Held", "Rollback Started"]);
+}
+
+#[test]
+fn green_does_not_graduate_while_an_alarm_is_about_to_count() {
+    let errors = ErrorGates { alarm_for: minutes(2), ..ErrorGates::default() };
+    let mut aws = Aws::promoted();
+    aws.alarms = vec![AlarmReading { value: AlarmValue::Ok, ..red("green-5xx", start(), &["green"]) }];
+    let mut it = Driver::new(aws, Rule { errors, ..rule() });
+    let bake = rule().watch.bake;
+    it.run(bake - secs(30));
+    assert_eq!(it.phase(), "watching");
+    turns_red(&mut it);
+    it.run(minutes(3));
+    assert_eq!(it.said().first(), Some(&"Rollback Started"));
+}

@@ -367,6 +367,19 @@ fn a_blue_that_was_scaled_to_nothing_had_its_tasks_when_they_failed() {
 }
 
 #[test]
+fn a_green_that_is_scaled_in_has_run_what_it_has_run() {
+    let mut it = quiet(50, alone());
+    deploy(&mut it);
+    it.run(minutes(60));
+    crashes(&mut it, GREEN, &[3600, 7200, 10800, 14300]);
+    assert!(!rolled_back(&it), "four accidents of fifty tasks in four hours: {}", said(&it).1);
+    let green = it.aws.set(GREEN);
+    (green.running, green.computed_desired) = (2, 2);
+    it.run(minutes(5));
+    assert!(!rolled_back(&it), "{}", said(&it).1);
+}
+
+#[test]
 fn a_blue_that_was_scaled_to_nothing_tells_the_count_too_what_is_usual() {
     let compare = Compare { false_rollback: None, ..alone().compare };
     let mut it = quiet(4, Rule { compare, ..rule() });

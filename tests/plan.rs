@@ -503,6 +503,17 @@ fn nor_do_the_answers_of_two_workers_whose_clocks_may_differ() {
 }
 
 #[test]
+fn a_long_drain_puts_off_no_call_for_a_person_before_anything_drains() {
+    let mut patient = rule();
+    patient.rollback.drain = secs(3600);
+    let mut it = Driver::new(Aws::blue_and_green(), patient);
+    it.aws.outcomes = std::iter::repeat_n(Outcome::Failed(failed(None)), 1000).collect();
+    breach(&mut it);
+    it.run(secs(300));
+    assert_eq!((it.phase().as_str(), it.said().last()), ("escalated", Some(&"Rollback Escalated")));
+}
+
+#[test]
 fn a_green_that_is_shown_again_is_looked_at_anew_before_it_is_called_unsteady() {
     let mut aws = Aws::blue_and_green();
     aws.set(GREEN).stability = Stability::Stabilizing;

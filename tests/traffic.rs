@@ -154,6 +154,8 @@ fn a_cloudwatch_that_cannot_be_read_decides_nothing_and_hides_nothing() {
     assert_eq!(said(&it, &Gate::Http5xxRatio).0, GateState::Clear);
     it.aws.samples = None;
     it.run(SWEEP);
+    assert_eq!(said(&it, &Gate::Http5xxRatio).0, GateState::Clear, "what it said half a minute ago still holds");
+    it.run(2 * SWEEP);
     let (state, why) = said(&it, &Gate::Http5xxRatio);
     assert_eq!((it.phase().as_str(), state), ("watching", GateState::Blind));
     assert_eq!(why, "CloudWatch's metrics could not be read");

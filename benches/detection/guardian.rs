@@ -41,7 +41,7 @@ pub struct Verdict {
 /// # Panics
 /// When the rule is not one.
 pub fn rules(text: &str) -> RuleSet {
-    let file = RuleFile { path: "web.toml".into(), text: text.to_owned() };
+    let file = RuleFile::new("web.toml", text);
     match compile(&[file]) {
         Ok(rules) => rules,
         Err(diagnostics) => panic!("{diagnostics}"),

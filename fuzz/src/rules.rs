@@ -12,7 +12,7 @@ const COLUMNS: [usize; 3] = [0, 20, 140];
 
 /// Rule files that are loaded together.
 pub fn rules(data: &[u8]) {
-    let file = |(index, text)| RuleFile { path: format!("{index}.toml"), text };
+    let file = |(index, text)| RuleFile::new(format!("{index}.toml"), text);
     let files: Vec<_> = documents(data).into_iter().enumerate().map(file).collect();
     let compiled = compile(&files);
     assert_eq!(compile(&files), compiled, "compiling twice gives two answers");

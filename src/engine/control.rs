@@ -7,7 +7,8 @@ use super::partition::Weather;
 use super::roles::Roles;
 use super::sampled::{self, Beside};
 use crate::model::{
-    AlarmReading, AlarmValue, Observation, Standing, StopClass, TargetGroupArn, TaskSet, Timestamp, Window, percent,
+    AlarmReading, AlarmValue, Gate, Observation, Standing, StopClass, TargetGroupArn, TaskSet, Timestamp, Window,
+    percent,
 };
 use crate::rules::{BLUE_LAG, Rule};
 
@@ -64,6 +65,8 @@ pub(super) struct Control {
     pub(super) green_lost: bool,
     /// Green's part of all tasks, 0 to 1.
     part: f64,
+    /// The same beside all the tasks that blue had: it may have been scaled in since.
+    part_since: f64,
     /// It lacks tasks, or some of its targets fail their checks.
     shows_signs: bool,
     /// Any task of it runs.
@@ -99,6 +102,8 @@ impl Control {
         let (of_green, of_blue) = (tasks(green), has.unwrap_or_else(|| size_of_blue(roles, known)));
         let (of_green, of_blue) = (f64::from(of_green), f64::from(of_blue));
         let part = if of_green + of_blue > 0.0 { of_green / (of_green + of_blue) } else { 1.0 };
+        let had = f64::from(size_of_blue(roles, known));
+        let part_since = if of_green + had > 0.0 { of_green / (of_green + had) } else { 1.0 };
         let twin = seen.alarms.iter().flatten().find(|alarm| is_red_for_blue(alarm, roles, seen));
         let share = blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
         let allowed = rule.stability.unhealthy_targets.unwrap_or(0.5);
@@ -107,12 +112,16 @@ impl Control {
             tasks: tasks(blue),
             green_lost: known.window.is_some_and(|green| lost(green, befell, now.minus(recent), now) > 0),
             part,
+            part_since,
             shows_signs: blue.running < blue.computed_desired || share > 0.0,
             runs: blue.running > 0,
             against_blue: rule.compare.against_blue,
             came_up: known.was_steady,
             failed: failed(now.minus(recent)),
-            began_shared: (!known.shared.is_empty())
+            began_shared: known
+                .shared
+                .iter()
+                .any(Gate::is_of_traffic)
                 .then_some("its requests began to fail while blue's failed as well"),
             weather: known.weather.to_vec(),
             red: twin.map(|twin| format!("alarm {} of blue is red too", twin.name)),
@@ -141,7 +150,7 @@ impl Control {
 
     fn is_plain(&self, failed: usize) -> bool {
         let least = if self.came_up { PLAIN_OF_A_GREEN_THAT_HAD_COME_UP } else { PLAIN };
-        self.bet(failed, self.lost) >= least
+        bet(self.part, failed, self.lost) >= least
     }
 
     /// So many failures of green are its own, for all that blue lost.
@@ -149,18 +158,12 @@ impl Control {
         !self.is_struck() || self.is_plain(failed)
     }
 
-    /// How well the bet does that green's failures are its own, against a cause that strikes both: an e-value. Of failures from
-    /// one cause green gets the share that its number of tasks tells, whenever the cause strikes and however hard (the safe
-    /// logrank test: ter Schure, Pérez-Ortiz, Ly, Grünwald 2020). `None` while blue lost nothing.
-    pub(super) fn against_weather(&self, failed: usize, lost: usize) -> Option<f64> {
-        (lost > 0).then(|| self.bet(failed, lost))
-    }
-
-    /// The same, also while blue lost nothing.
-    pub(super) fn bet(&self, failed: usize, lost: usize) -> f64 {
-        let (green, all) = (float(failed), float(failed.saturating_add(lost)));
-        let bet = |times: &f64| (green * times.ln() - all * (self.part * times + 1.0 - self.part).ln()).exp();
-        TIMES_BLUES.iter().map(bet).sum::<f64>() / float(TIMES_BLUES.len())
+    /// How well the bet does that green's failures are its own, against what blue lost since green's creation, and of late. `None`
+    /// while it lost nothing.
+    pub(super) fn against_weather(&self, failed: usize, since: usize) -> Option<f64> {
+        let ever = (since > 0).then(|| bet(self.part_since, failed, since));
+        let lately = (self.lost > 0).then(|| bet(self.part, failed, self.lost));
+        ever.into_iter().chain(lately).reduce(f64::min)
     }
 
     /// How long the failures of a green that had come up are remembered beyond a window, for blue to be heard.
@@ -196,6 +199,11 @@ impl Control {
     fn seen_to_suffer(&self) -> impl Iterator<Item = &str> {
         let failing = self.beside.as_ref().filter(|beside| beside.shared).map(|beside| beside.words.as_str());
         [self.unhealthy.as_deref(), failing].into_iter().flatten()
+    }
+
+    /// Requests to green were looked at, and are answered.
+    pub(super) fn nobody_fails(&self) -> bool {
+        self.beside.as_ref().is_some_and(|beside| !beside.green_fails && !beside.shared)
     }
 
     /// A failure of green from a time when blue suffered as well, which is over: it never speaks against green.
@@ -244,6 +252,15 @@ impl Control {
         let Self { lost, tasks, .. } = self;
         (*lost > 0).then(|| format!("about the same time blue, which has {tasks} tasks, lost {lost}"))
     }
+}
+
+/// How well the bet does that green's failures are its own, against a cause that strikes both: an e-value. Of failures from
+/// one cause green gets the share that its part of the tasks tells, whenever the cause strikes and however hard (the safe
+/// logrank test: ter Schure, Pérez-Ortiz, Ly, Grünwald 2020).
+fn bet(part: f64, failed: usize, lost: usize) -> f64 {
+    let (green, all) = (float(failed), float(failed.saturating_add(lost)));
+    let bet = |times: &f64| (green * times.ln() - all * (part * times + 1.0 - part).ln()).exp();
+    TIMES_BLUES.iter().map(bet).sum::<f64>() / float(TIMES_BLUES.len())
 }
 
 /// `; one; two`: what follows in a sentence.

@@ -22,7 +22,7 @@ use super::gates::{self, Known, SKEW};
 use super::roles::Roles;
 use super::{Finding, GateState};
 use crate::model::{Comparator, Evidence, Gate, Role, Stability, TaskArn, Timestamp, Unit, humane, once_in};
-use crate::rules::Rule;
+use crate::rules::{BLUE_LAG, Rule};
 
 /// Never one task alone.
 pub(super) const LEAST: usize = 2;
@@ -181,7 +181,7 @@ pub(super) fn judge(
     let trial = Trial::of(now, roles, failed, known);
     let threshold = 1.0 / accepted;
     let chance = trial.against_chance(past, now);
-    let weather = control.against_weather(failed, trial.blue_lost.max(control.lost));
+    let weather = control.against_weather(failed, trial.blue_lost);
     let value = chance.min(weather.unwrap_or(CERTAIN));
     let from = times.first().copied().unwrap_or(green.created_at);
     let newest = times.last().copied().unwrap_or(from);
@@ -194,7 +194,9 @@ pub(super) fn judge(
     let reached_at = reached.and_then(|failed| times.get(failed.checked_sub(1)?)).copied().unwrap_or(newest);
     let shared = value < threshold || !suffers.is_empty();
     let hearing = if over && fresh && !shared {
-        control.hears_blue(now, failed, reached_at, PATIENCE.max(rule.compare.patience))
+        // What is to trigger must still be fresh when blue has been heard.
+        let most = rule.watch.freshness.saturating_sub(BLUE_LAG);
+        control.hears_blue(now, failed, reached_at, PATIENCE.max(rule.compare.patience).min(most))
     } else {
         None
     };
@@ -260,7 +262,7 @@ impl Trial {
         let age = now.since(roles.green.created_at);
         // Every task that failed was replaced.
         let starts = failed.saturating_add(usize::try_from(green).unwrap_or(usize::MAX));
-        let minutes = task_minutes(green, age) + START * float(starts);
+        let minutes = known.ran.minutes(now) + START * float(starts);
         let blue_lost = known.past.failures.from(roles.green.created_at);
         let blue_had = control::size_of_blue(roles, known);
         Self { failed, starts, minutes, blue_lost, blue_tasks: blue, blue_had, age }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::control::{self, Control, Hearing, speaks_of, unhealthy_share, unhealthy_share_of};
 use super::excess::{self, Failures, Past};
 use super::mutants::{Mutant, without};
-use super::partition::{Unhealthy, Weather};
+use super::partition::{Ran, Unhealthy, Weather};
 use super::roles::Roles;
 use super::sampled::{self, Sampled};
 use super::{Finding, GateState};
@@ -36,6 +36,8 @@ pub(super) struct Known<'a> {
     pub(super) past: &'a Past,
     /// The most tasks that blue was seen to have beside green.
     pub(super) blue_had: u32,
+    /// How much green has run.
+    pub(super) ran: Ran,
     /// Green was once steady.
     pub(super) was_steady: bool,
     /// Since when every observation found it unsteady.
@@ -48,7 +50,7 @@ pub(super) struct Known<'a> {
     pub(super) unhealthy: Option<Unhealthy>,
     /// How the traffic fares.
     pub(super) sampled: Option<&'a Sampled>,
-    /// Gates on it that were over for a cause that blue shared, when they were last looked at.
+    /// Gates on it, and alarms, that were over for a cause that blue shared, when they were last looked at.
     pub(super) shared: &'a [Gate],
     /// When blue was seen to suffer as well.
     pub(super) weather: &'a [Weather],
@@ -71,8 +73,12 @@ pub(super) struct Judgement {
     pub(super) wants_traffic: bool,
     /// Blue's users or targets suffer at this moment.
     pub(super) blue_suffers: bool,
-    /// Enough has failed, and blue is still to be heard.
-    pub(super) hears_blue: bool,
+    /// A gate is about to be over: enough has failed and blue is still to be heard, or an alarm is red and not believed yet.
+    pub(super) about_to_decide: bool,
+    /// Gates on traffic that are over, and that blue's requests have met as well.
+    met_by_blue: Vec<Gate>,
+    /// Blue has users, and they fare well.
+    blue_is_well: bool,
 }
 
 impl Judgement {
@@ -86,13 +92,15 @@ impl Judgement {
         self.over().next().is_some()
     }
 
-    /// Gates on traffic that are over for a cause that blue shares: those that were, until they say anything else.
-    pub(super) fn shared_traffic(&self, before: &[Gate]) -> Vec<Gate> {
-        let of_traffic = |gate: &Gate| matches!(gate, Gate::Http5xxRatio | Gate::LatencyP99);
-        let shared = |finding: &&Finding| match finding.state {
-            GateState::Shared => of_traffic(&finding.gate),
-            GateState::Blind | GateState::Pending => before.contains(&finding.gate),
-            GateState::Clear | GateState::Breached => false,
+    /// Gates on traffic, and alarms, that are over for a cause that blue shares: those that were, until they say anything else, or
+    /// until blue's users, who could tell, fare well.
+    pub(super) fn shared(&self, before: &[Gate]) -> Vec<Gate> {
+        let shared = |finding: &&Finding| match (&finding.gate, finding.state) {
+            (_, GateState::Clear | GateState::Breached) => false,
+            (Gate::Alarm(_), GateState::Shared) => true,
+            (gate, GateState::Shared) => self.met_by_blue.contains(gate),
+            (Gate::Alarm(_), _) => before.contains(&finding.gate),
+            (gate, _) => before.contains(gate) && !self.blue_is_well,
         };
         self.findings.iter().filter(shared).map(|finding| finding.gate.clone()).collect()
     }
@@ -131,13 +139,17 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
     findings.extend(
         rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known, &control)),
     );
-    findings.extend(sampled::judge(now, rule, roles, seen, (known.sampled, known.shared), &control));
+    let traffic = sampled::judge(now, rule, roles, seen, (known.sampled, known.shared), &control);
+    let met_by_blue =
+        traffic.iter().filter(|judged| judged.met_by_blue).map(|judged| judged.finding.gate.clone()).collect();
+    findings.extend(traffic.into_iter().map(|judged| judged.finding));
     let names: BTreeSet<&AlarmName> = rule.errors.alarms.iter().chain(known.bound).collect();
-    let mut wants_traffic = false;
+    let (mut wants_traffic, mut turning) = (false, false);
     findings.extend(names.into_iter().map(|name| {
         let wanted = |since| rule.compare.against_blue && sampled::is_wanted(now, roles, since, known.sampled);
-        let red = alarm(now, rule, name, roles, seen, (&control, &wanted), &mut later);
+        let red = alarm(now, rule, name, (roles, known.shared), seen, (&control, &wanted), &mut later);
         wants_traffic |= red.wants_traffic;
+        turning |= red.finding.state == GateState::Pending;
         red.finding
     }));
     if !rule.compare.against_blue {
@@ -165,7 +177,9 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
         look_again_at: look_again,
         wants_traffic,
         blue_suffers: !control.suffers().is_empty(),
-        hears_blue: !heard_at.is_empty(),
+        about_to_decide: turning || !heard_at.is_empty(),
+        met_by_blue,
+        blue_is_well: sampled::blue_is_well(now, rule, roles, known.sampled),
     }
 }
 
@@ -231,8 +245,9 @@ fn task_failures(
     let heard = Hearing::clause(hearing);
     let why = format!("{count} of {limit} failed tasks within {}{unsure}{clause}{as_usual}{heard}", humane(span));
     let state = match (count >= limit, count.saturating_add(u32::try_from(claimed).unwrap_or(0))) {
+        (true, _) if !unusual => GateState::Pending,
         (true, _) if !alone => GateState::Shared,
-        (true, _) if !unusual || hearing.is_some() => GateState::Pending,
+        (true, _) if hearing.is_some() => GateState::Pending,
         (true, _) => GateState::Breached,
         (false, 0) if known.was_steady || roles.green.stability == Stability::Steady => GateState::Clear,
         (false, _) => GateState::Pending,
@@ -400,7 +415,7 @@ fn alarm(
     now: Timestamp,
     rule: &Rule,
     name: &AlarmName,
-    roles: Roles<'_>,
+    (roles, shared): (Roles<'_>, &[Gate]),
     seen: &Observation,
     (control, traffic_is_wanted): (&Control, &impl Fn(Timestamp) -> bool),
     later: &mut impl FnMut(Timestamp),
@@ -439,7 +454,11 @@ fn alarm(
                 later(alarm.since.plus(allowed));
             }
             let wants_traffic = breached && traffic_is_wanted(alarm.since);
-            let of_blue = control.trouble();
+            let mut of_blue = control.trouble();
+            if of_blue.is_empty() && shared.contains(&gate) && control.nobody_fails() {
+                // An alarm may look at a quarter of an hour: it is red for what blue has met, until it is not or green fails alone.
+                of_blue.push("it was red while blue suffered as well, and no users do now".to_owned());
+            }
             let beside = control.beside.as_ref().map(|beside| beside.words.clone());
             let state = match (breached && !wants_traffic, of_blue.is_empty()) {
                 (false, _) => GateState::Pending,

@@ -9,7 +9,7 @@ use super::mutants::{Mutant, without};
 use super::out::Out;
 use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy, Weather};
 use super::roles::{Roles, roles};
-use super::sampled::Sampled;
+use super::sampled::{self, Sampled};
 use super::signals::BOUND_ALARMS;
 use super::{Finding, Note, after, control, doctor, hold, orders, plan, quarantine, rollback, witness};
 use crate::model::{
@@ -92,7 +92,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     orders::contract(partition, seen, out);
     let Partition { kept, soft } = partition;
     orders::roll_back(key, kept, seen, out);
-    let mut hears_blue = false;
+    let mut about_to_decide = false;
     let judged = kept.undecided().filter(|d| d.contract.is_some_and(|contract| contract != Contract::Off));
     if let Some(mut judgement) = judged.and_then(|_| judge(out.now, out.settings.sweep, kept, seen)) {
         let cause = hold::cause(key, kept, soft.hold.as_ref(), &judgement, out);
@@ -109,9 +109,9 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         });
         soft.verdict = Some(judgement.verdict);
         soft.findings.clone_from(&judgement.findings);
-        hears_blue = judgement.hears_blue;
+        about_to_decide = judgement.about_to_decide;
         if let Some(deployment) = kept.deployment.as_mut() {
-            deployment.shared = judgement.shared_traffic(&deployment.shared);
+            deployment.shared = judgement.shared(&deployment.shared);
             if judgement.blue_suffers {
                 Weather::seen(&mut deployment.weather, out.now, kept.rule.stability.window);
             }
@@ -130,7 +130,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
     }
     after::look(key, partition, seen, out);
     rollback::advance(key, partition, seen, out);
-    graduate(key, partition, seen, hears_blue, out);
+    graduate(key, partition, seen, about_to_decide, out);
     witness::look(key, partition, seen, out);
     let unsearched = partition.kept.live().is_some_and(|d| !d.alarms_searched && d.rollback.is_none());
     if unsearched && !seen.ask.find_alarms && partition.soft.failed_searches == 0 {
@@ -156,7 +156,7 @@ fn decide(
     } else if judgement.is_over() {
         hold::release(key, deployment, "nothing speaks against acting any more", out);
         rollback::decide(key, kept, evidence, seen, out);
-    } else if !is_unread(deployment, seen) {
+    } else if !is_unread(deployment, seen) && !judgement.wants_traffic {
         hold::release(key, deployment, "no gate is breached any more", out);
     }
 }
@@ -243,10 +243,14 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
         let share = group.and_then(|group| control::unhealthy_share_of(roles.green, had, group, seen));
         let over = share.zip(rule.stability.unhealthy_targets).is_some_and(|(share, limit)| share > limit);
         let before = deployment.unhealthy.unwrap_or(Unhealthy { sweeps: 0, since: out.now });
-        let sweeps = before.sweeps.saturating_add(1).min(2);
+        // The first read after a restart is a sweep too.
+        let another = before.sweeps == 0 || out.now.since(before.since) >= out.settings.sweep / 2;
+        let sweeps = before.sweeps.saturating_add(u32::from(another)).min(2);
         deployment.unhealthy = over.then_some(Unhealthy { sweeps, ..before });
     }
-    if seen.ask.samples.is_some() {
+    // One question that CloudWatch did not answer takes nothing back of what it said a moment ago.
+    let holds = |known: &Sampled| known.samples.is_some() && out.now.since(known.read_at) <= sampled::FRESH;
+    if seen.ask.samples.is_some() && (seen.samples.is_some() || !deployment.sampled.as_ref().is_some_and(holds)) {
         deployment.sampled = Some(Sampled { read_at: seen.read_at, samples: seen.samples.clone() });
     }
     if seen.has_all_alarms()
@@ -289,6 +293,7 @@ fn overtaken(
         if let Some(roles) = roles {
             deployment.blue = roles.blue.id.clone();
             deployment.blue_group.clone_from(&roles.blue.target_group);
+            deployment.alarms_searched = false;
         } else {
             end_well(key, deployment, "blue is gone: green took over", mode, out);
         }
@@ -352,6 +357,7 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
         failures: &deployment.failures,
         past: &kept.past,
         blue_had: deployment.blue_had,
+        ran: deployment.ran,
         unhealthy: deployment.unhealthy,
         was_steady: deployment.was_steady,
         unsteady_since: deployment.unsteady_since,
@@ -373,7 +379,7 @@ pub(super) fn judge(now: Timestamp, sweep: Duration, kept: &Kept, seen: &Observa
 
 /// Green is PRIMARY with all the traffic for as long as the rule wants, and nothing is about to be decided: neither when blue has been
 /// heard nor when nothing holds it any more.
-fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, hears_blue: bool, out: &mut Out<'_>) {
+fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, about_to_decide: bool, out: &mut Out<'_>) {
     let Partition { kept, soft } = partition;
     let (bake, mode) = (kept.rule.watch.bake, kept.rule.mode);
     let Some(deployment) = kept.deployment.as_mut().filter(|d| !d.ended()) else { return };
@@ -386,7 +392,7 @@ fn graduate(key: &ServiceKey, partition: &mut Partition, seen: &Observation, hea
     }
     let since = *deployment.promoted_at.get_or_insert(out.now);
     if out.now >= since.plus(bake) {
-        if hears_blue || deployment.hold.is_some() || limps(deployment, seen) {
+        if about_to_decide || deployment.hold.is_some() || limps(deployment, seen) {
             return;
         }
         let why = format!("green has been PRIMARY with all the traffic for {}", humane(out.now.since(since)));

@@ -11,8 +11,9 @@ use super::hands::Hands;
 use super::mutants::{Mutant, without};
 use super::progress::{self, Rollback};
 use super::quarantine::Quarantined;
+use super::roles::Roles;
 use super::sampled::Sampled;
-use super::{Finding, control, roles::Roles};
+use super::{Finding, control};
 use crate::model::{
     AlarmName, Contract, EffectId, Evidence, Gate, HoldOrder, Incident, IncidentId, IncidentOutcome, Observation,
     Phase, Scope, ServiceKey, Split, Stability, TargetGroupArn, TaskArn, TaskSet, TaskSetArn, TaskSetId, TaskSetStatus,
@@ -60,6 +61,7 @@ impl Partition {
                 unsteady_since,
                 woke_at,
                 settled,
+                ran,
                 unhealthy,
                 compared_by,
                 weather,
@@ -71,6 +73,7 @@ impl Partition {
                 unsteady_since.as_mut(),
                 woke_at.as_mut(),
                 settled.grown_at.as_mut(),
+                ran.has.as_mut().map(|(since, _)| since),
                 unhealthy.as_mut().map(|unhealthy| &mut unhealthy.since),
                 compared_by.as_mut(),
                 sampled.as_mut().map(|sampled| &mut sampled.read_at),
@@ -235,6 +238,9 @@ pub(super) struct Deployment {
     pub(super) settled: Settled,
     /// Over how many sweeps in a row too many of green's targets were unhealthy, and since when.
     pub(super) unhealthy: Option<Unhealthy>,
+    /// How much it has run.
+    #[serde(default)]
+    pub(super) ran: Ran,
     /// Its tasks that failed.
     #[serde(default)]
     pub(super) failures: Failures,
@@ -272,6 +278,33 @@ pub(super) struct Deployment {
 pub(super) struct Unhealthy {
     pub(super) sweeps: u32,
     pub(super) since: Timestamp,
+}
+
+/// What green has run since its creation, by the sizes that reads have shown: it may have been scaled meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Ran {
+    /// Task-minutes, until its size changed last.
+    minutes: f64,
+    /// When that was, and the tasks that it has had since.
+    has: Option<(Timestamp, u32)>,
+}
+
+impl Ran {
+    /// Another read. Only one that shows another size changes anything.
+    fn read(&mut self, now: Timestamp, green: &TaskSet) {
+        let tasks = control::tasks(green);
+        match self.has {
+            Some((_, had)) if had == tasks => {}
+            None => self.has = Some((green.created_at, tasks)),
+            Some((since, _)) => *self = Self { minutes: self.minutes(now), has: Some((now.max(since), tasks)) },
+        }
+    }
+
+    /// Task-minutes, until now.
+    pub(super) fn minutes(self, now: Timestamp) -> f64 {
+        let since = self.has.map_or(0.0, |(since, tasks)| f64::from(tasks) * now.since(since).as_secs_f64());
+        self.minutes + since / 60.0
+    }
 }
 
 /// How large green was when it was last steady.
@@ -475,6 +508,7 @@ impl Deployment {
             idle: false,
             woke_at: None,
             settled: Settled::default(),
+            ran: Ran::default(),
             unhealthy: None,
             failures: Failures::default(),
             sampled: None,
@@ -529,6 +563,7 @@ impl Deployment {
 
     /// Another read of green: whether it is steady, and how large it is.
     pub(super) fn read_green(&mut self, now: Timestamp, green: &TaskSet) {
+        self.ran.read(now, green);
         if green.is_steady() {
             self.was_steady = true;
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Settings;
-use super::partition::{Kept, Partition, Reading, Soft};
+use super::partition::{Cause, Kept, Partition, Reading, Soft};
 use super::progress::{Purpose, Rollback};
 use super::{excess, plan, quarantine, sampled};
 use crate::model::{Ask, Phase, ServiceKey, Standing, Step, TaskSetId, Timestamp, Urgency};
@@ -85,10 +85,16 @@ fn ask(now: Timestamp, key: &ServiceKey, kept: &Kept, soft: &Soft, sweep: bool) 
     let stale = |rollback: &Rollback| rollback.is_stale(now, kept.rule.watch.freshness);
     let judged = live.filter(|d| d.rollback.as_ref().is_none_or(stale));
     let named = &kept.rule.errors.alarms;
-    let alarms =
-        judged.map(|d| named.iter().chain(&d.bound_alarms).chain(&d.blue_alarms).take(BATCH).cloned().collect());
-    let due =
-        sweep && kept.rule.errors.read_traffic() && soft.sampled_at.is_none_or(|at| now.since(at) >= sampled::GAP);
+    // So many of each: names in a rule must not push out those that bind by themselves, and their twins.
+    let alarms = judged.map(|d| {
+        let bound = d.bound_alarms.iter().take(BATCH).chain(d.blue_alarms.iter().take(BATCH));
+        named.iter().take(BATCH).chain(bound).cloned().collect()
+    });
+    // While blue suffers as well, how its users fare is what holds an alarm back.
+    let shared = live.and_then(|d| d.hold.as_ref()).is_some_and(|hold| hold.cause == Cause::NotAttributable);
+    let due = sweep
+        && (kept.rule.errors.read_traffic() || shared)
+        && soft.sampled_at.is_none_or(|at| now.since(at) >= sampled::GAP);
     let samples = judged.filter(|_| due || soft.weigh).and_then(|deployment| sampled::ask(now, &kept.rule, deployment));
     // Green may be gone, and a rule send users to its group and to no other.
     let left = kept.deployment.as_ref().filter(|d| d.rollback.is_some() && d.phase != Phase::Superseded);

@@ -366,7 +366,10 @@ fn call_when_late(
     out: &mut Out<'_>,
 ) {
     let open = out.now.since(rollback.late_from.unwrap_or(rollback.open_since()));
-    if !rollback.closed && rollback.escalation.is_none() && open > PATIENCE.saturating_add(drain) {
+    // Before it drains, and when it was done already, nothing waits for that.
+    let drains = rollback.safe_since.is_some() && !rollback.is_reopened();
+    let patience = if drains { PATIENCE.saturating_add(drain) } else { PATIENCE };
+    if !rollback.closed && rollback.escalation.is_none() && open > patience {
         let why = format!("not done {} after the decision; last: {}", humane(open), deployment.why);
         let stuck = Stuck { step: rollback.step(), why, frozen: false };
         escalate(key, deployment, rollback, stuck, out);

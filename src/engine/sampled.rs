@@ -18,6 +18,9 @@ use crate::rules::{LEAST_TRAFFIC, Rule};
 /// Least span between two reads of one service's metrics: each is paid for, and says something new once a minute.
 pub(super) const GAP: Duration = Duration::from_secs(30);
 
+/// What a look says holds no longer than this: CloudWatch has newer minutes by then.
+pub(super) const FRESH: Duration = Duration::from_mins(1);
+
 /// More minutes than this are another deployment's weather, and an answer of many pages.
 const LONGEST: Duration = Duration::from_hours(1);
 
@@ -48,6 +51,19 @@ fn span(rule: &Rule) -> Duration {
     rule.stability.window.max(LEAST_TRAFFIC).min(LONGEST).min(rule.watch.freshness)
 }
 
+/// A gate on traffic, looked at.
+pub(super) struct Judged {
+    pub(super) finding: Finding,
+    /// It is over, and blue's requests fail as well, or did when they could last be compared.
+    pub(super) met_by_blue: bool,
+}
+
+impl From<Finding> for Judged {
+    fn from(finding: Finding) -> Self {
+        Self { finding, met_by_blue: false }
+    }
+}
+
 /// The gates on traffic that the rule has.
 pub(super) fn judge(
     now: Timestamp,
@@ -56,12 +72,12 @@ pub(super) fn judge(
     seen: &Observation,
     (sampled, shared): (Option<&Sampled>, &[Gate]),
     control: &Control,
-) -> Vec<Finding> {
+) -> Vec<Judged> {
     let ratio = rule.errors.http_5xx_ratio.map(|limit| (Gate::Http5xxRatio, limit));
     let latency = rule.errors.latency_p99.map(|limit| (Gate::LatencyP99, limit.as_secs_f64()));
     let gates = || [ratio.clone(), latency.clone()].into_iter().flatten();
     let blocked = |state, why: &str| {
-        gates().map(|(gate, _)| Finding { gate, state, evidence: None, why: why.to_owned() }).collect()
+        gates().map(|(gate, _)| Finding { gate, state, evidence: None, why: why.to_owned() }.into()).collect()
     };
     let samples = match countable(roles, seen).and(Ok(sampled)) {
         Err(why) => return blocked(GateState::Blind, why),
@@ -80,7 +96,7 @@ pub(super) fn judge(
         return blocked(GateState::Blind, &why);
     }
     // An outage that blue's users met makes answers fail and makes them slow: what one gate has seen of it holds for both.
-    let shared_before = !shared.is_empty();
+    let shared_before = shared.iter().any(Gate::is_of_traffic);
     gates()
         .map(|(gate, limit)| finding(now, rule, roles, &samples, (shared_before, control), Measure { gate, limit }))
         .collect()
@@ -101,6 +117,8 @@ pub(super) struct Beside {
     pub(super) words: String,
     /// Blue fails, and not much less than green.
     pub(super) shared: bool,
+    /// Green fails.
+    pub(super) green_fails: bool,
 }
 
 /// Blue fails when more than this share of its requests does.
@@ -141,14 +159,27 @@ pub(super) fn beside(
         percent(of_blue),
         blue.requests
     );
-    (blue.requests >= least).then_some(Beside { words, shared })
+    let green_fails = of_green > FAILING;
+    (blue.requests >= least).then_some(Beside { words, shared, green_fails })
+}
+
+/// Blue has requests enough to tell, with green or without, and they do not fail.
+pub(super) fn blue_is_well(now: Timestamp, rule: &Rule, roles: Roles<'_>, sampled: Option<&Sampled>) -> bool {
+    let Some(Sampled { read_at, samples: Some(samples) }) = sampled else { return false };
+    let group = roles.blue.target_group.as_ref();
+    let Minutes { green: blue, .. } = Minutes::of(now, rule, *read_at, samples, (group, None, roles.green.created_at));
+    let of_blue = Sum::of(&blue);
+    of_blue.requests >= u64::from(rule.errors.min_requests) && of_blue.share().is_some_and(|share| share <= FAILING)
 }
 
 /// Whether a look at the traffic could tell whose fault it is that something is wrong since then, and was not taken yet.
 pub(super) fn is_wanted(now: Timestamp, roles: Roles<'_>, since: Timestamp, sampled: Option<&Sampled>) -> bool {
     let can_tell = roles.green.target_group.is_some() && roles.blue.target_group.is_some();
     // CloudWatch has something new to say once a minute: a look taken a moment before will do.
-    let taken = |sampled: &Sampled| sampled.read_at >= since || now.since(sampled.read_at) < GAP;
+    let taken = |sampled: &Sampled| {
+        let age = now.since(sampled.read_at);
+        age < GAP || (sampled.read_at >= since && age <= FRESH)
+    };
     can_tell && !sampled.is_some_and(taken)
 }
 
@@ -308,7 +339,7 @@ fn finding(
     minutes: &Minutes<'_>,
     (shared_before, control): (bool, &Control),
     measure: Measure,
-) -> Finding {
+) -> Judged {
     let Minutes { green, blue } = minutes;
     let is_latency = measure.is_latency();
     let (of_green, of_blue) = (Sum::of(green), Sum::of(blue));
@@ -322,7 +353,7 @@ fn finding(
         } else {
             format!("{} of {LEAST_MINUTES} minutes with a latency that it takes", green.len().min(1))
         };
-        return Finding { gate: measure.gate, state: GateState::Pending, evidence: None, why };
+        return Finding { gate: measure.gate, state: GateState::Pending, evidence: None, why }.into();
     };
     // Of a blue with as few requests as that, a share is chance.
     let as_blue = measure.as_blue(minutes).filter(|_| of_blue.requests >= least);
@@ -332,15 +363,15 @@ fn finding(
     // blue has no traffic any more to tell.
     let has_users = blue.last().is_some_and(|blue| green.last().is_some_and(|green| green.at == blue.at));
     let trouble = if has_users { control.trouble() } else { control.trouble_without_users() };
-    let shared = as_blue
-        .map_or(shared_before, |as_blue| measure.is_shared(beside_blue, as_blue, Sum::of(&compared).requests()))
-        || !trouble.is_empty();
+    let met_by_blue =
+        as_blue.map_or(shared_before, |as_blue| measure.is_shared(beside_blue, as_blue, Sum::of(&compared).requests()));
+    let shared = met_by_blue || !trouble.is_empty();
     // With every task that green loses some requests fail.
     let brief = if control.green_lost { 2 } else { 0 };
     let state = match (value > measure.limit, shared) {
         (false, _) => GateState::Clear,
+        (true, _) if !measure.lasts(green, brief) => GateState::Pending,
         (true, true) => GateState::Shared,
-        (true, false) if !measure.lasts(green, brief) => GateState::Pending,
         (true, false) => GateState::Breached,
     };
     let beside = match as_blue {
@@ -373,7 +404,8 @@ fn finding(
         to,
         facts: std::iter::once(beside).chain(newest.iter().map(|minute| fact(minute))).collect(),
     };
-    Finding { gate: measure.gate, state, evidence: Some(evidence), why }
+    let met_by_blue = met_by_blue && state == GateState::Shared;
+    Judged { finding: Finding { gate: measure.gate, state, evidence: Some(evidence), why }, met_by_blue }
 }
 
 /// One minute of green, as people read it.

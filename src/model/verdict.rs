@@ -77,6 +77,13 @@ pub enum Gate {
     Quarantine,
 }
 
+impl Gate {
+    /// It counts requests.
+    pub const fn is_of_traffic(&self) -> bool {
+        matches!(self, Self::Http5xxRatio | Self::LatencyP99)
+    }
+}
+
 impl fmt::Display for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
