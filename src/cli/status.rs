@@ -8,6 +8,7 @@ use anstyle::Style;
 use clap::Args;
 use serde_json::Value;
 
+use super::account::say;
 use super::server::ServerArg;
 use super::text::{BAD, BOLD, CARE, DIM, GOOD, columns, printable, shortened, wrapped};
 use super::{Output, write_json};
@@ -60,7 +61,15 @@ async fn watch(args: &StatusArgs, output: Output) -> anyhow::Result<ExitCode> {
         let written = match &looked {
             Ok(status) => show(status, output, &mut screen),
             // A worker may be replaced while somebody watches.
-            Err(error) => writeln!(screen, "{BAD}{error:#}{BAD:#}"),
+            Err(error) => {
+                let why = format!("{error:#}");
+                if output == Output::Json {
+                    say(why);
+                    Ok(())
+                } else {
+                    writeln!(screen, "{BAD}{}{BAD:#}", printable(&why))
+                }
+            }
         };
         let mut out = anstream::stdout().lock();
         let drawn = written.and_then(|()| {

@@ -59,6 +59,9 @@ struct Verdict {
     phase: String,
     why: String,
     incident: Option<String>,
+    /// A breach that is only told: the rule observes, or it is a dry run. One that is held may still be acted on, or end.
+    #[serde(skip)]
+    is_withheld: bool,
 }
 
 impl Verdict {
@@ -66,7 +69,8 @@ impl Verdict {
     fn code(&self) -> Option<u8> {
         match self.phase.as_str() {
             "graduated" => Some(0),
-            "rolled_back" | "escalated" | "breached" | "superseded" => Some(1),
+            "rolled_back" | "escalated" | "superseded" => Some(1),
+            "breached" if self.is_withheld => Some(1),
             _ => None,
         }
     }
@@ -85,6 +89,7 @@ fn read(status: &Value, key: &ServiceKey, task_set: &str) -> Option<Verdict> {
         phase: text("phase_word"),
         why: text("why"),
         incident: deployment["incident"].as_str().map(str::to_owned),
+        is_withheld: !deployment["withheld"].is_null(),
     })
 }
 
@@ -97,6 +102,7 @@ fn replaced(status: &Value, key: &ServiceKey, task_set: &str) -> Option<Verdict>
         phase: "superseded".to_owned(),
         why: format!("a newer task set ({green}) was created"),
         incident: None,
+        is_withheld: false,
     })
 }
 
@@ -141,7 +147,7 @@ fn show(verdict: &Verdict, output: Output) -> anyhow::Result<()> {
     let out = &mut text::out();
     match output {
         Output::Text => {
-            let Verdict { service, task_set, phase, why, incident } = verdict;
+            let Verdict { service, task_set, phase, why, incident, is_withheld: _ } = verdict;
             let incident = incident.as_ref().map_or_else(String::new, |id| format!(" ({id})"));
             writeln!(out, "{}", printable(&format!("{service} {task_set}: {phase}: {why}{incident}")))?;
         }
@@ -202,10 +208,12 @@ mod tests {
 
     #[test]
     fn only_an_ending_has_a_code() {
-        let of = |phase: &str| {
+        let verdict = |phase: &str, is_withheld| {
             let (service, task_set, why) = (String::new(), String::new(), String::new());
-            Verdict { service, task_set, phase: phase.to_owned(), why, incident: None }.code()
+            Verdict { service, task_set, phase: phase.to_owned(), why, incident: None, is_withheld }.code()
         };
+        let of = |phase: &str| verdict(phase, false);
+        assert_eq!((of("breached"), verdict("breached", true)), (None, Some(1)), "what is held may still graduate");
         assert_eq!(
             [of("graduated"), of("watching"), of("rolling_back"), of("escalated")],
             [Some(0), None, None, Some(1)]

@@ -470,8 +470,9 @@ fn not_ready(kept: &Kept, seen: &Observation) -> Option<String> {
 fn take_unread(key: &ServiceKey, partition: &mut Partition, error: &CallError, out: &mut Out<'_>) {
     let Partition { kept, soft } = partition;
     soft.failed_reads = soft.failed_reads.saturating_add(1);
-    soft.not_ready = Some(format!("it could not be read: {error}"));
-    out.note(Note::Unread { service: key.clone(), error: error.clone() });
+    let why = format!("it could not be read: {error}");
+    let news = soft.not_ready.replace(why.clone()) != Some(why);
+    out.note(Note::Unread { service: key.clone(), error: error.clone(), news });
     if error.class == ErrorClass::NotFound {
         if kept.missing_at.is_none_or(|at| out.now.since(at) >= DENIALS_APART) {
             kept.missing = kept.missing.saturating_add(1);

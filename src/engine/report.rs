@@ -143,6 +143,8 @@ pub enum Note {
         service: ServiceKey,
         /// Why.
         error: CallError,
+        /// It is not what was said of the read before.
+        news: bool,
     },
     /// A service can't be protected as it is, for this reason. Said once per change.
     NotReady {

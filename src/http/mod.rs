@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
@@ -14,10 +15,14 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::model::{Incident, humane};
 use crate::ports::JournalError;
@@ -39,6 +44,18 @@ const MOST_INCIDENTS: usize = 1_000;
 /// Answers under way that ask the loop or read the journal; others wait. They share both with what acts.
 const AT_A_TIME: usize = 4;
 
+/// Connections at once; others wait to be accepted. Many more than scrapers, health checks and people have.
+const CONNECTIONS: usize = 128;
+
+/// Whoever has connected says what he wants within this time, and so he does after an answer, or is cut off.
+const ASKS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A connection lasts no longer than this, and what is asked by then no longer than this again: also with somebody who does not read.
+const LASTS: Duration = Duration::from_secs(60);
+
+/// When there is no room for another connection, until the next try.
+const NO_ROOM: Duration = Duration::from_secs(1);
+
 /// The address can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("can't listen on {address}: {cause}. Give another address as --listen")]
@@ -52,10 +69,57 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })
 }
 
-/// Answers until `shutdown`; requests in flight are answered still.
+/// Answers until `shutdown`; requests in flight are answered still. Nobody who is slow, or silent, keeps others out for long.
 pub async fn serve(listener: TcpListener, worker: Handle, shutdown: CancellationToken) -> io::Result<()> {
+    let service = TowerToHyperService::new(router(worker));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(ASKS_WITHIN);
+    let rooms = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = TaskTracker::new();
+    let accepting = async {
+        loop {
+            // It is never closed.
+            let room = Arc::clone(&rooms).acquire_owned().await;
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+                    let shutdown = shutdown.clone();
+                    connections.spawn(async move {
+                        let _room = room;
+                        until_its_end(connection, &shutdown).await;
+                    });
+                }
+                // Out of descriptors, for one: others are given back meanwhile.
+                Err(error) => {
+                    tracing::debug!("A connection was not accepted: {error}");
+                    tokio::time::sleep(NO_ROOM).await;
+                }
+            }
+        }
+    };
+    shutdown.run_until_cancelled(accepting).await;
+    connections.close();
+    connections.wait().await;
+    Ok(())
+}
+
+type Connection = http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>>;
+
+/// Errors are the peer's: he hung up, or did not speak HTTP.
+async fn until_its_end(connection: Connection, shutdown: &CancellationToken) {
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(LASTS) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(LASTS, connection).await;
+}
+
+fn router(worker: Handle) -> Router {
     let places = Arc::new(Semaphore::new(AT_A_TIME));
-    let app = Router::new()
+    Router::new()
         .route("/", get(index))
         .route("/status", get(status))
         .route("/incidents", get(incidents))
@@ -69,8 +133,7 @@ pub async fn serve(listener: TcpListener, worker: Handle, shutdown: Cancellation
         .fallback(|| async {
             (StatusCode::NOT_FOUND, "No such page. There are /, /metrics, /status, /incidents, /healthz and /readyz.\n")
         })
-        .with_state(worker);
-    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
+        .with_state(worker)
 }
 
 /// Whoever hangs up while he waits has given up his place.
@@ -226,6 +289,26 @@ mod tests {
         handle.health().turned(Duration::ZERO);
         let (code, text) = ask(address, "GET", "/healthz").await;
         assert_eq!((code, text.contains("has not turned for")), (503, true), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_says_nothing_or_half_of_it_keeps_nobody_out_for_long() {
+        let (address, shutdown) = begin(worker(&Arc::default()).handle()).await;
+        let mut silent = Vec::new();
+        for number in 0..CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let half: &[u8] = if number % 2 == 0 { b"" } else { b"GET /healthz HTTP/1.1\r\nHost:" };
+            stream.write_all(half).await.unwrap();
+            silent.push(stream);
+        }
+        assert_eq!(ask(address, "GET", "/healthz").await.0, 200, "they are cut off");
+        for mut stream in silent {
+            // Closed, or reset.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+        shutdown.cancel();
+        let gone = async { while TcpStream::connect(address).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_mins(5), gone).await.expect("and it ends");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The executor: carries effects out and answers each one, always, whatever happens on the way.
+//! The executor: carries effects out and answers each one, always, whatever happens on the way; but for reads, which end with it.
 //!
 //! What the engine sends together goes out together: the rules of a service shift as one set, and none waits for another's
 //! call. Reads have rooms by their urgency, so a sweep over a large fleet never holds back a rollback.
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::leader::Term;
@@ -52,6 +52,10 @@ pub(crate) struct Executor {
     reads: Arc<Mutex<BTreeMap<ServiceKey, Read>>>,
     begun_reads: AtomicU64,
     rooms: Arc<[Semaphore; Urgency::ALL.len()]>,
+    /// Ends all reads.
+    reading: CancellationToken,
+    _reads_end: DropGuard,
+    /// Writes and announcements.
     tasks: TaskTracker,
 }
 
@@ -73,6 +77,7 @@ impl Executor {
         answers: mpsc::Sender<Incoming>,
         term: Term,
     ) -> Self {
+        let reading = CancellationToken::new();
         Self {
             clock,
             observer,
@@ -86,6 +91,8 @@ impl Executor {
             reads: Arc::default(),
             begun_reads: AtomicU64::new(0),
             rooms: Arc::new(Urgency::ALL.map(|urgency| Semaphore::new(at_once(urgency)))),
+            _reads_end: reading.clone().drop_guard(),
+            reading,
             tasks: TaskTracker::new(),
         }
     }
@@ -100,13 +107,14 @@ impl Executor {
         }
     }
 
-    /// What was begun and is not answered yet.
+    /// What was begun, might change something and is not answered yet.
     pub(crate) fn begun(&self) -> TaskTracker {
         self.tasks.clone()
     }
 
-    /// For waiting until all that was begun is answered.
+    /// For waiting until all that was begun is answered. Reads end: whoever acts next makes his own.
     pub(crate) fn close(&self) -> TaskTracker {
+        self.reading.cancel();
         self.tasks.close();
         self.tasks.clone()
     }
@@ -115,7 +123,7 @@ impl Executor {
     /// begun is followed by this, or, if it is less urgent, ends without an answer: nobody waits behind a sweep's questions for
     /// what decides.
     fn observe(&self, ask: Ask) {
-        let (service, urgency, ended) = (ask.service.clone(), ask.urgency, CancellationToken::new());
+        let (service, urgency, ended) = (ask.service.clone(), ask.urgency, self.reading.child_token());
         let id = self.begun_reads.fetch_add(1, Ordering::Relaxed);
         {
             let mut reads = locked(&self.reads);
@@ -167,7 +175,7 @@ impl Executor {
                 }
             }
         };
-        self.tasks.spawn(async move { ended.run_until_cancelled(reading).await });
+        tokio::spawn(async move { ended.run_until_cancelled(reading).await });
     }
 
     fn write(&self, id: EffectId, write: Write, expires_at: Timestamp, born: Born) {

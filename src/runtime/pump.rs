@@ -132,8 +132,9 @@ impl Pump {
         match (self.decode)(&body) {
             Ok(Decoded::Signal(signal)) => {
                 self.metrics.message(MessageOutcome::Signal);
-                self.metrics.event(signal.at, self.clock.now());
-                self.health.event(signal.at);
+                let now = self.clock.now();
+                self.metrics.event(signal.at, now);
+                self.health.event(signal.at.min(now));
                 return Some(Arrival { signal: *signal, receipt });
             }
             Ok(Decoded::Ignored(reason)) => {

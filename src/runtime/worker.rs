@@ -253,6 +253,7 @@ impl Worker {
             };
             let ended = self.act(&restore, rules, held.term.clone(), &shutdown).await;
             held.give_back().await;
+            self.metrics.leader(false);
             unread = match ended {
                 Err(WorkerError::Journal(error @ JournalError::Deposed { .. })) => {
                     tracing::warn!("Standing by again: {error}");

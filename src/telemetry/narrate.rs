@@ -61,7 +61,9 @@ pub fn narrate(note: &Note) -> Option<(Level, String)> {
         Note::Graduated { service, green, why } => {
             (Level::INFO, format!("{service}: {green} graduated and is the new baseline: {why}"))
         }
-        Note::Unread { service, error } => (Level::WARN, format!("{service} could not be read: {error}")),
+        Note::Unread { service, error, news } => {
+            (if *news { Level::WARN } else { Level::DEBUG }, format!("{service} could not be read: {error}"))
+        }
         Note::Refused { service, why } => (Level::WARN, format!("{service}: a person's order is not followed: {why}")),
         Note::NotReady { service, why } => (Level::WARN, format!("{service} can't be protected as it is: {why}")),
         Note::Witnessed { service, what } => {

@@ -204,7 +204,8 @@ impl Metrics {
     /// An event was received `now` that AWS dates `at`.
     pub fn event(&self, at: Timestamp, now: Timestamp) {
         self.families.event_lag_seconds.observe(now.since(at).as_secs_f64());
-        let seconds = at.since(Timestamp::EPOCH).as_secs_f64();
+        // One that is dated ahead, by whomever, must not hide all that come after it.
+        let seconds = at.min(now).since(Timestamp::EPOCH).as_secs_f64();
         let newest = &self.families.last_event_timestamp_seconds;
         newest.set(newest.get().max(seconds));
     }

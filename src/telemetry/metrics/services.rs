@@ -43,7 +43,8 @@ impl Services {
         let deployment = view.deployment.as_ref();
         let split = deployment.and_then(|d| d.split);
         let row = self.row(&view.service);
-        if deployment.is_none() {
+        // Nothing is judged any more. What was breached is shown until the rollback is over.
+        if deployment.is_none_or(|d| matches!(d.phase_word, "graduated" | "rolled_back" | "superseded")) {
             row.gates = Default::default();
         }
         row.shown = Some(Shown {
