@@ -37,6 +37,9 @@ const SIGNALS: usize = 1024;
 /// giving the lease back takes another 4 s at most. All fits into ECS's default `stopTimeout` of 30 s.
 const ENDS_WITHIN: Duration = Duration::from_secs(25);
 
+/// At a takeover the rule files are read within this time, or the last good rules stay in force.
+const RULES_WITHIN: Duration = Duration::from_secs(5);
+
 /// From one takeover whose journal can't be read to the next: from here, doubling,
 const UNREAD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -240,7 +243,9 @@ impl Worker {
         };
         let mut unread: Option<Unread> = None;
         while let Some(held) = self.stand_by(lease, unread.as_ref(), &shutdown).await {
-            let loaded = (self.ports.rules)().await;
+            // With the lease in hand nobody waits for a file system that hangs.
+            let loaded = tokio::time::timeout(RULES_WITHIN, (self.ports.rules)()).await;
+            let loaded = loaded.unwrap_or_else(|_| Err(format!("not read within {}", humane(RULES_WITHIN))));
             self.metrics.reload(loaded.is_ok());
             // Whoever acted until now may have loaded others since this process began: the journal has them.
             let rules = |machine: &M| match loaded {

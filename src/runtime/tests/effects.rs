@@ -133,6 +133,25 @@ async fn a_dry_run_has_nothing_to_write_with() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reads_end_with_the_executor_and_nobody_waits_for_them() {
+    let world = Arc::new(World::default());
+    locked(&world.hangs).insert("observe");
+    let (answers, mut done) = tokio::sync::mpsc::channel(8);
+    let ports = world.ports();
+    let executor =
+        crate::runtime::executor::Executor::new(ports.clock, ports.observer, None, None, answers, Term::endless());
+    for name in ["a", "b"] {
+        executor.begin(Effect::Observe(Ask::examination(ServiceKey::new("prod", name))), born(&world));
+    }
+    let began = tokio::time::Instant::now();
+    executor.close().wait().await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    drop(executor);
+    let end = tokio::time::timeout(seconds(60), done.recv()).await;
+    assert_eq!(end.expect("nobody holds on to the channel").map(|incoming| incoming.input), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_becomes_a_tick_and_a_stale_one_does_not_spin() {
     let world = Arc::new(World::default());
     let running = begin(&world);
