@@ -336,7 +336,7 @@ fn green_does_not_graduate_while_an_alarm_is_about_to_count() {
     aws.alarms = vec![AlarmReading { value: AlarmValue::Ok, ..red("green-5xx", start(), &["green"]) }];
     let mut it = Driver::new(aws, Rule { errors, ..rule() });
     let bake = rule().watch.bake;
-    it.run(bake - secs(30));
+    it.run(bake.saturating_sub(secs(30)));
     assert_eq!(it.phase(), "watching");
     turns_red(&mut it);
     it.run(minutes(3));

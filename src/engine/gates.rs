@@ -75,10 +75,8 @@ pub(super) struct Judgement {
     pub(super) blue_suffers: bool,
     /// A gate is about to be over: enough has failed and blue is still to be heard, or an alarm is red and not believed yet.
     pub(super) about_to_decide: bool,
-    /// Gates on traffic that are over, and that blue's requests have met as well.
-    met_by_blue: Vec<Gate>,
-    /// Blue has users, and they fare well.
-    blue_is_well: bool,
+    /// Gates on traffic, and alarms, that are over for a cause that blue shares.
+    pub(super) shared: Vec<Gate>,
 }
 
 impl Judgement {
@@ -90,19 +88,6 @@ impl Judgement {
     /// A threshold is reached, whoever is to blame.
     pub(super) fn is_over(&self) -> bool {
         self.over().next().is_some()
-    }
-
-    /// Gates on traffic, and alarms, that are over for a cause that blue shares: those that were, until they say anything else, or
-    /// until blue's users, who could tell, fare well.
-    pub(super) fn shared(&self, before: &[Gate]) -> Vec<Gate> {
-        let shared = |finding: &&Finding| match (&finding.gate, finding.state) {
-            (_, GateState::Clear | GateState::Breached) => false,
-            (Gate::Alarm(_), GateState::Shared) => true,
-            (gate, GateState::Shared) => self.met_by_blue.contains(gate),
-            (Gate::Alarm(_), _) => before.contains(&finding.gate),
-            (gate, _) => before.contains(gate) && !self.blue_is_well,
-        };
-        self.findings.iter().filter(shared).map(|finding| finding.gate.clone()).collect()
     }
 
     /// What the gates say whose threshold is reached.
@@ -140,7 +125,7 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
         rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known, &control)),
     );
     let traffic = sampled::judge(now, rule, roles, seen, (known.sampled, known.shared), &control);
-    let met_by_blue =
+    let met_by_blue: Vec<_> =
         traffic.iter().filter(|judged| judged.met_by_blue).map(|judged| judged.finding.gate.clone()).collect();
     findings.extend(traffic.into_iter().map(|judged| judged.finding));
     let names: BTreeSet<&AlarmName> = rule.errors.alarms.iter().chain(known.bound).collect();
@@ -159,6 +144,16 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
         }
     }
 
+    // Those that were stay so until they say anything else, or until blue's users, who could tell, fare well.
+    let blue_is_well = sampled::blue_is_well(now, rule, roles, known.sampled);
+    let stays = |gate: &Gate| known.shared.contains(gate) && !(gate.is_of_traffic() && blue_is_well);
+    let shared = findings.iter().filter(|finding| match (&finding.gate, finding.state) {
+        (_, GateState::Clear | GateState::Breached) => false,
+        (Gate::Alarm(_), GateState::Shared) => true,
+        (gate, GateState::Shared) => met_by_blue.contains(gate),
+        (gate, GateState::Blind | GateState::Pending) => stays(gate),
+    });
+    let shared = shared.map(|finding| finding.gate.clone()).collect();
     let any = |state| findings.iter().any(|finding| finding.state == state);
     let verdict = if any(GateState::Breached) {
         Verdict::Breached
@@ -178,8 +173,7 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
         wants_traffic,
         blue_suffers: !control.suffers().is_empty(),
         about_to_decide: turning || !heard_at.is_empty(),
-        met_by_blue,
-        blue_is_well: sampled::blue_is_well(now, rule, roles, known.sampled),
+        shared,
     }
 }
 

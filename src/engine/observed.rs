@@ -111,7 +111,7 @@ fn take_seen(key: &ServiceKey, partition: &mut Partition, seen: &Observation, ou
         soft.findings.clone_from(&judgement.findings);
         about_to_decide = judgement.about_to_decide;
         if let Some(deployment) = kept.deployment.as_mut() {
-            deployment.shared = judgement.shared(&deployment.shared);
+            deployment.shared.clone_from(&judgement.shared);
             if judgement.blue_suffers {
                 Weather::seen(&mut deployment.weather, out.now, kept.rule.stability.window);
             }

@@ -51,7 +51,7 @@ const CONNECTIONS: usize = 128;
 const ASKS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection lasts no longer than this, and what is asked by then no longer than this again: also with somebody who does not read.
-const LASTS: Duration = Duration::from_secs(60);
+const LASTS: Duration = Duration::from_mins(1);
 
 /// When there is no room for another connection, until the next try.
 const NO_ROOM: Duration = Duration::from_secs(1);
