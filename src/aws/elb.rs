@@ -102,9 +102,11 @@ impl<K: Ord + Clone, V, Q> Company<K, V, Q> {
         (asked.len() == 1, answered)
     }
 
-    /// The call is sent now: who comes later waits for the next one.
+    /// The call is sent now, for those who have not given up: who comes later waits for the next one.
     fn take(&self, key: &K) -> Asked<V, Q> {
-        self.waiting().remove(key).unwrap_or_default()
+        let mut asked = self.waiting().remove(key).unwrap_or_default();
+        asked.retain(|(_, answer)| !answer.is_closed());
+        asked
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<K, Asked<V, Q>>> {
@@ -320,6 +322,9 @@ impl Elb {
             tokio::spawn(async move {
                 elb.pace.turn(elb.urgency).await;
                 let asked = company(&elb.waiting).take(&key);
+                if asked.is_empty() {
+                    return;
+                }
                 let said = call(elb).await;
                 // Whoever asked may have given up.
                 for ((), answer) in asked {
@@ -535,6 +540,20 @@ mod tests {
         assert_eq!(traffic_rule(&listener, &default, None).unwrap().id, TrafficRuleId::DefaultOf(listener.clone()));
         let rule = traffic_rule(&listener, &rule, None).unwrap();
         assert_eq!((rule.id, &*rule.priority), (TrafficRuleId::Rule(RuleArn::new("arn:rule/1")), "10"));
+    }
+
+    #[test]
+    fn nobody_is_asked_for_whoever_has_given_up() {
+        let company: Company<&str, u8> = Company::default();
+        let (first, gone) = company.join(&"listener", ());
+        let (second, waits) = company.join(&"listener", ());
+        assert!(first && !second);
+        drop(gone);
+        assert_eq!(company.take(&"listener").len(), 1);
+        drop(waits);
+        let (first, gone) = company.join(&"listener", ());
+        drop(gone);
+        assert!(first && company.take(&"listener").is_empty());
     }
 
     #[test]
