@@ -75,11 +75,11 @@ fn first(text: &str) -> (Option<char>, &str) {
     (first, chars.as_str())
 }
 
-/// Whether two texts are alike as far as neither has a wildcard.
+/// Whether some text fits both globs as far as neither has a star.
 fn agree(mut pairs: impl Iterator<Item = (char, char)>) -> bool {
-    let is_wild = |part: char| matches!(part, '*' | '?');
-    let first = pairs.find(|(mine, theirs)| mine != theirs || is_wild(*mine));
-    first.is_none_or(|(mine, theirs)| is_wild(mine) || is_wild(theirs))
+    let differ = |mine: char, theirs: char| mine != theirs && mine != '?' && theirs != '?';
+    let is_star = |(mine, theirs): (char, char)| mine == '*' || theirs == '*';
+    pairs.find(|(mine, theirs)| is_star((*mine, *theirs)) || differ(*mine, *theirs)).is_none_or(is_star)
 }
 
 /// Whether some name matches both globs.
