@@ -131,12 +131,18 @@ fn said_state((state, why): (GateState, String)) -> &'static str {
     "rolled back"
 }
 
-#[test]
-fn what_began_while_blue_failed_too_stays_shared_when_blue_has_no_users_left() {
-    let mut it = Driver::new(Aws::blue_and_green(), ratio());
+/// Three minutes into a deployment, whose users meet an outage on either side.
+fn in_an_outage(rule: Rule) -> Driver {
+    let mut it = Driver::new(Aws::blue_and_green(), rule);
     it.run(minutes(3));
     counts(&mut it, &[minute(1, 100, 30), minute(2, 100, 30)], &[minute(1, 900, 250), minute(2, 900, 250)]);
     it.run(SWEEP + secs(1));
+    it
+}
+
+#[test]
+fn what_began_while_blue_failed_too_stays_shared_when_blue_has_no_users_left() {
+    let mut it = in_an_outage(ratio());
     assert_eq!(said(&it, "errors.http_5xx_ratio").0, GateState::Shared);
     it.run(minutes(7));
     let late = [minute(6, 1000, 300), minute(7, 1000, 300), minute(8, 1000, 300), minute(9, 1000, 300)];
@@ -237,10 +243,7 @@ fn unhealthy_targets_are_weighed_against_all_that_blue_suffers() {
 #[test]
 fn what_blues_users_were_seen_to_share_holds_for_slow_answers_too() {
     let errors = ErrorGates { latency_p99: Some(Duration::from_millis(800)), ..ratio().errors };
-    let mut it = Driver::new(Aws::blue_and_green(), Rule { errors, ..ratio() });
-    it.run(minutes(3));
-    counts(&mut it, &[minute(1, 100, 30), minute(2, 100, 30)], &[minute(1, 900, 250), minute(2, 900, 250)]);
-    it.run(SWEEP + secs(1));
+    let mut it = in_an_outage(Rule { errors, ..ratio() });
     it.run(minutes(7));
     let slow = |number| Sample { latency_p99: Some(secs(1)), ..minute(number, 1000, 300) };
     counts(&mut it, &[slow(6), slow(7), slow(8), slow(9)], &[]);
@@ -298,10 +301,7 @@ fn an_alarm_that_must_be_red_for_long_is_weighed_when_it_has_been() {
 
 #[test]
 fn what_began_shared_is_over_when_blues_users_are_well() {
-    let mut it = Driver::new(Aws::blue_and_green(), ratio());
-    it.run(minutes(3));
-    counts(&mut it, &[minute(1, 100, 30), minute(2, 100, 30)], &[minute(1, 900, 250), minute(2, 900, 250)]);
-    it.run(SWEEP + secs(1));
+    let mut it = in_an_outage(ratio());
     assert_eq!(said(&it, "errors.http_5xx_ratio").0, GateState::Shared);
     it.run(minutes(10));
     counts(&mut it, &[minute(9, 3, 0)], &[9, 10, 11, 12].map(|number| minute(number, 900, 0)));

@@ -474,10 +474,14 @@ fn a_replica_that_does_not_know_the_service_yet_ends_no_rollback_in_half_a_secon
     assert_eq!(it.phase(), "rolled_back");
 }
 
+/// A replica does not know the service.
+fn unknown() -> Input {
+    Input::Observed(key(), Err(failed(Some("ServiceNotFoundException"))))
+}
+
 #[test]
 fn nor_do_two_answers_that_come_close_together() {
     let mut it = breached(Aws::blue_and_green(), rule());
-    let unknown = || Input::Observed(key(), Err(failed(Some("ServiceNotFoundException"))));
     it.aws.unreadable = Some(failed(None));
     it.feed(unknown());
     // One that is taken nine seconds later may have been sent four seconds later.
@@ -491,7 +495,6 @@ fn nor_do_two_answers_that_come_close_together() {
 #[test]
 fn nor_do_the_answers_of_two_workers_whose_clocks_may_differ() {
     let mut it = breached(Aws::blue_and_green(), rule());
-    let unknown = || Input::Observed(key(), Err(failed(Some("ServiceNotFoundException"))));
     it.aws.unreadable = Some(failed(None));
     it.feed(unknown());
     it.now = it.now.plus(secs(11));

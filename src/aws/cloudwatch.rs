@@ -298,36 +298,40 @@ fn collected(groups: &BTreeMap<TargetGroupArn, Arc<str>>, results: &[MetricDataR
 fn metric_alarm(alarm: &MetricAlarm) -> Option<AlarmReading> {
     let of_metrics = alarm.metrics().iter().filter_map(|query| query.metric_stat()?.metric());
     let dimensions = alarm.dimensions().iter().chain(of_metrics.flat_map(Metric::dimensions));
-    Some(AlarmReading {
-        name: AlarmName::new(alarm.alarm_name()?),
-        value: value(alarm.state_value()),
-        since: since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp())?,
-        reason: cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
-        doubt: unevaluated(alarm.evaluation_state()),
-        target_groups: target_groups(dimensions),
-    })
+    let began = since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp());
+    let doubt = unevaluated(alarm.evaluation_state());
+    let alarm = reading(alarm.alarm_name(), alarm.state_value(), began, alarm.state_reason(), doubt)?;
+    Some(AlarmReading { target_groups: target_groups(dimensions), ..alarm })
 }
 
 fn composite_alarm(alarm: &CompositeAlarm) -> Option<AlarmReading> {
-    Some(AlarmReading {
-        name: AlarmName::new(alarm.alarm_name()?),
-        value: value(alarm.state_value()),
-        since: since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp())?,
-        reason: cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
-        doubt: alarm.actions_suppressed_by().map(|by| suppressed(by.as_str())),
-        // Told by what it is made of.
-        target_groups: BTreeSet::new(),
-    })
+    let began = since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp());
+    let doubt = alarm.actions_suppressed_by().map(|by| suppressed(by.as_str()));
+    // Its target groups are told by what it is made of.
+    reading(alarm.alarm_name(), alarm.state_value(), began, alarm.state_reason(), doubt)
 }
 
 /// Its query names no target group: it speaks of the service as a whole.
 fn log_alarm(alarm: &LogAlarm) -> Option<AlarmReading> {
+    let began = since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp());
+    let doubt = unevaluated(alarm.evaluation_state());
+    reading(alarm.alarm_name(), alarm.state_value(), began, alarm.state_reason(), doubt)
+}
+
+/// An alarm of any type, which binds to no target group. `None` without a name, or when nobody knows since when it is as it is.
+fn reading(
+    name: Option<&str>,
+    state: Option<&StateValue>,
+    since: Option<Timestamp>,
+    reason: Option<&str>,
+    doubt: Option<Arc<str>>,
+) -> Option<AlarmReading> {
     Some(AlarmReading {
-        name: AlarmName::new(alarm.alarm_name()?),
-        value: value(alarm.state_value()),
-        since: since(alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp())?,
-        reason: cut(alarm.state_reason().unwrap_or_default(), REASON_BYTES),
-        doubt: unevaluated(alarm.evaluation_state()),
+        name: AlarmName::new(name?),
+        value: value(state),
+        since: since?,
+        reason: cut(reason.unwrap_or_default(), REASON_BYTES),
+        doubt,
         target_groups: BTreeSet::new(),
     })
 }

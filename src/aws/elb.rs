@@ -14,10 +14,10 @@ use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{
     Listener, Rule, TargetHealth, TargetHealthDescription, TargetHealthReasonEnum, TargetHealthStateEnum,
 };
-use tokio::sync::oneshot;
 
 use super::actions;
 use super::calls::{Calls, Operation, side_by_side};
+use super::company::Company;
 use super::pace::Pace;
 use super::unread::{self, Unread};
 use crate::model::{
@@ -77,42 +77,6 @@ struct Waiting {
     listeners: Company<LoadBalancer, Listeners>,
     /// All of them wait for one call.
     users: Company<(), Users, Vec<TargetGroupArn>>,
-}
-
-/// Those who wait, by what they wait for, each with its own part of the question.
-#[derive(Debug)]
-struct Company<K, V, Q = ()>(Mutex<BTreeMap<K, Asked<V, Q>>>);
-
-/// Questions, and where their answers go.
-type Asked<V, Q> = Vec<(Q, oneshot::Sender<V>)>;
-
-impl<K, V, Q> Default for Company<K, V, Q> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<K: Ord + Clone, V, Q> Company<K, V, Q> {
-    /// Whether it is the first, who has to see to the call.
-    fn join(&self, key: &K, question: Q) -> (bool, oneshot::Receiver<V>) {
-        let (answer, answered) = oneshot::channel();
-        let mut waiting = self.waiting();
-        let asked = waiting.entry(key.clone()).or_default();
-        asked.push((question, answer));
-        (asked.len() == 1, answered)
-    }
-
-    /// The call is sent now, for those who have not given up: who comes later waits for the next one.
-    fn take(&self, key: &K) -> Asked<V, Q> {
-        let mut asked = self.waiting().remove(key).unwrap_or_default();
-        asked.retain(|(_, answer)| !answer.is_closed());
-        asked
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<K, Asked<V, Q>>> {
-        // Lists of who waits are whole after any panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What is remembered. A group that no load balancer uses is not: it may be taken into use at any time.
@@ -540,20 +504,6 @@ mod tests {
         assert_eq!(traffic_rule(&listener, &default, None).unwrap().id, TrafficRuleId::DefaultOf(listener.clone()));
         let rule = traffic_rule(&listener, &rule, None).unwrap();
         assert_eq!((rule.id, &*rule.priority), (TrafficRuleId::Rule(RuleArn::new("arn:rule/1")), "10"));
-    }
-
-    #[test]
-    fn nobody_is_asked_for_whoever_has_given_up() {
-        let company: Company<&str, u8> = Company::default();
-        let (first, gone) = company.join(&"listener", ());
-        let (second, waits) = company.join(&"listener", ());
-        assert!(first && !second);
-        drop(gone);
-        assert_eq!(company.take(&"listener").len(), 1);
-        drop(waits);
-        let (first, gone) = company.join(&"listener", ());
-        drop(gone);
-        assert!(first && company.take(&"listener").is_empty());
     }
 
     #[test]

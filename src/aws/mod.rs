@@ -8,6 +8,7 @@ mod actions;
 mod actuator;
 mod calls;
 mod cloudwatch;
+mod company;
 mod delivery;
 mod dynamodb;
 mod ecs;

@@ -278,3 +278,31 @@ fn tell_deployment(key: &ServiceKey, deployment: &Value, out: &mut dyn Write) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn users_are_not_called_safe_when_somebody_has_sent_them_back() {
+        let mut incident: Incident = serde_json::from_str(
+            r#"{"id":"rollback-7","service":{"cluster":"prod","service":"web"},"green":"ecs-svc/7","blue":"ecs-svc/6",
+            "task_definition":"web:7","outcome":"escalated","reason":null,"first_sign_at":"2026-01-02T03:04:05Z",
+            "detected_at":"2026-01-02T03:04:05Z","traffic_safe_at":"2026-01-02T03:04:09Z","deleted_at":null,"evidence":[],
+            "timeline":[]}"#,
+        )
+        .unwrap();
+        let told = |incident: &Incident| {
+            let mut out = Vec::new();
+            tell(incident, 120, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let safe = told(&incident);
+        assert!(safe.contains("all on blue since") && safe.contains("users safe 4s after"), "{safe}");
+        incident.traffic_lost_at = Some(incident.detected_at.plus(std::time::Duration::from_mins(1)));
+        let lost = told(&incident);
+        assert!(lost.contains("NOT all on blue: since 2026-01-02T03:05:05") && !lost.contains("users safe"), "{lost}");
+    }
+}

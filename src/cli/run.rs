@@ -198,10 +198,8 @@ async fn guard(args: &RunArgs) -> anyhow::Result<()> {
     let result = worker.run(stop).await;
     done.cancel();
     // Whoever has asked for half a page, or does not read it, keeps nobody.
-    match tokio::time::timeout(ANSWERED_WITHIN, serving).await {
-        Ok(Ok(Err(error))) => tracing::warn!("The HTTP listener failed: {error}"),
-        Ok(_) => {}
-        Err(_) => tracing::info!("Somebody is still connected to {}, and is left", args.listen),
+    if tokio::time::timeout(ANSWERED_WITHIN, serving).await.is_err() {
+        tracing::info!("Somebody is still connected to {}, and is left", args.listen);
     }
     if result.is_ok() {
         tracing::info!("Ended in order");

@@ -166,9 +166,8 @@ pub(super) fn beside(
 /// Blue has requests enough to tell, with green or without, and they do not fail.
 pub(super) fn blue_is_well(now: Timestamp, rule: &Rule, roles: Roles<'_>, sampled: Option<&Sampled>) -> bool {
     let Some(Sampled { read_at, samples: Some(samples) }) = sampled else { return false };
-    let group = roles.blue.target_group.as_ref();
-    let Minutes { green: blue, .. } = Minutes::of(now, rule, *read_at, samples, (group, None, roles.green.created_at));
-    let of_blue = Sum::of(&blue);
+    let from = now.minus(span(rule)).max(roles.green.created_at);
+    let of_blue = Sum::of(&whole(samples, roles.blue.target_group.as_ref(), (from, *read_at)));
     of_blue.requests >= u64::from(rule.errors.min_requests) && of_blue.share().is_some_and(|share| share <= FAILING)
 }
 
@@ -217,16 +216,10 @@ impl<'a> Minutes<'a> {
         samples: &'a Samples,
         (green, blue, created_at): (Option<&TargetGroupArn>, Option<&TargetGroupArn>, Timestamp),
     ) -> Self {
-        let from = now.minus(span(rule)).max(created_at);
-        // A minute that was still running when it was read says nothing yet, in either direction.
-        let whole = |sample: &&Sample| sample.at >= from && sample.at.plus(Sample::LENGTH) <= read_at;
-        let counted = |group: Option<&TargetGroupArn>| {
-            let all = group.and_then(|group| samples.get(group)).into_iter().flatten();
-            all.filter(whole).filter(|sample| sample.requests.is_some_and(|requests| requests > 0)).collect::<Vec<_>>()
-        };
-        let green = counted(green);
+        let within = (now.minus(span(rule)).max(created_at), read_at);
+        let green = whole(samples, green, within);
         let same = |sample: &&Sample| green.iter().any(|minute| minute.at == sample.at);
-        let blue = counted(blue).into_iter().filter(same).collect();
+        let blue = whole(samples, blue, within).into_iter().filter(same).collect();
         Self { green, blue }
     }
 
@@ -235,6 +228,18 @@ impl<'a> Minutes<'a> {
         let of_blue = |minute: &&'a Sample| self.blue.iter().find(|sample| sample.at == minute.at).copied();
         self.green.iter().filter_map(|minute| Some((*minute, of_blue(minute)?))).collect()
     }
+}
+
+/// The minutes of one group that had requests, from then on. One that was still running when it was read says nothing yet, in
+/// either direction.
+fn whole<'a>(
+    samples: &'a Samples,
+    group: Option<&TargetGroupArn>,
+    (from, read_at): (Timestamp, Timestamp),
+) -> Vec<&'a Sample> {
+    let all = group.and_then(|group| samples.get(group)).into_iter().flatten();
+    let is_whole = |sample: &&Sample| sample.at >= from && sample.at.plus(Sample::LENGTH) <= read_at;
+    all.filter(is_whole).filter(|sample| sample.requests.is_some_and(|requests| requests > 0)).collect()
 }
 
 /// What minutes add up to.

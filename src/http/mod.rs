@@ -70,7 +70,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 /// Answers until `shutdown`; requests in flight are answered still. Nobody who is slow, or silent, keeps others out for long.
-pub async fn serve(listener: TcpListener, worker: Handle, shutdown: CancellationToken) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, worker: Handle, shutdown: CancellationToken) {
     let service = TowerToHyperService::new(router(worker));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(ASKS_WITHIN);
@@ -100,7 +100,6 @@ pub async fn serve(listener: TcpListener, worker: Handle, shutdown: Cancellation
     shutdown.run_until_cancelled(accepting).await;
     connections.close();
     connections.wait().await;
-    Ok(())
 }
 
 type Connection = http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>>;

@@ -258,6 +258,7 @@ impl Worker {
             };
             let ended = self.act(&restore, rules, held.term.clone(), &shutdown).await;
             held.give_back().await;
+            // Also when no turn came of it.
             self.metrics.leader(false);
             unread = match ended {
                 Err(WorkerError::Journal(error @ JournalError::Deposed { .. })) => {

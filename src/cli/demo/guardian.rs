@@ -43,7 +43,7 @@ pub(super) struct Surroundings {
 /// One process of it.
 pub(super) struct Guardian {
     worker: JoinHandle<Result<(), WorkerError>>,
-    serving: Option<JoinHandle<std::io::Result<()>>>,
+    serving: Option<JoinHandle<()>>,
 }
 
 impl Guardian {

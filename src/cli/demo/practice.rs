@@ -181,6 +181,7 @@ mod tests {
         assert_eq!(Order::read("weights 90 10"), Ok(Some(Order::Weights(90, 10))));
         assert_eq!(Order::read(""), Ok(None));
         assert_eq!(Order::read("undo\r"), Ok(Some(Order::Undo)));
+        assert_eq!(acts(&Order::Undo)[0], Act::SetPrimary(Role::Blue), "the PRIMARY is not deleted");
         assert!(Order::read("weights 90 many").is_err_and(|why| why.contains("many")));
         assert!(Order::read("deplyo x").is_err_and(|why| why.contains("help")));
     }
