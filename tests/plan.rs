@@ -251,6 +251,27 @@ fn without_a_load_balancer_green_ends_only_when_blue_can_do_its_work() {
 }
 
 #[test]
+fn nobody_is_called_while_blue_starts_beside_a_green_that_never_ran() {
+    let mut aws = Aws::blue_and_green();
+    aws.rules.clear();
+    for set in &mut aws.service.task_sets {
+        (set.target_group, set.running) = (None, 0);
+    }
+    let green = aws.set(GREEN);
+    (green.stability, green.pending) = (Stability::Stabilizing, 4);
+    let blue = aws.set(BLUE);
+    (blue.stability, blue.pending) = (Stability::Stabilizing, 4);
+    let mut it = breached(aws, rule());
+    it.run(secs(100));
+    assert_eq!((it.said(), it.aws.writes.len()), (vec!["Rollback Started"], 0));
+    it.run(secs(100));
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Escalated"], "it does not come up");
+    it.aws.set(BLUE).running = 4;
+    it.run(secs(30));
+    assert_eq!((it.aws.calls(), it.phase().as_str()), (vec![DELETE], "rolled_back"));
+}
+
+#[test]
 fn without_a_load_balancer_a_green_that_is_kept_is_for_a_person_to_stop() {
     let mut keep = rule();
     keep.rollback.delete = DeletePolicy::Keep;
@@ -533,6 +554,25 @@ fn a_green_that_is_shown_again_is_looked_at_anew_before_it_is_called_unsteady() 
 }
 
 #[test]
+fn a_green_that_serves_and_is_first_seen_late_has_its_time_from_there_on() {
+    let first_seen_late = |serves: bool| {
+        let mut aws = Aws::blue_and_green();
+        let green = aws.set(GREEN);
+        (green.stability, green.created_at) = (Stability::Stabilizing, start().minus(secs(3600)));
+        aws.healthy.insert(group("green"), if serves { 2 } else { 0 });
+        Driver::new(aws, rule())
+    };
+    let mut it = first_seen_late(true);
+    it.run(secs(590));
+    assert_eq!((it.phase().as_str(), it.aws.writes.len()), ("watching", 0), "it may only be scaling");
+    it.run(secs(20));
+    assert_eq!(it.said()[0], "Rollback Started");
+    let mut it = first_seen_late(false);
+    it.run(SWEEP * 3);
+    assert_eq!(it.said()[0], "Rollback Started", "it does nothing for anybody");
+}
+
+#[test]
 fn people_who_keep_a_promoted_green_and_delete_blue_have_decided() {
     let mut page = rule();
     page.rollback.after_promotion = AfterPromotion::Page;
@@ -732,6 +772,31 @@ fn targets_that_blue_loses_too_are_not_greens_fault() {
     it.run(secs(300));
     assert_eq!((it.aws.writes.len(), it.said()), (0, vec!["Rollback Held"]));
     assert_eq!(view(&it).deployment.unwrap().verdict, Verdict::NotAttributable);
+}
+
+#[test]
+fn what_a_strict_rule_does_not_allow_green_is_no_trouble_of_blues() {
+    let ill = |aws: &mut Aws, color, unhealthy| {
+        aws.unhealthy.insert(group(color), unhealthy);
+        aws.healthy.insert(group(color), 10 - unhealthy);
+    };
+    let mut strict = rule();
+    strict.stability.unhealthy_targets = Some(0.0);
+    let judged = |of_blue, of_green| {
+        let mut aws = Aws::blue_and_green();
+        ill(&mut aws, "blue", of_blue);
+        ill(&mut aws, "green", of_green);
+        let mut it = Driver::new(aws, strict.clone());
+        it.run(SWEEP * 3);
+        it.said().first().copied()
+    };
+    assert_eq!(judged(1, 3), Some("Rollback Started"));
+    assert_eq!(judged(4, 5), Some("Rollback Held"), "not much worse than blue");
+    let mut aws = Aws::blue_and_green();
+    ill(&mut aws, "blue", 1);
+    let mut it = breached(aws, strict);
+    it.run(secs(30));
+    assert_eq!(it.said(), ["Rollback Started"], "one host of blue's excuses no crash of green's");
 }
 
 #[test]

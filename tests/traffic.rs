@@ -207,6 +207,15 @@ fn the_latency_is_the_median_of_the_minutes() {
 }
 
 #[test]
+fn a_short_window_leaves_the_latency_its_minutes() {
+    let mut short = latency();
+    short.stability.window = secs(60);
+    // The newest minute that CloudWatch tells of has been over for two.
+    let it = after(6, short, &[slow(2, 2000), slow(3, 2000)], &[]);
+    assert_eq!(it.phase(), "rolling_back (Drain)");
+}
+
+#[test]
 fn cloudwatch_is_asked_every_half_minute_at_most_and_no_more_once_it_is_decided() {
     let mut it = after(3, ratio(), &[failing(1, 100, 0)], &[]);
     it.run(secs(600));

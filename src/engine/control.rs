@@ -29,6 +29,10 @@ const TIMES_BLUES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 /// Blue's lost tasks that are no accident: two, and a quarter of all.
 const TROUBLED: (usize, f64) = (2, 0.25);
 
+/// And its targets that fail their checks: more than a half, or than a rule allows that is more patient. What a strict one does not
+/// allow green may be one host of blue's.
+const UNHEALTHY: f64 = 0.5;
+
 /// Standard deviations beyond which a difference is not chance, for one false rollback in a hundred shared outages.
 pub(super) const DEVIATIONS: f64 = 2.33;
 
@@ -106,7 +110,7 @@ impl Control {
         let part_since = if of_green + had > 0.0 { of_green / (of_green + had) } else { 1.0 };
         let twin = seen.alarms.iter().flatten().find(|alarm| is_red_for_blue(alarm, roles, seen));
         let share = blue.target_group.as_ref().and_then(|group| unhealthy_share(group, seen)).unwrap_or(0.0);
-        let allowed = rule.stability.unhealthy_targets.unwrap_or(0.5);
+        let allowed = rule.stability.unhealthy_targets.unwrap_or_default().max(UNHEALTHY);
         Self {
             lost: if struck >= TROUBLED.0 { struck } else { alone },
             tasks: tasks(blue),
@@ -280,6 +284,15 @@ pub(super) fn size_of_blue(Roles { green, blue }: Roles<'_>, known: Known<'_>) -
 /// How many tasks of a task set may fail.
 pub(super) fn tasks(set: &TaskSet) -> u32 {
     set.computed_desired.max(set.running)
+}
+
+/// How many can serve: healthy targets, or running tasks where there is no load balancer. A group that was not read
+/// counts as none.
+pub(super) fn serving(set: &TaskSet, seen: &Observation) -> u32 {
+    match &set.target_group {
+        Some(group) => seen.targets.get(group).map_or(0, |counts| counts.healthy),
+        None => set.running,
+    }
 }
 
 /// Tasks that ended for one of these reasons, by ECS's word.

@@ -120,7 +120,8 @@ pub(super) fn judge(now: Timestamp, rule: &Rule, roles: Roles<'_>, seen: &Observ
             .map(|accepted| excess::judge(now, rule, accepted, roles, known, &control, &mut hears)),
     );
     heard_at.iter().copied().for_each(&mut later);
-    findings.extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, known, &mut later)));
+    findings
+        .extend(rule.stability.steady_within.map(|limit| steady_within(now, limit, roles, seen, known, &mut later)));
     findings.extend(
         rule.stability.unhealthy_targets.and_then(|limit| unhealthy_targets(now, limit, roles, seen, known, &control)),
     );
@@ -284,6 +285,7 @@ fn steady_within(
     now: Timestamp,
     limit: Duration,
     roles: Roles<'_>,
+    seen: &Observation,
     known: Known<'_>,
     later: &mut impl FnMut(Timestamp),
 ) -> Finding {
@@ -302,9 +304,11 @@ fn steady_within(
     };
     let age = now.since(began_at);
     let due = began_at.plus(limit);
-    // A green that was first seen late may have been steady before, and be scaling now: one look is not enough.
+    // A green that was first seen late may have been steady before, and be scaling now: what serves has its time from there on, and
+    // of one that does not a single look is not enough.
     let watched_from = known.unsteady_since.unwrap_or(now);
-    let due = if watched_from > due { watched_from.plus(known.sweep) } else { due };
+    let given = if control::serving(green, seen) > 0 { limit } else { known.sweep };
+    let due = if watched_from > due { watched_from.plus(given) } else { due };
     let blue_is_steady = roles.blue.stability == Stability::Steady;
     let state = match now >= due {
         true if blue_is_steady => GateState::Breached,
@@ -376,7 +380,8 @@ fn unhealthy_targets(
     let state = match (share > limit, sweeps) {
         (false, _) => GateState::Clear,
         (true, 0 | 1) => GateState::Pending,
-        (true, _) if share - of_blue > limit && trouble.is_empty() => GateState::Breached,
+        // Where a rule allows little, blue may be over it too: green is to be worse by as much again.
+        (true, _) if share - of_blue > limit.max(of_blue) && trouble.is_empty() => GateState::Breached,
         (true, _) => GateState::Shared,
     };
     let shares = format!("{} of green's targets and {} of blue's are unhealthy", percent(share), percent(of_blue));

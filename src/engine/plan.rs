@@ -322,12 +322,22 @@ impl View<'_> {
         let mut reads = std::iter::once(blue).chain(again);
         let Some(why) = reads.find_map(|blue| shortage(policy, blue, green, self.seen)) else { return Goal::Met };
         let step = Step::RestoreBlue;
-        let short = self.now.since(self.rollback.blue_short_since.unwrap_or(self.now));
-        if short < if policy == BlueCapacity::Restore { RESTORE_PATIENCE } else { BLUE_PATIENCE } {
+        if self.is_patient() {
             return Goal::Wait(step, format!("waiting for blue: {why}"));
         }
-        let why = format!("blue can't carry the load ({why}, for {} now)", humane(short));
+        let why = format!("blue can't carry the load ({why}, for {} now)", humane(self.short()));
         Goal::Stuck(Stuck { step, why, frozen: false })
+    }
+
+    /// How long blue has been seen to lack capacity.
+    fn short(&self) -> Duration {
+        self.now.since(self.rollback.blue_short_since.unwrap_or(self.now))
+    }
+
+    /// Blue is still given time to come up.
+    fn is_patient(&self) -> bool {
+        let restores = self.rule.rollback.blue_capacity == BlueCapacity::Restore;
+        self.short() < if restores { RESTORE_PATIENCE } else { BLUE_PATIENCE }
     }
 
     /// Some rule names blue, so that its health is known.
@@ -436,8 +446,12 @@ impl View<'_> {
         }
         // Either read may lag behind a blue that has just been scaled down.
         let blues = || [Some(blue), second.blue].into_iter().flatten();
-        let serves = |blue: &TaskSet| blue.running > 0 && serving(blue, self.seen) > 0;
+        let serves = |blue: &TaskSet| blue.running > 0 && control::serving(blue, self.seen) > 0;
         if self.seen.service.desired_count > 0 && !blues().all(serves) && !without(Mutant::NoBlueCheck) {
+            // Nobody sends requests to a blue without a load balancer: it may still be starting.
+            if self.deployment.green_group.is_none() && self.is_patient() {
+                return Next::Wait(Step::DeleteGreen, self.now.plus(POLL), "waiting for blue to run".to_owned());
+            }
             return Next::Escalate(Stuck {
                 step: Step::DeleteGreen,
                 why: "blue has nothing healthy left: green is kept as the last resort".to_owned(),
@@ -486,7 +500,7 @@ fn shortage(policy: BlueCapacity, blue: &TaskSet, green: Option<&TaskSet>, seen:
     // Of two reads the one of the task set may be the newer: it computes its own count from the service's.
     let needed = seen.service.desired_count.max(blue.computed_desired);
     let (what, able) = if blue.target_group.is_some() {
-        ("targets are healthy", serving(blue, seen))
+        ("targets are healthy", control::serving(blue, seen))
     } else {
         ("tasks run", blue.running)
     };
@@ -497,7 +511,7 @@ fn shortage(policy: BlueCapacity, blue: &TaskSet, green: Option<&TaskSet>, seen:
         return Some(format!("0 of {needed} {what}"));
     }
     // Whatever blue has is better than nothing.
-    if policy == BlueCapacity::Ignore || green.is_none_or(|green| serving(green, seen) == 0) {
+    if policy == BlueCapacity::Ignore || green.is_none_or(|green| control::serving(green, seen) == 0) {
         return None;
     }
     if blue.running < needed {
@@ -509,13 +523,4 @@ fn shortage(policy: BlueCapacity, blue: &TaskSet, green: Option<&TaskSet>, seen:
     }
     // ECS calls a task set steady when every health check passes, so one flapping target does not count then.
     (blue.stability != Stability::Steady && able < needed).then(|| format!("{able} of {needed} {what}"))
-}
-
-/// How many can serve: healthy targets, or running tasks where there is no load balancer. A group that was not read
-/// counts as none.
-fn serving(set: &TaskSet, seen: &Observation) -> u32 {
-    match &set.target_group {
-        Some(group) => seen.targets.get(group).map_or(0, |counts| counts.healthy),
-        None => set.running,
-    }
 }

@@ -24,6 +24,9 @@ pub(super) const FRESH: Duration = Duration::from_mins(1);
 /// More minutes than this are another deployment's weather, and an answer of many pages.
 const LONGEST: Duration = Duration::from_hours(1);
 
+/// In less there may not be the two minutes that a latency takes: CloudWatch tells of a minute up to two after its end.
+const LEAST_LATENCY: Duration = Duration::from_mins(5);
+
 /// Single minutes that evidence carries.
 const FACTS: usize = 8;
 
@@ -48,7 +51,8 @@ pub(super) fn ask(now: Timestamp, rule: &Rule, deployment: &Deployment) -> Optio
 
 /// How far back minutes count.
 fn span(rule: &Rule) -> Duration {
-    rule.stability.window.max(LEAST_TRAFFIC).min(LONGEST).min(rule.watch.freshness)
+    let shortest = if rule.errors.latency_p99.is_some() { LEAST_LATENCY } else { LEAST_TRAFFIC };
+    rule.stability.window.max(shortest).min(LONGEST).min(rule.watch.freshness)
 }
 
 /// A gate on traffic, looked at.
