@@ -599,3 +599,43 @@ fn new_listeners_are_looked_for_by_the_sweep_after_a_rollback_and_by_no_other_at
     let asked = swept(&mut graduated);
     assert!(!asked.is_empty() && asked.iter().all(|ask| !ask.find_listeners), "{asked:?}");
 }
+
+#[test]
+fn a_call_that_failed_and_was_repeated_is_no_reassert() {
+    let mut aws = Aws::blue_and_green();
+    aws.outcomes = [Outcome::Failed(failed(None))].into();
+    let mut it = breached(aws, rule());
+    it.run(secs(120));
+    forget(&mut it);
+    reapply(&mut it);
+    it.run(FOUND);
+    assert!(is_clean(&it), "{:?}", it.aws.weights());
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Completed"]);
+}
+
+#[test]
+fn the_record_of_what_is_only_said_follows_the_weights() {
+    let mut it = rolled_back();
+    use_rule(&mut it, Rule { mode: Mode::Observe, ..rule() });
+    for _ in 0..2 {
+        reapply(&mut it);
+        it.run(FOUND);
+        assert!(incident(&it).traffic_lost_at.is_some());
+        clean(&mut it);
+        it.run(FOUND);
+        assert_eq!(incident(&it).traffic_lost_at, None);
+    }
+    assert_eq!(it.said(), ["Rollback Held"]);
+}
+
+#[test]
+fn who_set_a_rule_is_not_named_for_a_promotion() {
+    let mut it = breached(Aws::blue_and_green(), rule());
+    it.run(secs(10));
+    it.signal(applied_by(TERRAFORM));
+    it.aws.set(BLUE).status = TaskSetStatus::Active;
+    it.aws.set(GREEN).status = TaskSetStatus::Primary;
+    it.run(secs(60));
+    let last = it.announced.last().unwrap();
+    assert!(last.reason.contains("made PRIMARY") && !last.reason.contains(TERRAFORM), "{}", last.reason);
+}

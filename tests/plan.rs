@@ -1164,3 +1164,179 @@ fn a_kept_green_keeps_sticky_rules_on_blue_alone() {
     it.run(secs(600));
     assert_eq!(it.aws.weights(), shares(&[("blue", 100)]), "a cookie would lead to it");
 }
+
+#[test]
+fn a_call_that_failed_and_was_repeated_leaves_the_one_reassert() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    it.aws.outcomes = [Outcome::Failed(failed(None))].into();
+    breach(&mut it);
+    it.run(secs(20));
+    it.aws.rules = vec![weighted("main", &[("blue", 50), ("green", 50)])];
+    it.run(secs(200));
+    assert_eq!((it.aws.shifts().len(), it.phase().as_str()), (3, "rolled_back"));
+}
+
+#[test]
+fn a_dispute_about_a_sticky_rule_ends_when_people_roll_back_by_hand() {
+    let mut aws = Aws::blue_and_green();
+    sticky(&mut aws);
+    let pair = aws.rules.clone();
+    let mut it = breached(aws, rule());
+    for _ in 0..2 {
+        it.run(secs(20));
+        it.aws.rules.clone_from(&pair);
+    }
+    it.run(secs(30));
+    assert_eq!(it.phase(), "escalated");
+    it.aws.rules = vec![weighted("main", &[("blue", 100)])];
+    sticky(&mut it.aws);
+    it.aws.remove(GREEN);
+    it.run(secs(120));
+    assert_eq!((it.phase().as_str(), it.aws.shifts().len()), ("rolled_back", 2));
+    assert_eq!(view(&it).quarantine.len(), 1);
+}
+
+#[test]
+fn a_person_who_wants_a_rollback_that_is_in_doubt_is_heard() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    it.aws.outcomes = std::iter::repeat_n(Outcome::Failed(failed(Some("AccessDeniedException"))), 10_000).collect();
+    breach(&mut it);
+    it.run(secs(700));
+    it.aws.outcomes.clear();
+    it.run(secs(60));
+    assert_eq!(it.phase(), "escalated", "green is quiet by now");
+    it.aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
+    it.run(secs(150));
+    assert_eq!(it.phase(), "rolled_back");
+    let record = it.incidents.values().next().unwrap();
+    assert!(record.evidence.iter().any(|evidence| evidence.gate == Gate::Person), "{:?}", record.evidence);
+}
+
+#[test]
+fn a_person_who_wants_a_rollback_outranks_the_hold_that_stopped_it() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    it.aws.outcomes = std::iter::repeat_n(Outcome::Failed(failed(Some("ThrottlingException"))), 10_000).collect();
+    breach(&mut it);
+    let until = it.now.plus(secs(3600)).to_string();
+    it.aws.service.tags.insert(tags::HOLD_UNTIL.to_owned(), until);
+    it.run(SWEEP * 2);
+    it.aws.outcomes.clear();
+    it.run(secs(60));
+    assert_eq!(it.aws.shifts().len(), it.aws.writes.len());
+    assert_eq!(it.aws.weights(), shares(&[("blue", 90), ("green", 10)]), "held");
+    it.aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
+    it.run(secs(150));
+    assert_eq!(it.phase(), "rolled_back");
+}
+
+/// Green is deleted, and ECS still stops its tasks.
+fn draining(aws: Aws, until_deleted: Duration) -> Driver {
+    let mut it = breached(aws, rule());
+    it.run(until_deleted);
+    it.aws.obeys = false;
+    it.run(secs(5));
+    it.aws.obeys = true;
+    assert_eq!(it.aws.deletes().len(), 1);
+    it.aws.set(GREEN).status = TaskSetStatus::Draining;
+    it
+}
+
+#[test]
+fn a_pipeline_that_tries_again_while_ecs_drains_finds_its_version_in_quarantine() {
+    let mut it = draining(Aws::blue_and_green(), secs(58));
+    let version = it.aws.set(GREEN).task_definition.clone();
+    let next = task_set("ecs-svc/3000", it.now, TaskSetStatus::Active, "third");
+    it.aws.service.task_sets.push(TaskSet { task_definition: version, ..next });
+    it.run(secs(40));
+    assert_eq!(it.incidents[&IncidentId::new("rollback-2000".to_owned())].outcome, IncidentOutcome::RolledBack);
+    assert_eq!(
+        it.said(),
+        ["Rollback Started", "Rollback Completed", "Rollback Held"],
+        "and it is said that it is back"
+    );
+    assert_eq!(view(&it).deployment.unwrap().green, TaskSetId::new("ecs-svc/3000"));
+}
+
+#[test]
+fn nobody_is_called_while_ecs_drains_what_a_slow_blue_has_replaced() {
+    let mut it = breached(scaled_to_zero(), rule());
+    it.run(secs(130));
+    blue_runs(&mut it.aws, 4);
+    it.run(secs(58));
+    it.aws.obeys = false;
+    it.run(secs(5));
+    it.aws.obeys = true;
+    assert_eq!(it.aws.deletes().len(), 1);
+    it.aws.set(GREEN).status = TaskSetStatus::Draining;
+    it.run(secs(140));
+    assert_eq!(it.said(), ["Rollback Started", "Rollback Completed"]);
+}
+
+#[test]
+fn a_blue_that_is_deleted_under_a_canary_is_no_graduation() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    it.run(secs(1));
+    it.aws.remove(BLUE);
+    it.run(SWEEP * 2);
+    assert_eq!((it.phase().as_str(), it.said()), ("superseded", vec![]));
+}
+
+#[test]
+fn a_blue_that_is_deleted_while_a_breach_is_held_is_no_graduation() {
+    let mut aws = Aws::promoted();
+    aws.set(GREEN).tags.insert(tags::CONTRACT.to_owned(), Contract::Page.as_str().to_owned());
+    let mut it = breached(aws, rule());
+    it.run(secs(1));
+    assert_eq!(it.said(), ["Rollback Held"]);
+    it.aws.remove(BLUE);
+    it.run(SWEEP * 2);
+    assert_eq!((it.phase().as_str(), it.said()), ("superseded", vec!["Rollback Held"]));
+}
+
+#[test]
+fn a_breach_that_comes_and_goes_in_one_outage_is_announced_once() {
+    let mut aws = Aws::blue_and_green();
+    aws.alarms = vec![red("blue-5xx", start().plus(secs(1)), &["blue"])];
+    let mut it = Driver::new(aws, rule());
+    it.run(secs(60));
+    for _ in 0..10 {
+        let alarm = red("green-5xx", it.now, &["green"]);
+        it.aws.alarms.truncate(1);
+        it.aws.alarms.push(alarm.clone());
+        it.signal(Fact::Alarm(AlarmChange { alarm }));
+        it.run(secs(60));
+        it.aws.alarms[1].value = AlarmValue::Ok;
+        it.run(secs(60));
+    }
+    assert_eq!((it.said(), it.aws.writes.len()), (vec!["Rollback Held"], 0));
+    assert_eq!(it.incidents.len(), 1);
+    let told = &it.incidents.values().next().unwrap().timeline;
+    assert_eq!(told.iter().filter(|moment| moment.what.contains("held again")).count(), 9, "{told:?}");
+}
+
+#[test]
+fn a_long_wait_for_a_permission_does_not_push_the_end_out_of_the_record() {
+    let mut it = Driver::new(Aws::blue_and_green(), rule());
+    it.aws.outcomes = std::iter::repeat_n(Outcome::Failed(failed(Some("AccessDeniedException"))), 10_000).collect();
+    it.run(secs(1));
+    // A person's order does not grow old.
+    it.aws.service.tags.insert(tags::ROLLBACK.to_owned(), GREEN.to_owned());
+    it.run(secs(1800));
+    it.aws.outcomes.clear();
+    it.run(secs(120));
+    assert_eq!(it.phase(), "rolled_back");
+    let record = it.incidents.values().next().unwrap();
+    assert!(record.timeline[0].what.contains("first sign"), "{:?}", record.timeline[0]);
+    assert!(record.timeline.last().unwrap().what.contains("green is gone"), "{:?}", record.timeline.last());
+    assert!(record.calls.last().unwrap().call.contains(DELETE), "{:?}", record.calls.last());
+}
+
+#[test]
+fn a_blue_that_does_not_come_up_is_not_told_at_every_look() {
+    let mut it = breached(scaled_to_zero(), rule());
+    it.run(secs(300));
+    let told = |it: &Driver| it.incidents.values().next().unwrap().timeline.len();
+    let before = told(&it);
+    it.run(secs(1200));
+    assert_eq!((it.phase().as_str(), told(&it)), ("escalated", before));
+}

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::hands::Deed;
 use super::out::Out;
 use super::partition::{Deployment, Partition};
 use super::plan::{SETTLE, Stuck};
@@ -25,6 +26,8 @@ pub(super) fn look(key: &ServiceKey, partition: &mut Partition, seen: &Observati
     let Partition { kept, soft } = partition;
     let Some(deployment) = kept.deployment.as_mut().filter(|d| d.phase == Phase::RolledBack) else { return };
     let Some(mut rollback) = deployment.rollback.take_if(|rollback| rollback.closed) else { return };
+    let told = |rollback: &Rollback| (rollback.incident.traffic_lost_at, rollback.incident.timeline.len());
+    let before = told(&rollback);
     if let Some(why) = returned(deployment, seen) {
         let since = *rollback.after.seen_since.get_or_insert(out.now);
         let again_at = since.plus(LOOK_AGAIN);
@@ -33,11 +36,11 @@ pub(super) fn look(key: &ServiceKey, partition: &mut Partition, seen: &Observati
             soft.want(again_at.max(out.now));
         } else if let Some(cause) = let_be(&kept.rule, soft.hold.as_ref(), out) {
             rollback.incident.traffic(false, out.now);
-            let why = format!("{}; {cause}", kept.hands.named(why, undone_since));
+            let why = format!("{}; {cause}", kept.hands.named(why, undone_since, Deed::Rules));
             say_once(key, deployment, &mut rollback, kept.rule.mode, &why, out);
         } else {
             rollback.incident.traffic(false, out.now);
-            let why = kept.hands.named(why, undone_since);
+            let why = kept.hands.named(why, undone_since, Deed::Rules);
             reopen(key, deployment, &mut rollback, &why, out);
         }
     } else {
@@ -45,6 +48,10 @@ pub(super) fn look(key: &ServiceKey, partition: &mut Partition, seen: &Observati
         if rollback.incident.traffic_lost_at.is_some() && senders(deployment, seen).next().is_none() {
             rollback.incident.traffic(true, out.now);
         }
+    }
+    // The record of what is open again is kept with all others that are open.
+    if rollback.closed && told(&rollback) != before {
+        out.step.effects.push(Effect::Keep(rollback.incident.clone()));
     }
     deployment.rollback = Some(rollback);
 }
@@ -94,7 +101,6 @@ fn say_once(
     out.note(Note::Closed { service, incident, outcome, why: why.to_owned() });
     let changes_nothing = held(mode, out).is_some();
     out.announce_rollback(AnnouncementKind::RollbackHeld, key, deployment, &rollback.incident, why, changes_nothing);
-    out.step.effects.push(Effect::Keep(rollback.incident.clone()));
 }
 
 fn reopen(key: &ServiceKey, deployment: &mut Deployment, rollback: &mut Rollback, why: &str, out: &mut Out<'_>) {

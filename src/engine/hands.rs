@@ -12,7 +12,7 @@ use super::partition::Partition;
 use super::progress::{Rollback, log_into};
 use super::signals::{DISCOVERY_GAP, hint};
 use super::{Effect, Use, witness};
-use crate::model::{ApiCall, CallTarget, Signal, Timestamp};
+use crate::model::{ApiCall, CallTarget, Signal, TaskSetId, Timestamp};
 
 /// Calls that are remembered for a service.
 const REMEMBERED: usize = 16;
@@ -41,11 +41,33 @@ impl fmt::Display for Hand {
     }
 }
 
+/// What others were found to have done.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Deed<'a> {
+    /// Rules were set.
+    Rules,
+    /// A task set was made PRIMARY.
+    Promotion,
+    /// This one was deleted.
+    Deletion(&'a TaskSetId),
+}
+
+impl Deed<'_> {
+    /// Whether it may have been done by this call: whoever did anything else is not to be named for it.
+    fn is_of(self, hand: &Hand) -> bool {
+        match self {
+            Self::Rules => matches!(&*hand.operation, "ModifyRule" | "ModifyListener"),
+            Self::Promotion => &*hand.operation == "UpdateServicePrimaryTaskSet",
+            Self::Deletion(id) => &*hand.operation == "DeleteTaskSet" && *hand.what == *id.as_str(),
+        }
+    }
+}
+
 impl Hands {
     /// What was found, with the last one who may have done it since then.
-    pub(super) fn named(&self, what: String, since: Timestamp) -> String {
+    pub(super) fn named(&self, what: String, since: Timestamp, deed: Deed<'_>) -> String {
         let since = since.minus(SLACK);
-        match self.0.last().filter(|hand| hand.at >= since) {
+        match self.0.iter().rfind(|hand| hand.at >= since && deed.is_of(hand)) {
             Some(hand) => format!("{what}; {hand}"),
             None => what,
         }

@@ -12,9 +12,13 @@ use super::partition::{Cause, Deployment, Hold, Kept};
 use super::progress;
 use super::rollback::enter;
 use crate::model::{
-    AnnouncementKind, Contract, Evidence, HoldOrder, IncidentOutcome, Phase, ServiceKey, Verdict, humane, tags,
+    AnnouncementKind, Contract, Evidence, HoldOrder, IncidentOutcome, Phase, ServiceKey, Timestamp, Verdict, humane,
+    tags,
 };
 use crate::rules::Mode;
+
+/// A breach that is held again for the same cause, this long after it was released at most, is announced no second time.
+const SAME_TROUBLE: Duration = Duration::from_hours(1);
 
 /// The span of `limits.rollbacks_per_day`.
 const DAY: Duration = Duration::from_hours(24);
@@ -84,6 +88,16 @@ pub(super) fn hold(
         return;
     }
     release(key, deployment, "held for another reason now", out);
+    let same = |held: &Hold| held.cause == cause && held.is_of_late(out.now);
+    if let Some(at) = deployment.released.iter().position(same) {
+        // It comes and goes, and people have heard of it.
+        let mut hold = deployment.released.remove(at);
+        progress::log(&mut hold.incident, out.now, format!("held again: {why}"));
+        enter(key, deployment, Phase::Breached, &format!("held: {why}"), out);
+        out.step.effects.push(Effect::Keep(hold.incident.clone()));
+        deployment.hold = Some(hold);
+        return;
+    }
     deployment.holds = deployment.holds.saturating_add(1);
     let id = format!("held-{}-{}", deployment.green.digits(), deployment.holds);
     let mut incident = deployment.incident(out.now, key, id, evidence.clone());
@@ -104,9 +118,18 @@ pub(super) fn hold(
 
 /// The reason to hold is gone: with it the hold.
 pub(super) fn release(key: &ServiceKey, deployment: &mut Deployment, why: &str, out: &mut Out<'_>) {
-    if let Some(Hold { mut incident, .. }) = deployment.hold.take() {
-        progress::log(&mut incident, out.now, format!("no longer held: {why}"));
-        out.step.effects.push(Effect::Keep(incident));
+    if let Some(mut hold) = deployment.hold.take() {
+        progress::log(&mut hold.incident, out.now, format!("no longer held: {why}"));
+        out.step.effects.push(Effect::Keep(hold.incident.clone()));
         enter(key, deployment, Phase::Watching, why, out);
+        deployment.released.retain(|other| other.cause != hold.cause);
+        deployment.released.push(hold);
+    }
+}
+
+impl Hold {
+    /// By what its record says last, when it was released.
+    fn is_of_late(&self, now: Timestamp) -> bool {
+        self.incident.timeline.last().is_some_and(|released| now.since(released.at) <= SAME_TROUBLE)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gates::{self, Judgement, Known};
-use super::hands::Hands;
+use super::hands::{Deed, Hands};
 use super::mutants::{Mutant, without};
 use super::out::Out;
 use super::partition::{Cause, Deployment, Kept, Partition, Unhealthy, Weather};
@@ -210,6 +210,9 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
     let ours = seen.service.controller == Controller::External && seen.service.status == ServiceStatus::Active;
     let roles = roles(&seen.service.task_sets, &kept.decided);
     let roles = roles.filter(|roles| ours && is_candidate(kept, *roles, seen));
+    if roles.is_some_and(|roles| kept.deployment.as_ref().is_some_and(|d| is_newer(d, roles.green))) {
+        rollback::finish(key, kept, seen, out);
+    }
     let Kept { deployment, hands, rule, .. } = &mut *kept;
     if let Some(deployment) = deployment.as_mut().filter(|d| !d.ended()) {
         overtaken(key, deployment, hands, rule.mode, roles, seen, out);
@@ -266,6 +269,11 @@ fn track(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_
     }
 }
 
+/// Another deployment has begun with it.
+fn is_newer(deployment: &Deployment, set: &TaskSet) -> bool {
+    set.id != deployment.green && set.created_at >= deployment.began_at
+}
+
 /// Other hands may have ended the deployment. An open rollback copes by itself, except with a newer task set.
 fn overtaken(
     key: &ServiceKey,
@@ -277,8 +285,7 @@ fn overtaken(
     out: &mut Out<'_>,
 ) {
     let newest = roles.map(|roles| roles.green);
-    let is_newer = |set: &&TaskSet| set.id != deployment.green && set.created_at >= deployment.began_at;
-    if let Some(newer) = newest.filter(is_newer).filter(|_| !without(Mutant::NoSupersede)) {
+    if let Some(newer) = newest.filter(|set| is_newer(deployment, set)).filter(|_| !without(Mutant::NoSupersede)) {
         let why = format!("a newer task set ({}) was created", newer.id);
         return rollback::supersede(key, deployment, &why, out);
     }
@@ -286,16 +293,25 @@ fn overtaken(
         return;
     }
     let living = |id: &TaskSetId| seen.service.task_sets.iter().any(|set| set.id == *id && set.is_living());
+    let is_primary =
+        |id: &TaskSetId| seen.service.task_sets.iter().any(|set| set.id == *id && set.status == TaskSetStatus::Primary);
     if !living(&deployment.green) {
-        let why = hands.named("green was deleted by somebody else".to_owned(), deployment.began_at);
+        let deed = Deed::Deletion(&deployment.green);
+        let why = hands.named("green was deleted by somebody else".to_owned(), deployment.began_at, deed);
         rollback::supersede(key, deployment, &why, out);
     } else if !living(&deployment.blue) {
         if let Some(roles) = roles {
             deployment.blue = roles.blue.id.clone();
             deployment.blue_group.clone_from(&roles.blue.target_group);
             deployment.alarms_searched = false;
-        } else {
+        } else if deployment.hold.is_none() && is_primary(&deployment.green) {
             end_well(key, deployment, "blue is gone: green took over", mode, out);
+        } else {
+            let deed = Deed::Deletion(&deployment.blue);
+            let what = "blue was deleted by somebody else: there is nothing to go back to".to_owned();
+            let why = hands.named(what, deployment.began_at, deed);
+            hold::release(key, deployment, &why, out);
+            rollback::supersede(key, deployment, &why, out);
         }
     }
 }

@@ -84,12 +84,21 @@ pub(super) fn refused(kept: &Kept, seen: &Observation) -> Option<String> {
 /// A person wants green rolled back: no gate has to agree, no brake holds it. What the plan checks, it checks all the same.
 pub(super) fn roll_back(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_>) {
     let Some((wanted, reason)) = tags::rollback(&seen.service.tags) else { return };
+    let fact = format!("a person wants {wanted} rolled back: {reason}");
+    let evidence = Evidence::fact(Gate::Person, wanted.clone(), out.now, fact.clone());
     if kept.undecided().is_some_and(|deployment| deployment.green == wanted && deployment.contract.is_some()) {
-        let fact = format!("a person wants {wanted} rolled back: {reason}");
-        let evidence = Evidence::fact(Gate::Person, wanted, out.now, fact);
         if let Some(deployment) = &mut kept.deployment {
             hold::release(key, deployment, "a person wants it rolled back", out);
         }
-        rollback::decide(key, kept, vec![evidence], seen, out);
+        return rollback::decide(key, kept, vec![evidence], seen, out);
+    }
+    let open = kept.deployment.as_mut().filter(|d| d.green == wanted).and_then(|d| d.rollback.as_mut());
+    if let Some(rollback) =
+        open.filter(|rollback| !rollback.closed && !rollback.is_reopened() && !rollback.is_by_person())
+    {
+        // A gate has decided it, and it goes on for a person now: no doubt about old evidence stops it, nor does a hold.
+        rollback.log(out.now, fact);
+        rollback.incident.evidence.push(evidence);
+        rollback.evidence_at = out.now;
     }
 }

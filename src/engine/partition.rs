@@ -267,6 +267,9 @@ pub(super) struct Deployment {
     pub(super) why: String,
     /// A breach that is deliberately not acted on, while it lasts.
     pub(super) hold: Option<Hold>,
+    /// Those that are over, one of each cause.
+    #[serde(default)]
+    pub(super) released: Vec<Hold>,
     /// How many there were.
     pub(super) holds: u32,
     /// The rollback, once one was decided.
@@ -521,6 +524,7 @@ impl Deployment {
             phase: Phase::Watching,
             why: format!("watching green {} beside blue {}", green.id, blue.id),
             hold: None,
+            released: Vec::new(),
             holds: 0,
             rollback: None,
         }

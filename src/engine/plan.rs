@@ -325,19 +325,19 @@ impl View<'_> {
         if self.is_patient() {
             return Goal::Wait(step, format!("waiting for blue: {why}"));
         }
-        let why = format!("blue can't carry the load ({why}, for {} now)", humane(self.short()));
+        // The same words at every look, so that it is told once.
+        let why = format!("blue can't carry the load ({why}, for more than {})", humane(self.patience()));
         Goal::Stuck(Stuck { step, why, frozen: false })
     }
 
-    /// How long blue has been seen to lack capacity.
-    fn short(&self) -> Duration {
-        self.now.since(self.rollback.blue_short_since.unwrap_or(self.now))
+    /// How long blue may lack capacity.
+    fn patience(&self) -> Duration {
+        if self.rule.rollback.blue_capacity == BlueCapacity::Restore { RESTORE_PATIENCE } else { BLUE_PATIENCE }
     }
 
     /// Blue is still given time to come up.
     fn is_patient(&self) -> bool {
-        let restores = self.rule.rollback.blue_capacity == BlueCapacity::Restore;
-        self.short() < if restores { RESTORE_PATIENCE } else { BLUE_PATIENCE }
+        self.now.since(self.rollback.blue_short_since.unwrap_or(self.now)) < self.patience()
     }
 
     /// Some rule names blue, so that its health is known.
@@ -471,13 +471,19 @@ impl View<'_> {
     fn gone(&self, green: Option<&TaskSet>) -> Next {
         let by = if self.rollback.accepted(&Purpose::Delete).is_some() { "" } else { " (deleted by somebody else)" };
         let left = green.map_or(0, |green| green.running.saturating_add(green.pending));
-        let drained = self.rollback.draining_since.is_some_and(|since| self.now.since(since) >= DRAINING_PATIENCE);
+        // Nor to be late for it.
+        let late = self.now.plus(SETTLE) >= self.rollback.late_at(self.rule.rollback.drain);
+        let drained =
+            late || self.rollback.draining_since.is_some_and(|since| self.now.since(since) >= DRAINING_PATIENCE);
         if left > 0 && !drained {
             let why = format!("ECS is stopping green's tasks, {left} left");
             return Next::Wait(Step::VerifyGone, self.now.plus(POLL), why);
         }
-        let writes = traffic::restore(&self.seen.traffic, pair(self.deployment), &self.rollback.seats);
-        let writes = writes.into_iter().map(|write| (Purpose::of(&write, Purpose::Pair), write)).collect();
+        // Somebody else writes the rules: they stay as they are.
+        let seats = Some(&self.rollback.seats).filter(|_| !self.rollback.is_frozen());
+        let writes = seats.map(|seats| traffic::restore(&self.seen.traffic, pair(self.deployment), seats));
+        let writes =
+            writes.unwrap_or_default().into_iter().map(|write| (Purpose::of(&write, Purpose::Pair), write)).collect();
         let settling = "waiting for the sticky rules to read as written";
         let pair = match self.assert(Step::VerifyGone, writes, "", settling) {
             Goal::Write(writes) => return Next::Write(Step::VerifyGone, writes),

@@ -15,8 +15,12 @@ use crate::model::{
     Timestamp, TrafficRuleId, Write,
 };
 
-/// Moments that an incident keeps.
+/// Moments that an incident keeps, and calls.
 const MOMENTS: usize = 200;
+
+/// A rollback that is neither done nor escalated this long after its decision, drain aside, calls a person: the promise
+/// is five minutes, one is left for the call.
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// How often a write may be accepted: the first, and one re-assert against somebody who undid it.
 const ASSERTS: u32 = 2;
@@ -228,11 +232,17 @@ pub(super) fn log(incident: &mut Incident, at: Timestamp, what: impl Into<String
     log_into(&mut incident.timeline, at, what);
 }
 
+/// How it began and how it ended is kept; what goes is from the middle.
+fn make_room<T>(list: &mut Vec<T>) {
+    if list.len() >= MOMENTS {
+        list.remove(MOMENTS / 2);
+    }
+}
+
 /// Adds a line to one of an incident's lists of moments.
 pub(super) fn log_into(moments: &mut Vec<Moment>, at: Timestamp, what: impl Into<String>) {
-    if moments.len() < MOMENTS {
-        moments.push(Moment { at, what: what.into() });
-    }
+    make_room(moments);
+    moments.push(Moment { at, what: what.into() });
 }
 
 impl Rollback {
@@ -278,16 +288,15 @@ impl Rollback {
 
     /// A call was answered.
     pub(super) fn record(&mut self, now: Timestamp, sent: &Sent, outcome: &Outcome) {
-        if self.incident.calls.len() < MOMENTS {
-            self.incident.calls.push(CallRecord {
-                sent_at: sent.at,
-                at: now,
-                operation: sent.purpose.operation().to_owned(),
-                call: sent.purpose.to_string(),
-                applied: matches!(outcome, Outcome::Applied | Outcome::AlreadyDone),
-                outcome: outcome.to_string(),
-            });
-        }
+        make_room(&mut self.incident.calls);
+        self.incident.calls.push(CallRecord {
+            sent_at: sent.at,
+            at: now,
+            operation: sent.purpose.operation().to_owned(),
+            call: sent.purpose.to_string(),
+            applied: matches!(outcome, Outcome::Applied | Outcome::AlreadyDone),
+            outcome: outcome.to_string(),
+        });
     }
 
     /// The step that a phase shows while the plan stands here.
@@ -331,6 +340,18 @@ impl Rollback {
     /// Since when it is open.
     pub(super) fn open_since(&self) -> Timestamp {
         self.after.opened_at.unwrap_or(self.incident.detected_at)
+    }
+
+    /// Since when it is to be done.
+    pub(super) fn late_from(&self) -> Timestamp {
+        self.late_from.unwrap_or(self.open_since())
+    }
+
+    /// When a person is called, if it is not done by then.
+    pub(super) fn late_at(&self, drain: Duration) -> Timestamp {
+        // Before it drains, and when it was done already, nothing waits for that.
+        let drains = self.safe_since.is_some() && !self.is_reopened();
+        self.late_from().plus(if drains { PATIENCE.saturating_add(drain) } else { PATIENCE })
     }
 
     /// A rule was set back once against somebody who had undone a shift, during the rollback or after it.

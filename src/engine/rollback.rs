@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::hands::Deed;
 use super::mutants::{Mutant, without};
 use super::out::Out;
 use super::partition::{Deployment, Kept, Partition};
@@ -13,10 +14,6 @@ use crate::model::{
     Phase, ServiceKey, Step, TaskSet, TaskSetStatus, Timestamp, Verdict, Write, humane,
 };
 use crate::rules::{Mode, Rule};
-
-/// A rollback that is neither done nor escalated this long after its decision, drain aside, calls a person: the promise
-/// is five minutes, one is left for the call.
-const PATIENCE: Duration = Duration::from_mins(4);
 
 /// Between two tries of a failed call: from here, doubling,
 const RETRY: Duration = Duration::from_millis(500);
@@ -144,7 +141,8 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
             }
             Next::Escalate(mut stuck) => {
                 if stuck.frozen {
-                    stuck.why = hands.named(stuck.why, rollback.incident.detected_at);
+                    let deed = if stuck.step == Step::PromoteBlue { Deed::Promotion } else { Deed::Rules };
+                    stuck.why = hands.named(stuck.why, rollback.incident.detected_at, deed);
                 }
                 if rollback.escalation.is_none() {
                     rollback.incident.after = Some(snapshot::take(rule, deployment, windows, seen));
@@ -153,7 +151,7 @@ pub(super) fn advance(key: &ServiceKey, partition: &mut Partition, seen: &Observ
                 soft.want(out.now.plus(SLOWLY));
             }
             Next::Superseded(why) => {
-                let why = hands.named(why, rollback.incident.detected_at);
+                let why = hands.named(why, rollback.incident.detected_at, Deed::Promotion);
                 enter(key, deployment, Phase::Superseded, &why, out);
                 close(key, deployment, &mut rollback, IncidentOutcome::Superseded, &why, out);
             }
@@ -314,6 +312,8 @@ pub(super) fn returned(
         match outcome {
             Outcome::Applied | Outcome::AlreadyDone => {
                 rollback.failures = 0;
+                // An earlier try that got no answer was the same call: the two together are no re-assert.
+                rollback.unsure.remove(&sent.purpose);
                 rollback.accept(out.now, sent.purpose);
             }
             Outcome::Expired => {}
@@ -365,11 +365,8 @@ fn call_when_late(
     drain: Duration,
     out: &mut Out<'_>,
 ) {
-    let open = out.now.since(rollback.late_from.unwrap_or(rollback.open_since()));
-    // Before it drains, and when it was done already, nothing waits for that.
-    let drains = rollback.safe_since.is_some() && !rollback.is_reopened();
-    let patience = if drains { PATIENCE.saturating_add(drain) } else { PATIENCE };
-    if !rollback.closed && rollback.escalation.is_none() && open > patience {
+    if !rollback.closed && rollback.escalation.is_none() && out.now > rollback.late_at(drain) {
+        let open = out.now.since(rollback.late_from());
         let why = format!("not done {} after the decision; last: {}", humane(open), deployment.why);
         let stuck = Stuck { step: rollback.step(), why, frozen: false };
         escalate(key, deployment, rollback, stuck, out);
@@ -403,6 +400,25 @@ pub(super) fn escalate(
         out.note(Note::Closed { service: key.clone(), incident, outcome, why: why.clone() });
         let kind = AnnouncementKind::RollbackEscalated;
         out.announce_rollback(kind, key, deployment, &rollback.incident, &why, false);
+    }
+}
+
+/// Another task set has come while ECS only stops the tasks of a green that is deleted: there is nothing left to do here, and what
+/// is about to begin is to know of this version.
+pub(super) fn finish(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out: &mut Out<'_>) {
+    let Kept { rule, deployment, windows, .. } = kept;
+    let Some(deployment) = deployment.as_mut() else { return };
+    let Some(mut rollback) = deployment.rollback.take_if(|rollback| !rollback.closed) else { return };
+    let plan::Proven { traffic_safe, green_leaving, .. } = plan::proven(deployment, rule, seen);
+    let is_over = traffic_safe && green_leaving && rollback.accepted(&Purpose::Delete).is_some();
+    if is_over && !rollback.is_reopened() {
+        rollback.incident.after = Some(snapshot::take(rule, deployment, windows, seen));
+        done(key, deployment, &mut rollback, "traffic is on blue, green is deleted; ECS still stops its tasks", out);
+    }
+    let put = rollback.closed;
+    deployment.rollback = Some(rollback);
+    if put {
+        quarantine::put(kept, out.now);
     }
 }
 
