@@ -1248,7 +1248,8 @@ fn a_pipeline_that_tries_again_while_ecs_drains_finds_its_version_in_quarantine(
     let next = task_set("ecs-svc/3000", it.now, TaskSetStatus::Active, "third");
     it.aws.service.task_sets.push(TaskSet { task_definition: version, ..next });
     it.run(secs(40));
-    assert_eq!(it.incidents[&IncidentId::new("rollback-2000".to_owned())].outcome, IncidentOutcome::RolledBack);
+    let record = &it.incidents[&IncidentId::new("rollback-2000")];
+    assert_eq!((record.outcome, record.deleted_at.is_some()), (IncidentOutcome::RolledBack, true));
     assert_eq!(
         it.said(),
         ["Rollback Started", "Rollback Completed", "Rollback Held"],

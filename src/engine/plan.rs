@@ -471,8 +471,9 @@ impl View<'_> {
     fn gone(&self, green: Option<&TaskSet>) -> Next {
         let by = if self.rollback.accepted(&Purpose::Delete).is_some() { "" } else { " (deleted by somebody else)" };
         let left = green.map_or(0, |green| green.running.saturating_add(green.pending));
-        // Nor to be late for it.
-        let late = self.now.plus(SETTLE) >= self.rollback.late_at(self.rule.rollback.drain);
+        // Nor is it a reason to be late, and to call anybody for that.
+        let uncalled = self.rollback.escalation.is_none();
+        let late = uncalled && self.now.plus(SETTLE) >= self.rollback.late_at(self.rule.rollback.drain);
         let drained =
             late || self.rollback.draining_since.is_some_and(|since| self.now.since(since) >= DRAINING_PATIENCE);
         if left > 0 && !drained {
@@ -489,6 +490,7 @@ impl View<'_> {
             Goal::Write(writes) => return Next::Write(Step::VerifyGone, writes),
             Goal::Wait(step, why) => return Next::Wait(step, self.now.plus(POLL), why),
             Goal::Stuck(_) => "; somebody else keeps green's target group out of a sticky rule",
+            Goal::Met if seats.is_none() => "; the rules stay as somebody else has written them",
             Goal::Met => "",
         };
         Next::Done(match (green, left) {

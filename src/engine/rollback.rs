@@ -413,6 +413,7 @@ pub(super) fn finish(key: &ServiceKey, kept: &mut Kept, seen: &Observation, out:
     let is_over = traffic_safe && green_leaving && rollback.accepted(&Purpose::Delete).is_some();
     if is_over && !rollback.is_reopened() {
         rollback.incident.after = Some(snapshot::take(rule, deployment, windows, seen));
+        rollback.draining_since.get_or_insert(out.now);
         done(key, deployment, &mut rollback, "traffic is on blue, green is deleted; ECS still stops its tasks", out);
     }
     let put = rollback.closed;
