@@ -55,17 +55,31 @@ impl Calls {
     }
 
     /// Sends one call.
-    pub(super) async fn send<T, E>(
+    pub(super) fn send<T, E>(
         &self,
         operation: Operation,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> impl Future<Output = Result<T, CallError>>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        self.send_entries(operation, call, |_| None)
+    }
+
+    /// Sends one call whose answer may be a refusal of single entries: it counts as what became of the first that was refused.
+    pub(super) async fn send_entries<T, E>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        refused: impl FnOnce(&T) -> Option<ErrorClass>,
     ) -> Result<T, CallError>
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let mut timer = Timer::start(operation, &*self.recorder);
         let result = call.await.map_err(|error| errors::classify(operation, &error));
-        timer.outcome = result.as_ref().map_or_else(|error| error.class.as_str(), |_| "ok");
+        let failed = result.as_ref().map_or_else(|error| Some(error.class), refused);
+        timer.outcome = failed.map_or("ok", ErrorClass::as_str);
         result
     }
 }

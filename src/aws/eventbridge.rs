@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_eventbridge::Client;
+use aws_sdk_eventbridge::operation::put_events::PutEventsOutput;
 use aws_sdk_eventbridge::types::{PutEventsRequestEntry, PutEventsResultEntry};
 use aws_smithy_types::DateTime;
 
@@ -30,8 +31,11 @@ impl Announcer for Bus {
     async fn announce(&self, announcement: &Announcement) -> Result<(), CallError> {
         let entry = entry(announcement, self.name.clone())
             .map_err(|error| PUT_EVENTS.error(ErrorClass::Rejected, error.to_string()))?;
-        let answer = self.calls.send(PUT_EVENTS, self.client.put_events().entries(entry).send()).await?;
-        answer.entries().iter().find_map(refusal).map_or(Ok(()), Err)
+        let refused = |answer: &PutEventsOutput| answer.entries().iter().find_map(refusal);
+        let call = self.client.put_events().entries(entry).send();
+        let answer =
+            self.calls.send_entries(PUT_EVENTS, call, |answer| refused(answer).map(|error| error.class)).await?;
+        refused(&answer).map_or(Ok(()), Err)
     }
 }
 

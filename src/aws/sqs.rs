@@ -69,7 +69,7 @@ impl Queue {
         };
         let entries = receipts.iter().enumerate().map(entry).collect::<Result<Vec<_>, _>>().map_err(unbuilt(DELETE))?;
         let call = self.batch.delete_message_batch().queue_url(&self.url).set_entries(Some(entries)).send();
-        Ok(self.calls.send(DELETE, call).await?.failed)
+        Ok(self.calls.send_entries(DELETE, call, |answer| answer.failed.first().map(class)).await?.failed)
     }
 
     async fn attributes(&self, url: &str) -> Result<HashMap<QueueAttributeName, String>, CallError> {
@@ -88,7 +88,7 @@ impl Queue {
         };
         let entries = receipts.iter().enumerate().map(entry).collect::<Result<Vec<_>, _>>().map_err(unbuilt(EXTEND))?;
         let call = self.batch.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries)).send();
-        Ok(self.calls.send(EXTEND, call).await?.failed)
+        Ok(self.calls.send_entries(EXTEND, call, |answer| answer.failed.first().map(class)).await?.failed)
     }
 }
 
@@ -166,6 +166,13 @@ fn unbuilt(operation: Operation) -> impl Fn(BuildError) -> CallError {
     move |error| operation.error(ErrorClass::Rejected, error.to_string())
 }
 
+/// Of an entry that was refused.
+fn class(entry: &BatchResultErrorEntry) -> ErrorClass {
+    // Stands in for the HTTP status that a call of its own would have had.
+    let status = if entry.sender_fault { 400 } else { 500 };
+    ErrorClass::of(Some(&entry.code), entry.message().unwrap_or_default(), Some(status))
+}
+
 /// A batch answers HTTP 200 and names those that failed by their index in it. When the call failed, all did.
 fn failures(
     operation: Operation,
@@ -178,10 +185,8 @@ fn failures(
             .into_iter()
             .filter_map(|entry| {
                 let receipt = batch.get(entry.id.parse::<usize>().ok()?)?.clone();
+                let class = class(&entry);
                 let message = entry.message.unwrap_or_default();
-                // Stands in for the HTTP status that a call of its own would have had.
-                let status = if entry.sender_fault { 400 } else { 500 };
-                let class = ErrorClass::of(Some(&entry.code), &message, Some(status));
                 Some((receipt, CallError { class, operation: operation.to_string(), code: Some(entry.code), message }))
             })
             .collect(),

@@ -34,7 +34,10 @@ impl Tagging {
     }
 
     /// Tags are written by ARN, and which partition and account a service is in only AWS knows.
-    async fn arn(&self, service: &ServiceKey) -> Result<String, CallError> {
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such service.
+    pub async fn arn(&self, service: &ServiceKey) -> Result<String, CallError> {
         let call = self.ecs.describe_services().cluster(&*service.cluster).services(&*service.service);
         let answer = self.calls.send(DESCRIBE_SERVICES, call.send()).await?;
         let found = answer.services().first().and_then(|service| service.service_arn());

@@ -5,8 +5,8 @@
 //! batch, and because a batch goes to the sequence numbers that follow the last *known* commit, the retry overwrites
 //! the same rows with the same bytes.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -68,6 +68,7 @@ impl RedbJournal {
             if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
                 fs::create_dir_all(directory).map_err(|error| explain_io(&error))?;
             }
+            forget_begun(&path).map_err(|error| explain_io(&error))?;
             let database =
                 Builder::new().set_cache_size(CACHE).create(&path).map_err(|error| explain_open(error, &path))?;
             let next = prepare(&database)?;
@@ -264,6 +265,21 @@ fn prepare(database: &Database) -> Result<u64, String> {
 }
 
 /// Cause and cure of a file that can't be opened.
+/// A file whose first bytes are zeros was begun on a full disk, or by a process that was killed, and nothing was ever committed to
+/// it: redb writes them last. Left as it is, redb refuses it for good. Whoever has it open may only just have begun it.
+fn forget_begun(path: &Path) -> std::io::Result<()> {
+    // What is not there, or can't be opened, is for redb to create, or to complain of.
+    let Ok(mut file) = File::options().read(true).write(true).open(path) else { return Ok(()) };
+    let mut magic = [1; MAGIC];
+    if file.read_exact(&mut magic).is_ok() && magic == [0; MAGIC] && file.try_lock().is_ok() {
+        file.set_len(0)?;
+    }
+    Ok(())
+}
+
+/// The bytes with which a redb file begins.
+const MAGIC: usize = 9;
+
 pub(super) fn explain_open(error: DatabaseError, path: &Path) -> String {
     match error {
         DatabaseError::DatabaseAlreadyOpen => {
@@ -296,7 +312,9 @@ fn explain_io(io: &std::io::Error) -> String {
     let cure = match io.kind() {
         ErrorKind::PermissionDenied => "Give this user write permission there, or another place as --state",
         ErrorKind::ReadOnlyFilesystem => "Mount a writable volume there, or give another place as --state",
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "Free some space; the worker goes on by itself",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "Free some space; a worker that runs goes on by itself, one that starts is to be started again"
+        }
         ErrorKind::InvalidData => {
             "It is not a journal. Move it away and start again: protection then begins anew from what AWS says"
         }
@@ -341,6 +359,18 @@ mod tests {
 
     fn bytes(texts: &[&str]) -> Vec<Vec<u8>> {
         texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_only_begun_is_begun_anew_and_any_other_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.redb");
+        fs::write(&path, vec![0; 73_728]).unwrap();
+        let recovered = RedbJournal::open(&path).await.unwrap().load().await.unwrap();
+        assert_eq!((recovered.checkpoint, recovered.entries.len()), (None, 0));
+        fs::write(&path, "not a journal, and nobody's to empty").unwrap();
+        RedbJournal::open(&path).await.unwrap_err();
+        assert!(fs::read_to_string(&path).unwrap().starts_with("not a journal"));
     }
 
     #[tokio::test]

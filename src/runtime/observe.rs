@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::executor::Observe;
 use super::lanes::Lanes;
@@ -41,6 +42,10 @@ pub struct Observer {
     metrics: Option<Arc<dyn TrafficMetrics>>,
     clock: Arc<dyn Clock>,
     known: Mutex<BTreeMap<ServiceKey, Known>>,
+    /// The last answer to a search through all alarms, and when it was begun.
+    listing: tokio::sync::Mutex<Option<(Instant, Vec<AlarmReading>)>>,
+    /// Alarms that no rule names and that watch nothing of the service are told too.
+    all_alarms: bool,
     limit: Duration,
     cloudwatch_limit: Duration,
     listing_limit: Duration,
@@ -73,7 +78,27 @@ impl Observer {
         let (fleet, balancers) = (Lanes::one(&fleet), Lanes::one(&balancers));
         let (known, services) = (Mutex::default(), Together::new(fleet.clone()));
         let (limit, cloudwatch_limit, listing_limit) = (LIMIT, CLOUDWATCH_LIMIT, LISTING_LIMIT);
-        Self { fleet, services, balancers, alarms, metrics: None, clock, known, limit, cloudwatch_limit, listing_limit }
+        Self {
+            fleet,
+            services,
+            balancers,
+            alarms,
+            metrics: None,
+            clock,
+            known,
+            listing: tokio::sync::Mutex::default(),
+            all_alarms: false,
+            limit,
+            cloudwatch_limit,
+            listing_limit,
+        }
+    }
+
+    /// Tells of all alarms of the account, where they were searched: for whoever examines a service. What is watched goes into the
+    /// journal, and an account may have thousands.
+    #[must_use]
+    pub fn with_all_alarms(self) -> Self {
+        Self { all_alarms: true, ..self }
     }
 
     /// Reads ECS and the load balancers by a way of its own for each urgency, which does not wait for the others.
@@ -152,6 +177,7 @@ impl Observer {
         let (Balance { rules, targets }, task_sets_again) = (balance?, again?);
         // Which load balancer it is may have been in this very answer.
         let samples = if guessed { samples } else { self.samples(ask, &found.balancers, read_at).await };
+        let alarms = alarms.map(|all| if self.all_alarms { all } else { watching(all, ask, &found.groups) });
         let traffic = if found.groups.is_empty() && ask.groups.is_empty() {
             Traffic::NoLoadBalancer
         } else {
@@ -203,7 +229,7 @@ impl Observer {
     /// Also says whether the search through all was wanted and had no answer.
     async fn alarms(&self, ask: &Ask, urgency: Urgency) -> (Option<Vec<AlarmReading>>, bool) {
         let named = async { if ask.alarms.is_empty() { Ok(Vec::new()) } else { self.alarms.named(&ask.alarms).await } };
-        let all = async { if ask.find_alarms { self.alarms.all().await } else { Ok(Vec::new()) } };
+        let all = async { if ask.find_alarms { self.listed().await } else { Ok(Vec::new()) } };
         let listing_limit = if urgency < Urgency::Traffic { self.listing_limit } else { self.cloudwatch_limit };
         let (named, all) = tokio::join!(in_time(self.cloudwatch_limit, named), in_time(listing_limit, all));
         let service = &ask.service;
@@ -222,6 +248,19 @@ impl Observer {
         // Those named come last and win: they were read by one call, all of them by many.
         let readings = all.into_iter().flatten().chain(named).map(|alarm| (alarm.name.clone(), alarm));
         (Some(readings.collect::<BTreeMap<_, _>>().into_values().collect()), unlisted)
+    }
+
+    /// All alarms of the account. Services that search at the same time share one answer: each page counts against CloudWatch's rate
+    /// limit, and so against the alarms that others ask for by name.
+    async fn listed(&self) -> Result<Vec<AlarmReading>, CallError> {
+        let mut last = self.listing.lock().await;
+        if let Some((_, alarms)) = last.as_ref().filter(|(begun, _)| begun.elapsed() <= LISTING_LIMIT) {
+            return Ok(alarms.clone());
+        }
+        let begun = Instant::now();
+        let alarms = self.alarms.all().await?;
+        *last = Some((begun, alarms.clone()));
+        Ok(alarms)
     }
 
     /// So is the traffic. Only Application Load Balancers count it.
@@ -258,6 +297,13 @@ impl Observe for Observer {
     async fn observe(&self, ask: &Ask) -> Result<Observation, CallError> {
         Self::observe(self, ask).await
     }
+}
+
+/// Those that were asked for by name, or that watch one of the groups.
+fn watching(mut alarms: Vec<AlarmReading>, ask: &Ask, groups: &BTreeSet<TargetGroupArn>) -> Vec<AlarmReading> {
+    let watches = |alarm: &AlarmReading| groups.iter().any(|group| alarm.target_groups.contains(group.dimension()));
+    alarms.retain(|alarm| ask.alarms.contains(&alarm.name) || watches(alarm));
+    alarms
 }
 
 /// The answer, or why there is none.

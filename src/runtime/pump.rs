@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::health::{Health, Part};
 use super::receipts::Receipted;
 use crate::events;
-use crate::model::{CallError, ErrorClass, Signal};
+use crate::model::{CallError, ErrorClass, Fact, Signal};
 use crate::ports::{Clock, Inbox, Message, Receipt};
 use crate::telemetry::{MessageOutcome, Metrics};
 
@@ -133,7 +133,10 @@ impl Pump {
             Ok(Decoded::Signal(signal)) => {
                 self.metrics.message(MessageOutcome::Signal);
                 let now = self.clock.now();
-                self.metrics.event(signal.at, now);
+                // CloudTrail is minutes late by itself, which tells nothing of the queue.
+                if !matches!(signal.fact, Fact::Call(_)) {
+                    self.metrics.event(signal.at, now);
+                }
                 self.health.event(signal.at.min(now));
                 return Some(Arrival { signal: *signal, receipt });
             }

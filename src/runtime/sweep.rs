@@ -26,6 +26,8 @@ pub(crate) struct Sweep {
     pub(crate) registrations: Arc<dyn Registrations>,
     /// Tags may not be searched, which was said.
     pub(crate) denied: bool,
+    /// Clusters that rules name and that do not exist, which was said.
+    pub(crate) missing: BTreeSet<Arc<str>>,
     pub(crate) control: mpsc::Sender<Incoming>,
     pub(crate) in_force: watch::Receiver<Arc<RuleSet>>,
     pub(crate) metrics: Arc<Metrics>,
@@ -93,7 +95,14 @@ impl Sweep {
                 } => found,
             };
             let Listing { found, unlisted, clusters_unknown } = listing;
-            let mut errors: Vec<_> = clusters_unknown.into_iter().chain(unlisted.into_values()).collect();
+            let (missing, unlisted): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                unlisted.into_iter().partition(|(_, error)| error.class == ErrorClass::NotFound);
+            self.say_missing(missing);
+            let unlisted = unlisted.into_iter().map(|(cluster, error)| CallError {
+                message: format!("cluster {cluster}: {}", error.message),
+                ..error
+            });
+            let mut errors: Vec<_> = clusters_unknown.into_iter().chain(unlisted).collect();
             let mut registered = self.registered(registered, &mut errors);
             registered.retain(|key, _| is_ours(&self.only, key));
             self.known.clone_from(&found);
@@ -132,6 +141,15 @@ impl Sweep {
             Err(error) => errors.push(error),
         }
         BTreeMap::new()
+    }
+
+    /// A cluster that does not exist has no services to protect, now. Said once, and no fault: the others are protected all the same.
+    fn say_missing(&mut self, found: BTreeMap<Arc<str>, CallError>) {
+        let missing: BTreeSet<_> = found.into_keys().collect();
+        for cluster in missing.difference(&self.missing) {
+            tracing::warn!(%cluster, "A rule names a cluster that does not exist");
+        }
+        self.missing = missing;
     }
 
     fn say(&self, errors: &[CallError]) {

@@ -40,6 +40,10 @@ pub(super) const LINGER: Duration = GATHER;
 /// Entries between checkpoints: a restart replays at most this many (and one batch), which takes well under a second. A state
 /// that is larger than they are waits until they have its size, so that it costs no more to write than they do.
 const CHECKPOINT_EVERY: usize = 2000;
+/// Or this many bytes, should they be few and large.
+const CHECKPOINT_BYTES: usize = 8 << 20;
+/// Longer than any pause between two tries: a journal that has not answered for so long has failed, and so each time again.
+const HANGS_AFTER: Duration = Duration::from_secs(15);
 /// First pause after a failed commit; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A volume with space again is noticed within ten seconds.
@@ -108,7 +112,8 @@ impl Behind {
     }
 
     fn is_long(&self) -> bool {
-        self.entries >= CHECKPOINT_EVERY && self.bytes >= self.checkpoint_bytes
+        let is_large = self.bytes >= self.checkpoint_bytes;
+        is_large && (self.entries >= CHECKPOINT_EVERY || self.bytes >= CHECKPOINT_BYTES)
     }
 }
 
@@ -413,9 +418,7 @@ impl<M: Machine> Turn<M> {
             match attempt {
                 Ok(()) => {
                     self.metrics.commit(Some(clock.elapsed().saturating_sub(begun)));
-                    if self.health.set(Part::Journal, Ok(())) {
-                        tracing::info!("The journal takes entries");
-                    }
+                    self.praise();
                     return Ok(());
                 }
                 Err(error @ JournalError::Deposed { .. }) => return Err(error.into()),
@@ -442,21 +445,41 @@ impl<M: Machine> Turn<M> {
         }
     }
 
+    fn praise(&self) {
+        if self.health.set(Part::Journal, Ok(())) {
+            tracing::info!("The journal takes entries");
+        }
+    }
+
     fn complain(&self, error: &JournalError) {
         if self.health.set(Part::Journal, Err(error.to_string())) {
             tracing::error!("Nothing is acted on and no message is deleted until this is solved: {error}");
         }
     }
 
-    /// Answers questions while something is waited for, as long as the lease lasts.
+    /// Answers questions while the journal is waited for, as long as the lease lasts. One that hangs is one that fails: the loop
+    /// only waits for it, so to end the process would cure nothing.
     async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, JournalError> {
-        let term = self.term.clone();
+        let (term, clock) = (self.term.clone(), Arc::clone(&self.clock));
+        let mut waited_from = clock.elapsed();
+        let mut beat = clock.sleep(Health::BEAT);
         tokio::pin!(work);
         loop {
             tokio::select! {
                 biased;
                 () = term.lost() => return Err(JournalError::Deposed { context: "wait for it".to_owned() }),
                 done = &mut work => return Ok(done),
+                () = &mut beat => {
+                    beat = clock.sleep(Health::BEAT);
+                    let now = clock.elapsed();
+                    self.health.turned(now);
+                    if now.saturating_sub(waited_from) >= HANGS_AFTER {
+                        waited_from = now;
+                        self.metrics.commit(None);
+                        let (context, cause) = ("write to the journal".to_owned(), "it does not answer".to_owned());
+                        self.complain(&JournalError::Failed { context, cause });
+                    }
+                }
                 Some(question) = self.questions.recv() => answer(&self.machine, &*self.clock, question),
             }
         }
@@ -514,7 +537,10 @@ impl<M: Machine> Turn<M> {
         };
         let (journal, bytes) = (Arc::clone(&self.journal), state.len());
         match self.meanwhile(journal.checkpoint(state)).await.and_then(|done| done) {
-            Ok(()) => self.behind = Behind::checkpoint(bytes),
+            Ok(()) => {
+                self.behind = Behind::checkpoint(bytes);
+                self.praise();
+            }
             Err(error @ JournalError::Deposed { .. }) => self.step_down(&error),
             Err(error) => {
                 self.metrics.commit(None);

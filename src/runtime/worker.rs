@@ -387,6 +387,7 @@ impl Worker {
             fleet,
             registrations,
             denied: false,
+            missing: BTreeSet::new(),
             control: control.clone(),
             in_force: rules_seen,
             metrics: Arc::clone(&metrics),

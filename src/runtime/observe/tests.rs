@@ -23,6 +23,8 @@ struct State {
     fails: BTreeMap<&'static str, ErrorClass>,
     hangs: BTreeSet<&'static str>,
     rules: Vec<TrafficRule>,
+    /// Through all alarms.
+    searches: usize,
     under_way: usize,
     rounds: Vec<BTreeSet<String>>,
 }
@@ -164,8 +166,11 @@ impl Alarms for World {
     }
 
     async fn all(&self) -> Result<Vec<AlarmReading>, CallError> {
+        self.state().searches += 1;
         self.call("all alarms", "").await?;
-        self.named(&BTreeSet::from([AlarmName::new("found")])).await
+        let mut all = self.named(&["found", "of another service"].map(AlarmName::new).into()).await?;
+        all[0].target_groups.insert(Arc::from("green"));
+        Ok(all)
     }
 }
 
@@ -416,7 +421,23 @@ async fn unreadable_alarms_do_not_blind_the_observation_and_anything_else_does()
 async fn found_and_named_alarms_are_both_in_the_answer() {
     let world = World::with(&PAIR);
     let seen = observer(&world).observe(&Ask { find_alarms: true, ..ask() }).await.unwrap();
-    assert_eq!(seen.alarms.unwrap().iter().map(|alarm| alarm.name.as_str()).collect::<Vec<_>>(), ["5xx", "found"]);
+    let names = |seen: Observation| seen.alarms.unwrap().iter().map(|alarm| alarm.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(seen), ["5xx", "found"], "an account's thousands of others are nothing to this service");
+    let examined = observer(&world).with_all_alarms().observe(&Ask { find_alarms: true, ..ask() }).await.unwrap();
+    assert_eq!(names(examined), ["5xx", "found", "of another service"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_search_all_alarms_at_once_share_one_search() {
+    let world = World::with(&PAIR);
+    let observer = observer(&world);
+    let search = Ask { find_alarms: true, ..ask() };
+    let (first, second) = tokio::join!(observer.observe(&search), observer.observe(&search));
+    assert_eq!(first.unwrap().alarms, second.unwrap().alarms);
+    assert_eq!(world.state().searches, 1);
+    tokio::time::advance(LISTING_LIMIT + Duration::from_secs(1)).await;
+    observer.observe(&search).await.unwrap();
+    assert_eq!(world.state().searches, 2, "what they were is not what they are");
 }
 
 #[tokio::test]

@@ -227,3 +227,37 @@ async fn after_a_crash_the_next_worker_goes_on_from_the_journal_on_disk() {
     next.end().await.unwrap();
     assert_eq!(run(&world).await.signals(), Vec::<String>::new(), "an orderly end leaves a checkpoint, no entries");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_hangs_is_one_that_fails_and_the_loop_that_waits_for_it_is_not_stuck() {
+    let world = Arc::new(World::default());
+    locked(&world.hangs).insert("append");
+    world.deliver(&["one"]);
+    let running = begin_with(&world, |_, input| match name_of(input) {
+        Some(_) => Step { changed: true, effects: vec![delete_write(7, "checkout", far())], ..Step::default() },
+        None => Step::default(),
+    });
+    running.after(seconds(60)).await;
+    assert!(world.logged(&["delete", "write"]).is_empty(), "{:?}", locked(&world.log));
+    let missing = running.handle.health().missing();
+    assert!(
+        missing.iter().any(|(part, why)| part.as_str() == "journal" && why.contains("does not answer")),
+        "{missing:?}"
+    );
+    assert!(running.count("taskset_guardian_journal_commit_failures_total") >= 3.0);
+    assert_eq!(running.handle.stuck_for(), None);
+    assert!(running.handle.status().await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_large_entries_make_a_checkpoint_too() {
+    let large = entry::encode(Timestamp::EPOCH, &Input::Signal(signal(&"x".repeat(1 << 20)))).unwrap();
+    for (count, is_due) in [(7, false), (8, true)] {
+        let world = Arc::new(World::default());
+        *locked(&world.recovered) = Recovered { checkpoint: None, entries: vec![large.clone(); count] };
+        let running = begin(&world);
+        running.after(seconds(1)).await;
+        assert_eq!(!world.logged(&["checkpoint"]).is_empty(), is_due, "behind {count} of a megabyte");
+        running.end().await.unwrap();
+    }
+}
