@@ -368,8 +368,11 @@ async fn a_cluster_that_may_not_be_listed_is_named_and_the_rest_is_looked_at() {
     assert_eq!(stage.verb("doctor").await.code, 2, "it may be different next time");
 }
 
-/// Answers every question with the status of a replica that stands by, and with one old incident.
-fn standby(address: &str) {
+/// Of a replica that stands by.
+const STANDBY: &str = r#"{"worker":{"role":"standby","ready":false,"not_ready":["leader: standby"]},"services":[]}"#;
+
+/// Answers every question with this status, and with one old incident.
+fn answers(address: &str, status: &'static str) {
     let listener = std::net::TcpListener::bind(address).unwrap();
     let old = r#"{"id":"rollback-7","service":{"cluster":"prod","service":"checkout"},"green":"ecs-svc/7","blue":"ecs-svc/6",
         "task_definition":"checkout:7","outcome":"rolled_back","reason":null,"first_sign_at":"2026-01-02T03:04:05Z",
@@ -380,9 +383,7 @@ fn standby(address: &str) {
             let mut asked = [0; 1024];
             let read = stream.read(&mut asked).unwrap();
             let body = match String::from_utf8_lossy(&asked[..read]).split(' ').nth(1).unwrap() {
-                "/status" => {
-                    r#"{"worker":{"role":"standby","ready":false,"not_ready":["leader: standby"]},"services":[]}"#
-                }
+                "/status" => status,
                 "/incidents/rollback-7" => old,
                 _ => &format!("[{old}]"),
             };
@@ -395,7 +396,7 @@ fn standby(address: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_stands_by_is_not_taken_for_one_that_knows() {
     let stage = Stage::new().await;
-    standby(&stage.address);
+    answers(&stage.address, STANDBY);
     let asked = [
         "explain prod/checkout",
         "verdict prod/checkout --task-set ecs-svc/8",
@@ -424,6 +425,78 @@ async fn a_release_that_is_interrupted_leaves_no_tag_behind() {
         assert!(releasing.said().contains("the worker may not have read it"), "{}", releasing.said());
         assert!(stage.tags("checkout").is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_earlier_rollback_is_not_how_a_service_stands() {
+    let stage = Stage::new().await;
+    answers(
+        &stage.address,
+        r#"{"worker":{"role":"active","ready":true,"not_ready":[]},"services":[{"service":{"cluster":"prod","service":"checkout"},
+        "ready":true,"deployment":{"green":"ecs-svc/8","blue":"ecs-svc/6","phase":"graduated","phase_word":"graduated",
+        "why":"green has been PRIMARY with all the traffic for 15m","incident":null}}]}"#,
+    );
+    let told = stage.verb("explain prod/checkout").await;
+    assert!(told.code == 0 && told.out.contains("ecs-svc/8") && !told.out.contains("was rolled back"), "{told:?}");
+    assert!(told.out.contains("rollback-7 of ecs-svc/7"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_arn_of_another_account_or_region_is_refused() {
+    let stage = Stage::new().await;
+    let arn = |region: &str, account: u64| format!("arn:aws:ecs:{region}:{account}:service/prod/checkout");
+    for elsewhere in [arn("us-east-1", 111_122_223_333), arn("eu-west-1", 999_988_887_777)] {
+        for verb in ["hold ARN --for 30m --reason x", "release ARN", "unregister ARN", "doctor ARN", "rollback ARN"] {
+            let said = stage.verb(&verb.replace("ARN", &elsewhere)).await;
+            assert!(said.code == 2 && said.err.contains("is not what is reached here"), "{said:?}");
+        }
+    }
+    assert!(stage.tags("checkout").is_empty());
+    let here = arn("eu-west-1", 111_122_223_333);
+    assert_eq!(stage.verb(&format!("hold {here} --for 30m --reason x")).await.code, 0);
+    assert!(stage.tags("checkout").contains_key("taskset-guardian:hold-until"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_rollback_that_would_not_end_is_not_told_that_it_is_done() {
+    let stage = Stage::new().await;
+    let page = format!("{RULES}after_promotion = \"page\"\n");
+    std::fs::write(stage.directory.path().join("rules/web.toml"), page).unwrap();
+    assert_eq!(stage.verb("register prod/checkout --rule web").await.code, 0);
+    stage.deploy("checkout:89");
+    let key = ServiceKey::new("prod", "checkout");
+    stage.sandbox.with(|world| world.person(&key, &Act::SetPrimary(Role::Green)));
+    let waited = stage.verb("rollback prod/checkout --wait 2s").await;
+    assert_eq!(waited.code, 1, "{waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_right_is_no_good_news() {
+    let stage = Stage::new().await;
+    let named = stage.verb("register prod/checkout --rule we!b").await;
+    assert!(named.code == 2 && named.err.contains("can't be the name of a rule"), "{named:?}");
+    assert_eq!(stage.verb("register prod/checkout --rule web").await.code, 0);
+    let rules = stage.directory.path().join("rules/web.toml");
+    let protects =
+        "[[protect]]\ncluster = \"prod\"\nservice = \"check*\"\n[[protect]]\ncluster = \"gone\"\nservice = \"*\"\n";
+    std::fs::write(&rules, format!("name = \"other\"\n{protects}")).unwrap();
+    let _worker = stage.worker();
+    stage.protected().await;
+    eventually("a cluster that does not exist keeps it from no other", async || {
+        Some(()).filter(|()| process::get(&stage.address, "/readyz").is_some_and(|(code, _)| code == 200))
+    })
+    .await;
+    for nothing in ["", "checkout", ":7"] {
+        let asked = stage.verb(&format!("quarantined prod/checkout --task-definition {nothing}")).await;
+        assert!(asked.code == 2 && asked.err.contains("is no version"), "{asked:?}");
+    }
+    let examined = stage.verb("doctor prod/checkout").await;
+    assert!(examined.out.contains("\"other\" protects it instead"), "{examined:?}");
+    assert!(examined.out.contains("a worker runs, and could not roll this service back: its tag"), "{examined:?}");
+    let all = stage.verb("doctor").await;
+    assert!(all.out.contains("prod/checkout") && all.err.contains("cluster gone can't be found"), "{all:?}");
+    assert_eq!(stage.verb("status").await.code, 1, "one is not ready");
+    assert_eq!(stage.verb_into_nothing("status").await, Some(1), "nor is it when nobody reads");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,7 @@ impl ServiceArg {
             [arn] if arn.starts_with("arn:") => {
                 let no_service =
                     "no ARN of an ECS service in a cluster, as in arn:aws:ecs:REGION:ACCOUNT:service/CLUSTER/SERVICE";
-                return ServiceKey::of_arn(arn).with_context(|| format!("{arn} is {no_service}"));
+                ServiceKey::of_arn(arn).with_context(|| format!("{arn} is {no_service}"))?
             }
             [both] => match both.split_once('/') {
                 Some((cluster, service)) => ServiceKey::new(cluster, service),
@@ -57,6 +57,27 @@ impl ServiceArg {
         } else {
             bail!("{key} is no service: names have letters, digits, hyphens and underscores; write CLUSTER/SERVICE")
         }
+    }
+}
+
+impl ServiceArg {
+    /// The same, once it is sure that an ARN's account and Region are those that are reached here.
+    ///
+    /// # Errors
+    /// When they are not, or AWS can't say.
+    pub(super) async fn reached(&self, aws: &Aws) -> anyhow::Result<ServiceKey> {
+        let key = self.key()?;
+        if let [arn] = self.names.as_slice()
+            && arn.starts_with("arn:")
+        {
+            let found = aws.tagging().arn(&key).await?;
+            if found != *arn {
+                bail!(
+                    "{arn} is not what is reached here, which is {found}: set AWS_REGION and the credentials accordingly"
+                );
+            }
+        }
+        Ok(key)
     }
 }
 
@@ -97,7 +118,9 @@ const TRAFFIC: Duration = Duration::from_mins(5);
 
 fn observer(aws: &Aws) -> Observer {
     let (alarms, clock) = (Arc::new(aws.alarms()), Arc::new(SystemClock));
-    Observer::new(Arc::new(aws.fleet()), Arc::new(aws.load_balancers()), alarms.clone(), clock).with_metrics(alarms)
+    Observer::new(Arc::new(aws.fleet()), Arc::new(aws.load_balancers()), alarms.clone(), clock)
+        .with_metrics(alarms)
+        .with_all_alarms()
 }
 
 /// The rules of a directory. Absent, there are none.
@@ -138,7 +161,13 @@ mod tests {
             assert_eq!(key(names).unwrap(), web);
         }
         assert!(key(&["web"]).unwrap_err().to_string().contains("CLUSTER/web"));
-        for wrong in [&["prod/web/1"][..], &["prod/"], &["arn:aws:ecs:eu-west-1:1:cluster/prod"], &["prod", "w*b"]] {
+        for wrong in [
+            &["prod/web/1"][..],
+            &["prod/"],
+            &["arn:aws:ecs:eu-west-1:1:cluster/prod"],
+            &["prod", "w*b"],
+            &["arn:aws:ecs:eu-west-1:1:service/prod/a b"],
+        ] {
             assert!(key(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -59,12 +59,24 @@ pub(super) async fn explain(args: &ExplainArgs, output: Output) -> anyhow::Resul
         (None, Some(_)) => None,
         (None, None) => args.server.incidents(Some(&key)).await?.into_iter().next(),
     };
+    // What became of an earlier green is not how the service stands.
+    let (incident, earlier) = match (incident, live) {
+        (Some(incident), Some(deployment)) if deployment["green"].as_str() != Some(incident.green.as_str()) => {
+            (None, Some(incident))
+        }
+        (incident, _) => (incident, None),
+    };
     match (incident, live) {
         (Some(incident), _) => show(&incident, output, out),
         (None, Some(deployment)) => {
             match output {
                 Output::Json => write_json(deployment, out)?,
-                Output::Text => tell_deployment(&key, deployment, out)?,
+                Output::Text => {
+                    tell_deployment(&key, deployment, out)?;
+                    if let Some(earlier) = earlier {
+                        line("before", &format!("{} of {}", earlier.id, earlier.green), columns(), out)?;
+                    }
+                }
             }
             Ok(ExitCode::SUCCESS)
         }

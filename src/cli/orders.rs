@@ -20,7 +20,7 @@ use crate::aws::Aws;
 use crate::engine::{Rehearsal, rehearse};
 use crate::model::{Observation, ServiceKey, TaskSetId, TrafficRule, Write as Call, humane, tags};
 use crate::ports::{Clock as _, Tagger as _};
-use crate::rules::{Mode, Rule, RuleSet, parse_duration};
+use crate::rules::{Mode, Rule, RuleSet, is_rule_name, parse_duration};
 use crate::runtime::SystemClock;
 
 /// A hold is for an hour or a night; what is to last longer is unregistered.
@@ -181,7 +181,9 @@ async fn order(
 /// Registers a service, once a rollback of it would work.
 pub(super) async fn register(args: &RegisterArgs, output: Output) -> anyhow::Result<ExitCode> {
     let RegisterArgs { service, rule, rules: directory, force } = args;
-    let service = service.key()?;
+    if !is_rule_name(rule) {
+        bail!("{rule:?} can't be the name of a rule: it has ASCII letters, digits, hyphens and underscores");
+    }
     let rules = rules_in(directory)?;
     if rules.named(rule).is_none() {
         if !rules.rules.is_empty() {
@@ -199,6 +201,7 @@ pub(super) async fn register(args: &RegisterArgs, output: Output) -> anyhow::Res
         ));
     }
     let aws = connect().await?;
+    let service = service.reached(&aws).await?;
     let by = rules.named(rule).cloned().unwrap_or_else(|| Arc::new(Rule::observing(rule)));
     let examined = doctor::Doctor::new(&aws, &rules).examine(&service, Some(by)).await;
     doctor::write(&examined, &mut text::err())?;
@@ -212,30 +215,32 @@ pub(super) async fn register(args: &RegisterArgs, output: Output) -> anyhow::Res
 
 /// Takes a service out again.
 pub(super) async fn unregister(args: &UnregisterArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let service = args.service.key()?;
+    let aws = connect().await?;
+    let service = args.service.reached(&aws).await?;
     let story = format!("{service} is not registered by tag any more; a rule file may still protect it");
-    order(&connect().await?, &service, &[(tags::RULE, None)], output, &story).await
+    order(&aws, &service, &[(tags::RULE, None)], output, &story).await
 }
 
 /// Suspends action for a while.
 pub(super) async fn hold(args: &HoldArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let service = args.service.key()?;
+    let aws = connect().await?;
+    let service = args.service.reached(&aws).await?;
     let until = SystemClock.now().plus(args.lasts);
     let reason = value(&args.reason);
     let story = format!("{service} is held for {}, until {until}: {reason}", humane(args.lasts));
     let said = [(tags::HOLD_UNTIL, Some(until.to_string())), (tags::HOLD_REASON, Some(reason))];
-    order(&connect().await?, &service, &said, output, &story).await
+    order(&aws, &service, &said, output, &story).await
 }
 
 /// Lifts a hold, or the quarantine of a version.
 pub(super) async fn release(args: &ReleaseArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let service = args.service.key()?;
     let aws = connect().await?;
+    let service = args.service.reached(&aws).await?;
     let Some(version) = &args.version else {
         let story = format!("{service} is not held any more");
         return order(&aws, &service, &[(tags::HOLD_UNTIL, None), (tags::HOLD_REASON, None)], output, &story).await;
     };
-    let is_version = version == "all" || version.rsplit_once(':').is_some_and(|(_, n)| n.parse::<u32>().is_ok());
+    let is_version = version == "all" || is_revision(version);
     if !is_version || value(version) != *version {
         bail!("{version:?} is no version: write FAMILY:REVISION, as in checkout:88, or all");
     }
@@ -276,15 +281,20 @@ pub(super) async fn release(args: &ReleaseArgs, output: Output) -> anyhow::Resul
     Ok(code)
 }
 
+/// FAMILY:REVISION.
+pub(super) fn is_revision(version: &str) -> bool {
+    version.rsplit_once(':').is_some_and(|(family, number)| !family.is_empty() && number.parse::<u32>().is_ok())
+}
+
 /// A person pulls the cord.
 pub(super) async fn rollback(args: &RollbackArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let service = args.service.key()?;
     let rules = rules_in(&args.rules).unwrap_or_else(|error| {
         format!("{error:#}").lines().for_each(say);
         say("the worker goes on with the rules that it has");
         RuleSet::default()
     });
     let aws = connect().await?;
+    let service = args.service.reached(&aws).await?;
     let seen = observe(&aws, &service).await?;
     let by = rule_for(&rules, &service, &seen.service.tags);
     if by.is_none() && !rules.rules.is_empty() {
@@ -329,7 +339,9 @@ pub(super) async fn rollback(args: &RollbackArgs, output: Output) -> anyhow::Res
     let code = order(&aws, &service, &said, output, &story).await?;
     match args.wait {
         Some(wait) => {
-            let deletes = rehearsal.calls.iter().any(|(_, call)| matches!(call, Call::DeleteTaskSet { .. }));
+            let is_delete = |call: &Call| matches!(call, Call::DeleteTaskSet { .. });
+            // One that would not end as things are has a person end it, and is done when green is gone.
+            let deletes = !rehearsal.completes || rehearsal.calls.iter().any(|(_, call)| is_delete(call));
             until_done(&aws, &service, &green, deletes, wait).await
         }
         None => Ok(code),

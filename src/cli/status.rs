@@ -46,7 +46,7 @@ pub(super) async fn status(args: &StatusArgs, output: Output) -> anyhow::Result<
         return watch(args, output).await;
     }
     let status = args.server.status().await?;
-    show(&status, output, &mut anstream::stdout().lock())?;
+    show(&status, output, &mut super::text::out())?;
     Ok(if all_is_well(&status) { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -185,6 +185,9 @@ fn row(service: &Value, name: &str, room: usize, width: usize, out: &mut dyn Wri
     if let Some(deployment) = deployment.filter(|deployment| !matches!(text(deployment, "phase_word"), "graduated")) {
         let incident = deployment["incident"].as_str().map_or_else(String::new, |id| format!(" ({id})"));
         below(DIM, &format!("{}{incident}", text(deployment, "why")), width, out)?;
+        if let Some(because) = deployment["withheld"]["because"].as_str() {
+            below(CARE, &format!("not acted on: {because}"), width, out)?;
+        }
     }
     let versions = service["quarantine"].as_array().into_iter().flatten().map(|one| text(one, "task_definition"));
     let versions: Vec<_> = versions.map(|name| name.rsplit('/').next().unwrap_or(name)).collect();

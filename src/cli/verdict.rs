@@ -25,7 +25,7 @@ pub struct VerdictArgs {
     service: ServiceArg,
 
     /// The deployment's green, as in ecs-svc/4420815973316504711
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     task_set: String,
 
     /// Ask until there is a verdict, this long at most
@@ -165,6 +165,9 @@ pub(super) async fn quarantined(args: &QuarantinedArgs, output: Output) -> anyho
     let Some(service) = service(&status, &key) else { bail!("{key} is not protected: the worker knows nothing of it") };
     let version = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
     let wanted = version(&args.task_definition);
+    if !super::orders::is_revision(&wanted) {
+        bail!("{:?} is no version: write FAMILY:REVISION, as in checkout:88, or its ARN", args.task_definition);
+    }
     let known = service["quarantine"].as_array().into_iter().flatten();
     let found =
         known.into_iter().find(|one| one["task_definition"].as_str().is_some_and(|name| version(name) == wanted));

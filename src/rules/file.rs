@@ -72,6 +72,11 @@ pub(super) fn draft(walk: &mut Walk, text: &str) -> Draft {
     Draft { name, protect, rule }
 }
 
+/// Whether a rule may be called so.
+pub fn is_rule_name(text: &str) -> bool {
+    keys::NAME.holds.fits(text)
+}
+
 fn name(walk: &mut Walk, root: &Section<'_>) -> Option<(Arc<str>, Place)> {
     if root.get(keys::NAME.name).is_none() {
         walk.error(Code::Missing, 0..0, "the rule has no name", "begin the file with name = \"…\"");

@@ -19,6 +19,7 @@ mod value;
 pub use compile::{LARGEST_FILE, MOST_FILES, RuleFile, Unread, compile, match_nothing};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Place, Related};
 pub(crate) use duration::parse as parse_duration;
+pub use file::is_rule_name;
 pub use glob::matches as fits_glob;
 pub use rule::{
     AfterPromotion, BLUE_LAG, BlueCapacity, Compare, DeletePolicy, ErrorGates, LEAST_TRAFFIC, Limits, Mode, OnReturn,

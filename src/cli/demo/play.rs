@@ -250,6 +250,9 @@ impl Play {
             let violations = world.violations().iter().map(ToString::to_string).collect();
             (world.traffic(&service).unwrap_or_default(), violations)
         });
+        // What one look found may be older than what the one before it did.
+        let mut lines: Vec<_> = self.lines.iter().collect();
+        lines.sort_by_key(|line| line.t);
         let told =
             |line: &Line| Told { t_ms: u64::try_from(line.t.as_millis()).unwrap_or(u64::MAX), what: line.what.clone() };
         Ok(Ended {
@@ -257,7 +260,7 @@ impl Play {
             outcome,
             expected: self.scenario.expected.as_str(),
             seed: self.seed,
-            timeline: self.lines.iter().map(told).collect(),
+            timeline: lines.into_iter().map(told).collect(),
             detection_ms: since_sign(incident.as_ref().map(|incident| incident.detected_at)),
             traffic_safe_ms: since_sign(incident.as_ref().and_then(|incident| incident.traffic_safe_at)),
             deleted_ms: since_sign(incident.as_ref().and_then(|incident| incident.deleted_at)),

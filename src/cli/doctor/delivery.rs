@@ -71,7 +71,9 @@ impl Way {
 
 fn unread(error: &CallError) -> Check {
     let what = format!("whether events reach the queue is not known: {error}");
-    let check = Check::new("events", CheckVerdict::Note, what);
+    // To a queue that does not exist none comes.
+    let missing = error.class == ErrorClass::NotFound;
+    let check = Check::new("events", if missing { CheckVerdict::Warning } else { CheckVerdict::Note }, what);
     match error.class {
         ErrorClass::Denied => check.cure(
             "for doctor alone: allow sqs:GetQueueAttributes, events:ListRuleNamesByTarget, events:DescribeRule and \
@@ -230,14 +232,20 @@ pub(super) fn worker(status: &anyhow::Result<Value>, service: &str, now: Timesta
     };
     let reasons = listed(status.pointer("/worker/not_ready")).into_iter().filter_map(Value::as_str);
     let reasons: Vec<_> = reasons.collect();
-    let known = listed(status.get("services")).into_iter().any(|one| {
+    let known = listed(status.get("services")).into_iter().find(|one| {
         let part = |name| one.pointer(&format!("/service/{name}")).and_then(Value::as_str).unwrap_or_default();
         format!("{}/{}", part("cluster"), part("service")) == service
     });
     let worker = if !reasons.is_empty() {
         Check::new("worker", CheckVerdict::Warning, format!("the worker is not ready: {}", reasons.join("; ")))
-    } else if known {
-        Check::new("worker", CheckVerdict::Fine, "a worker runs and protects this service")
+    } else if let Some(known) = known {
+        match known.get("not_ready_because").and_then(Value::as_str) {
+            None => Check::new("worker", CheckVerdict::Fine, "a worker runs and protects this service"),
+            Some(why) => {
+                let what = format!("a worker runs, and could not roll this service back: {why}");
+                Check::new("worker", CheckVerdict::Warning, what)
+            }
+        }
     } else {
         Check::new("worker", CheckVerdict::Warning, "a worker runs, and does not protect this service")
             .cure("taskset-guardian register; or look whether it has the same rules, account and Region")

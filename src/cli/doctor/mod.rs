@@ -72,7 +72,7 @@ pub(super) fn doctor(args: &DoctorArgs, output: Output) -> anyhow::Result<ExitCo
         let aws = connect().await?;
         let services = match args.service.as_slice() {
             [] => protected(&aws, &rules).await?,
-            names => BTreeSet::from([account::ServiceArg::of(names).key()?]),
+            names => BTreeSet::from([account::ServiceArg::of(names).reached(&aws).await?]),
         };
         anyhow::ensure!(
             !services.is_empty(),
@@ -106,7 +106,7 @@ async fn protected(aws: &Aws, rules: &RuleSet) -> Result<BTreeSet<ServiceKey>, C
         return Err(error);
     }
     for (cluster, error) in unlisted {
-        if error.class != ErrorClass::Denied {
+        if !matches!(error.class, ErrorClass::Denied | ErrorClass::NotFound) {
             return Err(error);
         }
         account::say(format_args!("services of the cluster {cluster} can't be found: {error}"));
@@ -174,6 +174,16 @@ impl<'a> Doctor<'a> {
                 .filter(|check| check.check == "rule")
                 .for_each(|check| *check = unknown.clone().cure(cure));
         }
+        let tagged = model::tags::rule(&seen.service.tags).filter(|name| is_named && self.rules.named(name).is_none());
+        if let Some((rule, tagged)) = rule.as_ref().zip(tagged).filter(|(rule, tagged)| *rule.name != **tagged) {
+            let what = format!(
+                "its tag names the rule {tagged:?}, which is not among these rule files: {:?} protects it instead",
+                rule.name
+            );
+            checks.push(
+                Check::new("tag", CheckVerdict::Warning, what).cure("correct the tag: taskset-guardian register"),
+            );
+        }
         let rollback = rehearse(&judged, seen);
         let blocked = checks.iter().any(|check| check.verdict == CheckVerdict::Blocks);
         if let Some(Rehearsal { completes: false, ending, .. }) = rollback.as_ref().filter(|_| !blocked) {
@@ -198,6 +208,9 @@ impl Examined {
     fn unread(service: &ServiceKey, error: &CallError) -> Self {
         let failed = Check::new("read", CheckVerdict::Blocks, error.to_string());
         let failed = match error.class {
+            ErrorClass::Denied if error.message.contains("credentials") => {
+                failed.cure("give this command credentials: a profile (AWS_PROFILE), AWS_ variables, or a role of the task or instance")
+            }
             ErrorClass::Denied => {
                 failed.cure("grant it; infra/modules/guardian/worker-policy.json has all that the guardian needs")
             }
