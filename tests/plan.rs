@@ -660,6 +660,22 @@ fn rules_that_are_undone_one_after_the_other_are_one_dispute() {
 }
 
 #[test]
+fn after_a_restart_no_other_rule_belongs_to_the_one_dispute() {
+    let mut aws = Aws::blue_and_green();
+    aws.rules.push(weighted("second", &[("blue", 90), ("green", 10)]));
+    let mut it = breached(aws, rule());
+    it.run(secs(10));
+    it.aws.rules[0] = weighted("main", &[("blue", 50), ("green", 50)]);
+    it.run(secs(10));
+    // By a clock that was set back meanwhile, or another machine's, it may be seconds ago or an hour.
+    it.restart();
+    it.feed(Input::Restarted);
+    it.aws.rules[1] = weighted("second", &[("blue", 50), ("green", 50)]);
+    it.run(secs(200));
+    assert_eq!((it.aws.shifts().len(), it.phase().as_str()), (3, "escalated"));
+}
+
+#[test]
 fn too_many_unhealthy_targets_in_two_sweeps_in_a_row_are_a_breach() {
     let ill = |it: &mut Driver, count: u32| {
         it.aws.unhealthy.insert(group("green"), count);

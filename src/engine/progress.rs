@@ -29,6 +29,7 @@ const ASSERTS: u32 = 2;
 const ONE_ACT: Duration = Duration::from_secs(30);
 
 /// One decided rollback.
+#[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Rollback {
     /// Its record.
@@ -54,6 +55,9 @@ pub(super) struct Rollback {
     /// Rules that are given back to blue again, or were.
     #[serde(default)]
     pub(super) undone: BTreeSet<TrafficRuleId>,
+    /// Rules that are undone from here on do not belong to the one re-assert any more.
+    #[serde(default)]
+    pub(super) act_is_over: bool,
     /// Where green's group stood in sticky rules that it was taken out of.
     #[serde(with = "super::pairs")]
     pub(super) seats: Seats,
@@ -265,6 +269,7 @@ impl Rollback {
             blue_was_primary: false,
             unsure: BTreeMap::new(),
             undone: BTreeSet::new(),
+            act_is_over: false,
             seats: Seats::new(),
             escalation: None,
             in_flight: BTreeMap::new(),
@@ -371,10 +376,21 @@ impl Rollback {
     /// after it belongs to it.
     pub(super) fn is_undone_too_late(&self, purpose: &Purpose, now: Timestamp) -> bool {
         let Some(rule) = purpose.shifted().filter(|rule| self.was_shifted(rule)) else { return false };
-        // What a lost answer made us send twice is no dispute.
-        let disputed = self.reasserted().filter(|(rule, _)| self.undone.contains(*rule));
-        let is_over = disputed.map(|(_, at)| at).min().is_some_and(|at| now.since(at) >= ONE_ACT);
+        let is_over = self.disputed_at().is_some_and(|at| self.act_is_over || now.since(at) >= ONE_ACT);
         is_over && !self.undone.contains(rule)
+    }
+
+    /// When the one re-assert was made first.
+    fn disputed_at(&self) -> Option<Timestamp> {
+        // What a lost answer made us send twice is no dispute.
+        self.reasserted().filter(|(rule, _)| self.undone.contains(*rule)).map(|(_, at)| at).min()
+    }
+
+    /// A process began, perhaps elsewhere: by its clock nobody can tell how long ago a re-assert was. True when that is news.
+    pub(super) fn end_act(&mut self) -> bool {
+        let is_news = !self.act_is_over && !self.undone.is_empty();
+        self.act_is_over |= is_news;
+        is_news
     }
 
     /// A rule was given to blue before.

@@ -512,7 +512,7 @@ pub(super) fn begin_anew(partition: &mut Partition, now: Timestamp) -> bool {
     }
     rollback.unsure.extend(lost.into_iter().map(|sent| (sent.purpose.clone(), sent)));
     let timers = [rollback.safe_since.take(), rollback.retry_at.take()];
-    moved || strays || timers.iter().any(Option::is_some)
+    rollback.end_act() || moved || strays || timers.iter().any(Option::is_some)
 }
 
 /// Keeps the record of an open incident when this step changed it. `close` keeps the last one.

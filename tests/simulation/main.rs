@@ -61,6 +61,7 @@ const FOUND: &[(u64, &str)] = &[
     (1_374_714, "a worker took over in the last moment, and was judged before its first read"),
     (2_667_931, "one tale took out of the script that people take all of it back, and the fleet did not recover"),
     (3_064_601, "the same"),
+    (6_522_033, "a re-assert looked as if it had just been made to a worker whose clock was behind"),
     (1_635_278, "beside a third task set the world's green was blue, and lost a task after a lagging read"),
 ];
 
