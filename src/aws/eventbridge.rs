@@ -74,13 +74,13 @@ fn refusal(entry: &PutEventsResultEntry) -> Option<CallError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
     use crate::model::{AnnouncementKind, SCHEMA_VERSION, ServiceKey, TaskSetId, Timestamp};
 
-    fn announcement() -> Announcement {
+    pub(in crate::aws) fn announcement() -> Announcement {
         Announcement {
             schema_version: SCHEMA_VERSION,
             id: "a-1".to_owned(),

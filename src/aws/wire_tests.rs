@@ -12,9 +12,8 @@ use tokio::sync::Semaphore;
 
 use super::{Aws, Endpoint};
 use crate::model::{
-    Action, ActionKind, AlarmName, AlarmValue, Announcement, AnnouncementKind, ErrorClass, Forward, ListenerArn,
-    RuleArn, SCHEMA_VERSION, ServiceKey, TargetGroupArn, TaskArn, TaskSetArn, TaskSetId, Timestamp, TrafficRuleId,
-    USER_AGENT, WeightedGroup, Write,
+    Action, ActionKind, AlarmName, AlarmValue, ErrorClass, Forward, ListenerArn, RuleArn, ServiceKey, TargetGroupArn,
+    TaskArn, TaskSetArn, TrafficRuleId, USER_AGENT, WeightedGroup, Write,
 };
 use crate::ports::{
     Actuator, Alarms, Announcer, Change, Expected, Field, Fields, Fleet, Inbox, LoadBalancers, Receipt, Recorder,
@@ -450,27 +449,9 @@ async fn an_announcement_that_the_bus_refuses_counts_as_refused() {
     let refusal =
         r#"{"FailedEntryCount":1,"Entries":[{"ErrorCode":"NotAuthorizedForSourceException","ErrorMessage":"no"}]}"#;
     let canned = Canned::new(move |_, _, _| (200, refusal.to_owned())).await;
-    let error = canned.aws.announcer(None).announce(&announcement()).await.unwrap_err();
+    let error = canned.aws.announcer(None).announce(&super::eventbridge::tests::announcement()).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Denied);
     assert_eq!(*canned.recorded.0.lock().unwrap(), ["events PutEvents denied"]);
-}
-
-fn announcement() -> Announcement {
-    Announcement {
-        schema_version: SCHEMA_VERSION,
-        id: "a-1".to_owned(),
-        kind: AnnouncementKind::RollbackStarted,
-        at: Timestamp::EPOCH,
-        incident: None,
-        service: ServiceKey::new("prod", "checkout"),
-        scope: "111122223333/eu-west-1".to_owned(),
-        green: TaskSetId::new("ecs-svc/2"),
-        blue: TaskSetId::new("ecs-svc/1"),
-        task_definition: "checkout:87".to_owned(),
-        reason: "3 tasks failed".to_owned(),
-        dry_run: false,
-        evidence: Vec::new(),
-    }
 }
 
 fn cancelled(reason: &str) -> (u16, String) {
